@@ -1,0 +1,325 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package manifest
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// ErrVersion says that the document is of a version that this package does not read.
+var ErrVersion = errors.New("unsupported version")
+
+// Decode reads a manifest strictly and checks it.
+func Decode(data []byte) (*Manifest, error) {
+	var m Manifest
+	if err := decode(data, &m); err != nil {
+		return nil, err
+	}
+	if err := m.Check(); err != nil {
+		return nil, err
+	}
+	return &m, nil
+}
+
+// DecodeSpec reads a spec strictly and checks it.
+func DecodeSpec(data []byte) (*Spec, error) {
+	var s Spec
+	if err := decode(data, &s); err != nil {
+		return nil, err
+	}
+	if err := s.check(); err != nil {
+		return nil, err
+	}
+	return &s, nil
+}
+
+func decode(data []byte, into any) error {
+	if len(data) > MaxSize {
+		return fmt.Errorf("larger than %d bytes", MaxSize)
+	}
+	var head struct {
+		Version *int `json:"version"`
+	}
+	if err := json.Unmarshal(data, &head); err != nil {
+		return err
+	}
+	if head.Version == nil {
+		return errors.New("no version field")
+	}
+	if *head.Version != Version {
+		return fmt.Errorf("%w %d: this program reads version %d", ErrVersion, *head.Version, Version)
+	}
+	return DecodeStrict(data, MaxSize, into)
+}
+
+// DecodeStrict decodes one JSON value into into, a pointer. It refuses more
+// than limit bytes, field names that are unknown or in another case, names that
+// occur twice in one object, deep nesting, and anything after the value.
+func DecodeStrict(data []byte, limit int, into any) error {
+	if len(data) > limit {
+		return fmt.Errorf("larger than %d bytes", limit)
+	}
+	dec := json.NewDecoder(bytes.NewReader(data))
+	if err := checkKeys(dec, reflect.TypeOf(into), 0); err != nil {
+		return err
+	}
+	if _, err := dec.Token(); err != io.EOF {
+		return errors.New("data after the end of the JSON value")
+	}
+	return json.Unmarshal(data, into)
+}
+
+const maxDepth = 32
+
+// checkKeys walks one value, which is to be decoded into t. encoding/json takes
+// a field's name in any case and the last of several, so that two readers could
+// see two documents.
+func checkKeys(dec *json.Decoder, t reflect.Type, depth int) error {
+	if depth > maxDepth {
+		return fmt.Errorf("nested deeper than %d levels", maxDepth)
+	}
+	for t != nil && t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	tok, err := dec.Token()
+	if err != nil {
+		return err
+	}
+	delim, ok := tok.(json.Delim)
+	if !ok {
+		return nil
+	}
+	seen := map[string]bool{}
+	for dec.More() {
+		var of reflect.Type // of the member; nil where decoding fails or takes all
+		if t != nil && slices.Contains([]reflect.Kind{reflect.Slice, reflect.Array, reflect.Map}, t.Kind()) {
+			of = t.Elem()
+		}
+		if delim == '{' {
+			tok, err := dec.Token()
+			if err != nil {
+				return err
+			}
+			key := tok.(string)
+			if seen[key] {
+				return fmt.Errorf("field %q occurs twice", key)
+			}
+			seen[key] = true
+			if t != nil && t.Kind() == reflect.Struct {
+				if of = fieldType(t, key); of == nil {
+					return fmt.Errorf("unknown field %q", key)
+				}
+			}
+		}
+		if err := checkKeys(dec, of, depth+1); err != nil {
+			return err
+		}
+	}
+	_, err = dec.Token()
+	return err
+}
+
+// fieldType returns the type of the field with exactly that name in JSON, or
+// nil. The structs of a document name each field in a tag.
+func fieldType(t reflect.Type, name string) reflect.Type {
+	for i := range t.NumField() {
+		tag, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ",")
+		if tag == name && tag != "" && tag != "-" {
+			return t.Field(i).Type
+		}
+	}
+	return nil
+}
+
+// Targets are the back ends that a bundle can be built for.
+var Targets = []string{"qemu", "kexec", "cokernel", "multikernel"}
+
+// Patterns are matched by hand: package regexp would cost appinit a tenth of
+// its size, and time in every boot.
+const (
+	lower   = "abcdefghijklmnopqrstuvwxyz"
+	letters = lower + "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+	digits  = "0123456789"
+)
+
+// only says whether s consists of characters of set.
+func only(s, set string) bool {
+	return strings.Trim(s, set) == ""
+}
+
+func isLabel(s string) bool {
+	return s != "" && len(s) <= 63 && only(s, lower+digits+"-") && s[0] != '-' && s[len(s)-1] != '-'
+}
+
+func isDigest(s string) bool {
+	hex, ok := strings.CutPrefix(s, "sha256:")
+	return ok && len(hex) == 64 && only(hex, digits+"abcdef")
+}
+
+func isEnvName(s string) bool {
+	return s != "" && only(s, letters+digits+"_") && !only(s[:1], digits)
+}
+
+// Check says what is wrong with the manifest, naming the field.
+func (m *Manifest) Check() error {
+	spec := m.Spec()
+	if err := spec.check(); err != nil {
+		return err
+	}
+	if !slices.Contains(Targets, m.Target) {
+		return fmt.Errorf("target: %q is none of %s", m.Target, strings.Join(Targets, ", "))
+	}
+	if m.Platform == "" {
+		return errors.New("platform: empty")
+	}
+	for _, d := range []struct{ field, value string }{
+		{"kernel.source", m.Kernel.Source},
+		{"kernel.config", m.Kernel.Config},
+		{"initramfs.digest", m.Initramfs.Digest},
+		{"image.digest", m.Image.Digest},
+	} {
+		if !isDigest(d.value) {
+			return fmt.Errorf("%s: %q is not a sha256 digest", d.field, d.value)
+		}
+	}
+	if strings.ContainsAny(m.CommandLine, "\n\x00") || len(m.CommandLine) > 2047 {
+		return errors.New("commandLine: more than one line, or longer than 2047 bytes")
+	}
+	return m.Claims.Check()
+}
+
+// Check says which claim is out of range.
+func (c *Claims) Check() error {
+	ranges := []struct {
+		field string
+		r     Range
+	}{{"claims.cpus", c.CPUs}, {"claims.memory", c.Memory}}
+	for i, d := range c.Devices {
+		if d.Kind != "net" {
+			return fmt.Errorf("claims.devices: unknown kind %q", d.Kind)
+		}
+		if c.Device(d.Kind) != &c.Devices[i] {
+			return fmt.Errorf("claims.devices: %q is claimed twice", d.Kind)
+		}
+		ranges = append(ranges, struct {
+			field string
+			r     Range
+		}{"claims.devices." + d.Kind, d.Count})
+	}
+	for _, r := range ranges {
+		if r.r.Min < 1 || r.r.Max < r.r.Min {
+			return fmt.Errorf("%s: needs 1 <= min <= max, has min %d, max %d", r.field, r.r.Min, r.r.Max)
+		}
+	}
+	return nil
+}
+
+func (s *Spec) check() error {
+	if s.Version != Version {
+		return fmt.Errorf("%w %d", ErrVersion, s.Version)
+	}
+	if !isLabel(s.Name) {
+		return fmt.Errorf("name: %q is not a DNS label (a-z, 0-9, '-', at most 63)", s.Name)
+	}
+	if len(s.App.Entrypoint)+len(s.App.Cmd) == 0 {
+		return errors.New("app: neither entrypoint nor cmd")
+	}
+	for _, e := range s.App.Env {
+		if name, _, ok := strings.Cut(e, "="); !ok || name == "" || strings.ContainsRune(e, 0) {
+			return fmt.Errorf("app.env: %q is not NAME=VALUE", e)
+		}
+	}
+	if h := s.App.Health; h != nil {
+		if (h.TCP != 0) == (len(h.Exec) != 0) || h.TCP < 0 || h.TCP > 65535 {
+			return errors.New("app.health: needs exactly one of tcp (1-65535) and exec")
+		}
+		if h.Interval <= 0 || h.Timeout <= 0 || h.Retries < 1 {
+			return errors.New("app.health: interval, timeout and retries must be positive")
+		}
+	}
+	seen := map[string]bool{}
+	for _, p := range s.Parameters {
+		if err := p.check(); err != nil {
+			return fmt.Errorf("parameters: %w", err)
+		}
+		if seen[p.Name] {
+			return fmt.Errorf("parameters: %s is declared twice", p.Name)
+		}
+		seen[p.Name] = true
+	}
+	return nil
+}
+
+func (p *Parameter) check() error {
+	if !isEnvName(p.Name) {
+		return fmt.Errorf("%q is not the name of an environment variable", p.Name)
+	}
+	if strings.HasPrefix(p.Name, "LD_") {
+		return fmt.Errorf("%s: the dynamic linker's variables cannot be parameters", p.Name)
+	}
+	switch p.Type {
+	case "string", "int", "bool":
+	default:
+		return fmt.Errorf("%s: type %q is none of string, int, bool", p.Name, p.Type)
+	}
+	if p.Default != nil {
+		return p.CheckValue(*p.Default)
+	}
+	return nil
+}
+
+// CheckValue says whether value is of the parameter's type: an int is what
+// strconv.ParseInt takes in base 10 with 64 bits, a bool is true or false, a
+// string has no NUL and at most 4096 bytes.
+func (p *Parameter) CheckValue(value string) error {
+	ok := true
+	switch p.Type {
+	case "int":
+		_, err := strconv.ParseInt(value, 10, 64)
+		ok = err == nil
+	case "bool":
+		ok = value == "true" || value == "false"
+	default:
+		ok = len(value) <= 4096 && !strings.ContainsRune(value, 0)
+	}
+	if !ok {
+		return fmt.Errorf("%s: %q is not of type %s", p.Name, value, p.Type)
+	}
+	return nil
+}
+
+// Environment returns the app's environment: the image's own, then every
+// parameter, with the value given in set or else its default; one without
+// either stays as the image has it. It refuses names that are not declared.
+func (s *Spec) Environment(set map[string]string) ([]string, error) {
+	env := slices.Clone(s.App.Env)
+	for name := range set {
+		if !slices.ContainsFunc(s.Parameters, func(p Parameter) bool { return p.Name == name }) {
+			return nil, fmt.Errorf("%s is not a parameter of %q", name, s.Name)
+		}
+	}
+	for i := range s.Parameters {
+		p := &s.Parameters[i]
+		value, ok := set[p.Name]
+		if !ok && p.Default == nil {
+			continue
+		}
+		if !ok {
+			value = *p.Default
+		}
+		if err := p.CheckValue(value); err != nil {
+			return nil, err
+		}
+		env = slices.DeleteFunc(env, func(e string) bool { return strings.HasPrefix(e, p.Name+"=") })
+		env = append(env, p.Name+"="+value)
+	}
+	return env, nil
+}

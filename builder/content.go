@@ -1,0 +1,296 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package builder
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"debug/elf"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/klauspost/compress/zstd"
+
+	"github.com/tenon-build/tenon/builder/bundle/manifest"
+	"github.com/tenon-build/tenon/builder/initramfs"
+	"github.com/tenon-build/tenon/builder/rootfs"
+	"github.com/tenon-build/tenon/recipes"
+)
+
+// content is the root file system in the making.
+type content struct {
+	tree     *rootfs.Tree
+	size     int64 // bytes of the image's layers
+	fidelity *Fidelity
+}
+
+// Fidelity reports how the initramfs differs from the image.
+type Fidelity struct {
+	Version int       `json:"version"` // 1
+	Entries int       `json:"entries"` // names in the initramfs
+	Added   []string  `json:"added"`   // paths that are not the image's
+	Dropped []Dropped `json:"dropped"` // what the recipe left out
+	Lost    []Lost    `json:"lost"`    // what the initramfs cannot hold
+}
+
+// Dropped counts what the recipe's patterns took away.
+type Dropped struct {
+	Recipe  string `json:"recipe"`
+	Entries int    `json:"entries"`
+	Bytes   int64  `json:"bytes"`
+}
+
+// Lost is an attribute of a file that did not reach the initramfs.
+type Lost struct {
+	Path string `json:"path"`
+	What string `json:"what"`
+}
+
+// unpack reads the image's layers into a tree.
+func unpack(ctx context.Context, req *Request, img *Image, work string) (*content, error) {
+	layers, err := img.Layers()
+	if err != nil {
+		return nil, err
+	}
+	c := &content{fidelity: &Fidelity{Version: 1, Added: []string{}, Dropped: []Dropped{}, Lost: []Lost{}}}
+	for _, l := range layers {
+		size, err := l.Size()
+		if err != nil {
+			return nil, err
+		}
+		c.size += size
+	}
+	var done atomic.Int64
+	c.tree, err = rootfs.FromImage(ctx, img, work, req.Limits, func(n int64) {
+		req.Progress(StageLayers, done.Add(n), c.size)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("unpacking image %q: %w", req.Image, err)
+	}
+	return c, nil
+}
+
+func (c *content) drop(r *recipes.Recipe) error {
+	entries, size := c.tree.Remove(r.Dropped)
+	if entries > 0 {
+		c.fidelity.Dropped = append(c.fidelity.Dropped, Dropped{r.Name, entries, size})
+	}
+	return c.tree.Walk(func(name string, n *rootfs.Inode) error {
+		for _, attr := range slices.Sorted(maps.Keys(n.Xattrs)) {
+			c.fidelity.Lost = append(c.fidelity.Lost, Lost{name, "xattr " + attr})
+		}
+		return nil
+	})
+}
+
+// put adds a file that is not the image's.
+func (c *content) put(name string, n *rootfs.Inode) error {
+	if _, err := c.tree.Lookup(name); err == nil {
+		return fmt.Errorf("the image has a file %s, which PID 1 needs for itself", name)
+	}
+	c.fidelity.Added = append(c.fidelity.Added, strings.TrimPrefix(name, "/"))
+	return c.tree.Put(name, n)
+}
+
+// isStatic says whether the image's program is an ELF file without an
+// interpreter. A program that is not there is nobody's static binary; PID 1
+// will say that it is missing.
+func isStatic(t *rootfs.Tree, argv []string, app manifest.App) (bool, error) {
+	if len(argv) == 0 {
+		return false, nil
+	}
+	n, err := lookPath(t, argv[0], app)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && n.Type != rootfs.Regular {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	file, err := elf.NewFile(readerAt{n})
+	if err != nil {
+		return false, nil // a script, for example
+	}
+	return !slices.ContainsFunc(file.Progs, func(p *elf.Prog) bool { return p.Type == elf.PT_INTERP }), nil
+}
+
+type readerAt struct{ n *rootfs.Inode }
+
+func (r readerAt) ReadAt(p []byte, off int64) (int, error) {
+	return r.n.Open().(io.ReaderAt).ReadAt(p, off)
+}
+
+const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+func lookPath(t *rootfs.Tree, program string, app manifest.App) (*rootfs.Inode, error) {
+	if strings.ContainsRune(program, '/') {
+		if !path.IsAbs(program) {
+			program = path.Join(app.WorkingDir, program)
+		}
+		return t.Lookup(program)
+	}
+	search := defaultPath
+	for _, e := range app.Env {
+		if p, ok := strings.CutPrefix(e, "PATH="); ok {
+			search = p
+		}
+	}
+	for _, dir := range strings.Split(search, ":") {
+		if n, err := t.Lookup(path.Join(dir, program)); err == nil {
+			return n, nil
+		}
+	}
+	return nil, fs.ErrNotExist
+}
+
+// pack adds PID 1 to the tree and writes the compressed initramfs. It fills in
+// what the manifest says of it, the memory claims among that.
+func pack(ctx context.Context, req *Request, m *manifest.Manifest, c *content, work string) (string, error) {
+	appinit, err := os.Open(req.Appinit)
+	if err != nil {
+		return "", fmt.Errorf("opening PID 1: %w", err)
+	}
+	defer appinit.Close()
+	info, err := appinit.Stat()
+	if err != nil {
+		return "", err
+	}
+	spec, err := json.Marshal(m.Spec())
+	if err != nil {
+		return "", err
+	}
+	if _, err := manifest.DecodeSpec(spec); err != nil {
+		return "", fmt.Errorf("image %q: %w", req.Image, err)
+	}
+	if err := errors.Join(
+		c.put(manifest.InitPath, rootfs.NewFile(appinit, info.Size(), 0o755)),
+		c.put(manifest.SpecPath, rootfs.NewFile(bytes.NewReader(spec), int64(len(spec)), 0o600)),
+	); err != nil {
+		return "", err
+	}
+	if _, err := c.tree.Lookup("/dev/console"); err != nil {
+		// The kernel opens it before PID 1 can mount anything.
+		if err := c.put("/dev/console", rootfs.NewDevice(5, 1, 0o600)); err != nil {
+			return "", err
+		}
+	}
+	name := filepath.Join(work, "initramfs.cpio.zst")
+	stats, err := c.write(ctx, req, m, name)
+	if err != nil {
+		return "", fmt.Errorf("packing image %q: %w", req.Image, err)
+	}
+	c.fidelity.Entries = stats.Entries
+	m.Initramfs.Entries = stats.Entries
+	m.Initramfs.Unpacked = stats.Unpacked
+	m.Initramfs.Sealed = !req.Detached
+	least := bootMemory(stats.Unpacked, m.Initramfs.Size)
+	m.Claims.Memory.Min += least
+	m.Claims.Memory.Max = max(m.Claims.Memory.Max, m.Claims.Memory.Min)
+	return name, nil
+}
+
+func (c *content) write(ctx context.Context, req *Request, m *manifest.Manifest, name string) (initramfs.Stats, error) {
+	out, err := os.Create(name)
+	if err != nil {
+		return initramfs.Stats{}, err
+	}
+	defer out.Close()
+	sum := sha256.New()
+	z, err := zstd.NewWriter(io.MultiWriter(out, sum), zstd.WithEncoderLevel(zstd.SpeedDefault))
+	if err != nil {
+		return initramfs.Stats{}, err
+	}
+	w := &progressWriter{ctx: ctx, w: z, report: func(n int64) { req.Progress(StagePack, n, 0) }}
+	stats, err := initramfs.Write(w, c.tree)
+	if err := errors.Join(err, z.Close()); err != nil {
+		return stats, err
+	}
+	info, err := out.Stat()
+	if err != nil {
+		return stats, err
+	}
+	m.Initramfs.Size = info.Size()
+	m.Initramfs.Digest = "sha256:" + hex.EncodeToString(sum.Sum(nil))
+	return stats, nil
+}
+
+// progressWriter counts what is written, and stops when ctx ends.
+type progressWriter struct {
+	ctx    context.Context
+	w      io.Writer
+	done   int64
+	report func(int64)
+}
+
+func (p *progressWriter) Write(b []byte) (int, error) {
+	if err := p.ctx.Err(); err != nil {
+		return 0, err
+	}
+	n, err := p.w.Write(b)
+	before := p.done
+	if p.done += int64(n); p.done>>20 != before>>20 {
+		p.report(p.done)
+	}
+	return n, err
+}
+
+// rootfsShare is how much of memory the root file system may take, in percent.
+// The kernel's own default of half makes large images need twice their size.
+const rootfsShare = 90
+
+// kernelMemory is what a tailored kernel with its page tables, caches and PID 1
+// takes, in bytes: measured with the least memory that boots, and a quarter on
+// top.
+const kernelMemory = 48 << 20
+
+// bootMemory returns the least memory, in bytes, whole MiB, in which a root
+// file system boots: its files, its compressed form next to it while it is
+// being unpacked, and the kernel.
+func bootMemory(unpacked, compressed int64) int64 {
+	n := (unpacked+compressed)*100/rootfsShare + kernelMemory
+	return (n + 1<<20 - 1) >> 20 << 20
+}
+
+func ports(exposed map[string]struct{}) []string {
+	return slices.Sorted(maps.Keys(exposed))
+}
+
+// imageHealth takes over the image's own check, with docker's defaults.
+func imageHealth(h *v1.HealthConfig) *manifest.Health {
+	if h == nil || len(h.Test) < 2 {
+		return nil
+	}
+	var command []string
+	switch h.Test[0] {
+	case "CMD":
+		command = h.Test[1:]
+	case "CMD-SHELL":
+		command = []string{"/bin/sh", "-c", h.Test[1]}
+	default:
+		return nil
+	}
+	or := func(d, fallback time.Duration) time.Duration {
+		if d > 0 {
+			return d
+		}
+		return fallback
+	}
+	retries := h.Retries
+	if retries == 0 {
+		retries = 3
+	}
+	return &manifest.Health{Exec: command, Interval: or(h.Interval, 30*time.Second), Timeout: or(h.Timeout, 30*time.Second), Retries: retries}
+}

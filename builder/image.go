@@ -1,0 +1,244 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package builder
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+
+	"github.com/tenon-build/tenon/builder/bundle/tarfs"
+)
+
+// Sentinels for images that cannot be had; test with errors.Is.
+var (
+	ErrNotFound = errors.New("no such image")
+	ErrPlatform = errors.New("no image for this platform")
+)
+
+// An Image is an OCI image that is ready to be read. Close it after use.
+type Image struct {
+	v1.Image
+	Reference string // registry reference, or TRANSPORT:BASENAME[:TAG]
+	close     func() error
+}
+
+// Close releases the image's files.
+func (i *Image) Close() error {
+	if i.close == nil {
+		return nil
+	}
+	return i.close()
+}
+
+// OpenImage opens the image that reference names: a registry reference, with
+// the credentials of the docker keychain, or oci:DIR[:TAG],
+// oci-archive:FILE[:TAG], docker-archive:FILE[:REF], dir:ROOTFS. From an index
+// it takes the manifest for platform; an image for another platform is
+// refused with ErrPlatform. Layers are not read yet.
+func OpenImage(ctx context.Context, reference string, platform v1.Platform) (*Image, error) {
+	img, err := openImage(ctx, reference, platform)
+	if err != nil {
+		return nil, fmt.Errorf("opening image %q: %w", reference, err)
+	}
+	config, err := img.ConfigFile()
+	if err == nil {
+		have := v1.Platform{OS: config.OS, Architecture: config.Architecture}
+		if have.OS != platform.OS || have.Architecture != platform.Architecture {
+			err = fmt.Errorf("%w: it is for %s, want %s", ErrPlatform, have, platform)
+		}
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("opening image %q: %w", reference, err), img.Close())
+	}
+	return img, nil
+}
+
+func openImage(ctx context.Context, reference string, platform v1.Platform) (*Image, error) {
+	transportName, rest, _ := strings.Cut(reference, ":")
+	switch transportName {
+	case "oci":
+		file, tag := splitTag(rest)
+		root, err := os.OpenRoot(file)
+		if err != nil {
+			return nil, notFound(err)
+		}
+		img, err := layoutImage(root.FS(), tag, platform)
+		return finish(img, err, localName("oci", file, tag), root.Close)
+	case "oci-archive", "docker-archive":
+		file, tag := splitTag(rest)
+		archive, err := tarfs.Open(file)
+		if err != nil {
+			return nil, notFound(err)
+		}
+		open := layoutImage
+		if transportName == "docker-archive" {
+			open = dockerImage
+		}
+		img, err := open(archive, tag, platform)
+		return finish(img, err, localName(transportName, file, tag), archive.Close)
+	case "dir":
+		img, err := dirImage(ctx, rest, platform)
+		return finish(img, notFound(err), localName("dir", rest, ""), nil)
+	case "docker":
+		reference = strings.TrimPrefix(rest, "//")
+	}
+	return remoteImage(ctx, reference, platform)
+}
+
+func finish(img v1.Image, err error, reference string, closer func() error) (*Image, error) {
+	i := &Image{Image: img, Reference: reference, close: closer}
+	if err != nil {
+		return nil, errors.Join(err, i.Close())
+	}
+	return i, nil
+}
+
+func notFound(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w: %w", ErrNotFound, err)
+	}
+	return err
+}
+
+// splitTag splits FILE[:TAG]. A file whose own name has a colon wins.
+func splitTag(s string) (file, tag string) {
+	if _, err := os.Stat(s); err == nil {
+		return s, ""
+	}
+	if i := strings.LastIndexByte(s, ':'); i > 0 {
+		if strings.HasPrefix(s[i+1:], "/") {
+			return s, ""
+		}
+		// REF of a docker-archive has colons of its own: FILE ends before the first.
+		if j := strings.IndexByte(s, ':'); j < i {
+			i = j
+		}
+		return s[:i], s[i+1:]
+	}
+	return s, ""
+}
+
+// localName names a local image without its folder, so that bundles do not
+// depend on where they were built.
+func localName(transportName, file, tag string) string {
+	if abs, err := filepath.Abs(file); err == nil {
+		file = abs
+	}
+	s := transportName + ":" + filepath.Base(file)
+	if tag != "" {
+		s += ":" + tag
+	}
+	return s
+}
+
+func remoteImage(ctx context.Context, reference string, platform v1.Platform) (*Image, error) {
+	ref, err := name.ParseReference(reference)
+	if err != nil {
+		return nil, err
+	}
+	desc, err := remote.Get(ref, remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain))
+	if err != nil {
+		var refused *transport.Error
+		if errors.As(err, &refused) && refused.StatusCode == http.StatusNotFound {
+			return nil, fmt.Errorf("%w: %w", ErrNotFound, err)
+		}
+		return nil, err
+	}
+	if !desc.MediaType.IsIndex() {
+		img, err := desc.Image()
+		return finish(img, err, ref.Name(), nil)
+	}
+	index, err := desc.ImageIndex()
+	if err != nil {
+		return nil, err
+	}
+	im, err := index.IndexManifest()
+	if err != nil {
+		return nil, err
+	}
+	child, err := choose(im.Manifests, platform)
+	if err != nil {
+		return nil, err
+	}
+	img, err := index.Image(child.Digest)
+	return finish(img, err, ref.Name(), nil)
+}
+
+// choose picks the one manifest for platform. A manifest without a platform is
+// taken when there is no other.
+func choose(manifests []v1.Descriptor, platform v1.Platform) (v1.Descriptor, error) {
+	var have []string
+	for _, d := range manifests {
+		switch {
+		case !d.MediaType.IsImage() && !d.MediaType.IsIndex():
+			continue
+		case d.Platform == nil && len(manifests) == 1, d.Platform != nil && d.Platform.Satisfies(platform):
+			return d, nil
+		case d.Platform != nil:
+			have = append(have, d.Platform.String())
+		}
+	}
+	return v1.Descriptor{}, fmt.Errorf("%w: want %s, the index has %s", ErrPlatform, platform, strings.Join(have, ", "))
+}
+
+// Limits of the JSON documents of an image.
+const (
+	maxManifest = 4 << 20
+	maxConfig   = 8 << 20
+)
+
+// readDocument reads a small file whole.
+func readDocument(fsys fs.FS, file string, limit int64) ([]byte, error) {
+	f, err := fsys.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err == nil && int64(len(data)) > limit {
+		err = fmt.Errorf("%s: larger than %d bytes", file, limit)
+	}
+	return data, err
+}
+
+func readJSON(fsys fs.FS, file string, limit int64, into any) error {
+	data, err := readDocument(fsys, file, limit)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(data, into); err != nil {
+		return fmt.Errorf("%s: %w", file, err)
+	}
+	return nil
+}
+
+// refNames lists the tags of a layout, for errors.
+func refNames(manifests []v1.Descriptor) string {
+	var names []string
+	for _, d := range manifests {
+		if n := d.Annotations[refNameAnnotation]; n != "" && !slices.Contains(names, n) {
+			names = append(names, n)
+		}
+	}
+	if len(names) == 0 {
+		return "none"
+	}
+	return strings.Join(names, ", ")
+}
+
+const refNameAnnotation = "org.opencontainers.image.ref.name"

@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package initramfs writes a rootfs.Tree as the cpio archive that the Linux
+// kernel unpacks: format "newc" of Documentation/driver-api/early-userspace/
+// buffer-format.rst.
+//
+// In: a tree. Out: a byte stream that depends on nothing but the tree. Refused:
+// what newc or the kernel's unpacker cannot hold: files of 4 GiB and more,
+// owners, times and device numbers beyond 32 bits, names and link targets that
+// the kernel would skip because they are longer than PATH_MAX.
+//
+// This is the only user of the cpio library, and works around what the library
+// does silently: it never writes device numbers, it cuts values that do not
+// fit, and it changes the header it is given.
+package initramfs
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"math"
+
+	"github.com/cavaliergopher/cpio"
+
+	"github.com/tenon-build/tenon/builder/rootfs"
+)
+
+// pathMax is the kernel's PATH_MAX: names and targets with their NUL byte.
+const pathMax = 4096
+
+const pageSize = 4096
+
+// inodeCost is about what one inode and its directory entry take in kernel
+// memory on x86-64, in bytes (tmpfs inode cache 712, dentry 192, rounded up).
+const inodeCost = 1024
+
+// Stats describe an archive.
+type Stats struct {
+	Entries  int
+	Unpacked int64 // memory that the unpacked files take, in bytes
+}
+
+// Write writes the archive to w.
+func Write(w io.Writer, t *rootfs.Tree) (Stats, error) {
+	var stats Stats
+	links := map[*rootfs.Inode]int{}
+	err := t.Walk(func(_ string, n *rootfs.Inode) error {
+		links[n]++
+		return nil
+	})
+	if err != nil {
+		return stats, err
+	}
+	out := &writer{dst: w}
+	out.cpio = cpio.NewWriter(out)
+	numbers := map[*rootfs.Inode]int64{}
+	err = t.Walk(func(name string, n *rootfs.Inode) error {
+		number, written := numbers[n]
+		if !written || n.Type == rootfs.Symlink { // the kernel does not link symlinks
+			number = int64(stats.Entries + 1)
+			numbers[n] = number
+			stats.Unpacked += inodeCost + (n.Size+pageSize-1)/pageSize*pageSize
+		}
+		stats.Entries++
+		first := number == int64(stats.Entries)
+		if err := out.entry(name, n, number, links[n], first); err != nil {
+			return fmt.Errorf("%q: %w", name, err)
+		}
+		return nil
+	})
+	if err != nil {
+		return stats, err
+	}
+	return stats, out.cpio.Close()
+}
+
+// writer stands between the library and the destination and puts the device
+// numbers into the header that the library writes next.
+type writer struct {
+	cpio         *cpio.Writer
+	dst          io.Writer
+	device       bool
+	major, minor uint32
+}
+
+// headerSize is the length of a newc header without the name.
+const headerSize = 110
+
+func (w *writer) Write(p []byte) (int, error) {
+	if w.device && len(p) == headerSize {
+		w.device = false
+		copy(p[78:94], fmt.Sprintf("%08X%08X", w.major, w.minor)) // c_rdevmajor, c_rdevminor
+	}
+	return w.dst.Write(p)
+}
+
+// entry writes one name. Of several names of one inode the first carries the
+// contents.
+func (w *writer) entry(name string, n *rootfs.Inode, number int64, links int, contents bool) error {
+	if len(name)+1 > pathMax || len(n.Target)+1 > pathMax {
+		return fmt.Errorf("name or link target longer than %d bytes", pathMax-1)
+	}
+	if name == "TRAILER!!!" {
+		return errors.New("the kernel would take this name for the end of the archive")
+	}
+	size := n.Size
+	if n.Type == rootfs.Symlink {
+		size, links = int64(len(n.Target)), 1
+	}
+	if !contents {
+		size = 0
+	}
+	for _, field := range []struct {
+		what  string
+		value int64
+	}{{"uid", int64(n.UID)}, {"gid", int64(n.GID)}, {"modification time", n.ModTime.Unix()}, {"size", size}} {
+		if field.value < 0 || field.value > math.MaxUint32 {
+			return fmt.Errorf("%s %d does not fit the initramfs format (32 bits)", field.what, field.value)
+		}
+	}
+	h := cpio.Header{
+		Name: name, Inode: number, Links: links, Size: size,
+		Mode: modes[n.Type] | cpio.FileMode(n.Perm), Uid: n.UID, Guid: n.GID, ModTime: n.ModTime,
+	}
+	if n.Type == rootfs.CharDevice || n.Type == rootfs.BlockDevice {
+		w.device, w.major, w.minor = true, n.Major, n.Minor
+	}
+	if err := w.cpio.WriteHeader(&h); err != nil {
+		return err
+	}
+	switch {
+	case size == 0:
+		return nil
+	case n.Type == rootfs.Symlink:
+		_, err := io.WriteString(w.cpio, n.Target)
+		return err
+	default:
+		written, err := io.Copy(w.cpio, n.Open())
+		if err == nil && written != size {
+			err = fmt.Errorf("content has %d bytes, want %d", written, size)
+		}
+		return err
+	}
+}
+
+var modes = map[rootfs.Type]cpio.FileMode{
+	rootfs.Regular:     cpio.TypeReg,
+	rootfs.Directory:   cpio.TypeDir,
+	rootfs.Symlink:     cpio.TypeSymlink,
+	rootfs.CharDevice:  cpio.TypeChar,
+	rootfs.BlockDevice: cpio.TypeBlock,
+	rootfs.FIFO:        cpio.TypeFifo,
+}

@@ -1,0 +1,271 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package kernel
+
+import (
+	"archive/tar"
+	"bufio"
+	"bytes"
+	"compress/bzip2"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+)
+
+// ErrNoSource says that the kernel source is not on this machine.
+var ErrNoSource = errors.New("kernel source not found")
+
+// Source is a kernel source tree in the cache. It is never written to.
+type Source struct {
+	Dir    string
+	Digest string // "sha256:HEX" of the tarball, or of all names and contents of a folder
+}
+
+// OpenSource takes debian:VERSION (the tarball of Debian's package
+// linux-source-VERSION), a tarball (plain, gz, bz2, xz, zst) or a folder, and
+// puts its content into the cache unless it is there.
+func OpenSource(ctx context.Context, cache *Cache, spec string) (*Source, error) {
+	path := spec
+	if version, ok := strings.CutPrefix(spec, "debian:"); ok {
+		path = "/usr/src/linux-source-" + version + ".tar.xz"
+	}
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("%w: %q: no file %s", ErrNoSource, spec, path)
+	case err != nil:
+		return nil, fmt.Errorf("kernel source %q: %w", spec, err)
+	}
+	fill := unpackTarball
+	sum := digestFile
+	if info.IsDir() {
+		fill, sum = copyTree, digestTree
+	}
+	digest, err := sum(ctx, path)
+	if err != nil {
+		return nil, fmt.Errorf("kernel source %q: %w", spec, err)
+	}
+	s := &Source{Dir: cache.Path("source", digest), Digest: "sha256:" + digest}
+	if cache.has("source", digest) {
+		return s, nil
+	}
+	unlock, err := cache.lock(ctx, "source", digest)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if cache.has("source", digest) {
+		return s, nil
+	}
+	tmp, err := cache.TempDir()
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(tmp)
+	if err := fill(ctx, path, tmp); err != nil {
+		return nil, fmt.Errorf("kernel source %q: %w", spec, err)
+	}
+	if _, err := os.Stat(filepath.Join(tmp, "Kconfig")); err != nil {
+		return nil, fmt.Errorf("kernel source %q: not a kernel source tree: no Kconfig at its top", spec)
+	}
+	return s, cache.commit(tmp, "source", digest)
+}
+
+func digestFile(_ context.Context, path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	h := sha256.New()
+	_, err = io.Copy(h, f)
+	return hexSum(h), err
+}
+
+func hexSum(h hash.Hash) string { return hex.EncodeToString(h.Sum(nil)) }
+
+// digestTree hashes names, types, executable bits and contents in the order of
+// the names; .git is not part of the source.
+func digestTree(ctx context.Context, root string) (string, error) {
+	h := sha256.New()
+	err := walkSource(ctx, root, func(rel string, d fs.DirEntry) error {
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(h, "%q %v %v\n", rel, info.Mode().Type(), info.Mode()&0o100 != 0)
+		switch {
+		case info.Mode().IsRegular():
+			fmt.Fprintln(h, info.Size())
+			f, err := os.Open(filepath.Join(root, rel))
+			if err != nil {
+				return err
+			}
+			defer f.Close()
+			_, err = io.Copy(h, f)
+			return err
+		case info.Mode()&fs.ModeSymlink != 0:
+			target, err := os.Readlink(filepath.Join(root, rel))
+			fmt.Fprintf(h, "%q\n", target)
+			return err
+		}
+		return nil
+	})
+	return hexSum(h), err
+}
+
+func walkSource(ctx context.Context, root string, fn func(rel string, d fs.DirEntry) error) error {
+	return filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err == nil {
+			err = ctx.Err()
+		}
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(root, path)
+		if err != nil || rel == "." {
+			return err
+		}
+		if rel == ".git" {
+			if d.IsDir() {
+				return fs.SkipDir
+			}
+			return nil
+		}
+		return fn(rel, d)
+	})
+}
+
+// copyTree copies a folder and checks that the copy is what was hashed.
+func copyTree(ctx context.Context, from, to string) error {
+	err := os.CopyFS(to, os.DirFS(from))
+	if err != nil {
+		return err
+	}
+	if err := os.RemoveAll(filepath.Join(to, ".git")); err != nil {
+		return err
+	}
+	want, err := digestTree(ctx, from)
+	if err != nil {
+		return err
+	}
+	got, err := digestTree(ctx, to)
+	if err == nil && got != want {
+		err = errors.New("it changed while it was copied")
+	}
+	return err
+}
+
+// unpackTarball unpacks a kernel tarball without its top folder.
+func unpackTarball(ctx context.Context, path, to string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	plain, wait, err := decompress(ctx, f)
+	if err != nil {
+		return err
+	}
+	root, err := os.OpenRoot(to)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	err = extract(ctx, tar.NewReader(plain), root)
+	if err == nil {
+		_, err = io.Copy(io.Discard, plain) // what follows the archive: its end must be sound too
+	}
+	if err != nil {
+		cancel()
+		_ = wait()
+		return err
+	}
+	return wait()
+}
+
+// decompress tells the compression by its magic. There is no xz decoder as
+// fast as the xz program, which comes with every machine that unpacks kernels.
+func decompress(ctx context.Context, f *os.File) (io.Reader, func() error, error) {
+	none := func() error { return nil }
+	r := bufio.NewReaderSize(f, 1<<20)
+	magic, err := r.Peek(6)
+	if err != nil {
+		return nil, none, err
+	}
+	switch {
+	case bytes.HasPrefix(magic, []byte{0x1f, 0x8b}):
+		z, err := gzip.NewReader(r)
+		return z, none, err
+	case bytes.HasPrefix(magic, []byte("BZh")):
+		return bzip2.NewReader(r), none, nil
+	case bytes.HasPrefix(magic, []byte{0x28, 0xb5, 0x2f, 0xfd}):
+		z, err := zstd.NewReader(r)
+		return z, none, err
+	case bytes.Equal(magic, []byte("\xfd7zXZ\x00")):
+		cmd := exec.CommandContext(ctx, "xz", "-dcT0")
+		cmd.Stdin = r
+		out, err := cmd.StdoutPipe()
+		if err == nil {
+			err = cmd.Start()
+		}
+		return out, cmd.Wait, err
+	}
+	return r, none, nil
+}
+
+func extract(ctx context.Context, tr *tar.Reader, root *os.Root) error {
+	for {
+		h, err := tr.Next()
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		_, name, ok := strings.Cut(strings.TrimSuffix(h.Name, "/"), "/")
+		if !ok || name == "" {
+			continue
+		}
+		switch h.Typeflag {
+		case tar.TypeDir:
+			err = root.MkdirAll(name, 0o755)
+		case tar.TypeSymlink:
+			err = root.Symlink(h.Linkname, name)
+		case tar.TypeReg:
+			err = extractFile(root, name, h, tr)
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", h.Name, err)
+		}
+	}
+}
+
+func extractFile(root *os.Root, name string, h *tar.Header, r io.Reader) error {
+	if err := root.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+		return err
+	}
+	f, err := root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644|fs.FileMode(h.Mode)&0o111)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(f, r)
+	return errors.Join(err, f.Close(), root.Chtimes(name, h.ModTime, h.ModTime))
+}

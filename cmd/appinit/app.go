@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"slices"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tenon-build/tenon/builder/bundle/manifest"
+	"github.com/tenon-build/tenon/loader/control"
+)
+
+const (
+	defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+	openFiles   = 1 << 20 // docker's limit, and the kernel's own (fs.nr_open)
+)
+
+// app is what runs, and as whom.
+type app struct {
+	argv []string
+	env  []string
+	user *identity
+}
+
+// newApp resolves the spec against the image's files, and goes to the working
+// directory, for the app to inherit.
+func newApp(spec *manifest.Spec, config *control.Configure) (*app, error) {
+	env, err := spec.Environment(config.Env)
+	if err != nil {
+		return nil, fmt.Errorf("the host's configuration is refused: %w", err)
+	}
+	// Images without these files are common.
+	passwd, err := os.ReadFile("/etc/passwd")
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	group, err := os.ReadFile("/etc/group")
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	user, err := resolveUser(spec.App.User, passwd, group)
+	if err != nil {
+		return nil, err
+	}
+	// Before the change of user, who may not be allowed to go there.
+	dir := path.Join("/", spec.App.WorkingDir)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, err
+	}
+	if err := os.Chdir(dir); err != nil {
+		return nil, err
+	}
+	return &app{
+		argv: slices.Concat(spec.App.Entrypoint, spec.App.Cmd),
+		env:  withDefaults(env, config.Hostname, user.home),
+		user: user,
+	}, nil
+}
+
+// withDefaults adds the variables that docker sets when the image does not.
+func withDefaults(env []string, hostname, home string) []string {
+	for _, d := range [][2]string{{"PATH", defaultPath}, {"HOSTNAME", hostname}, {"HOME", home}} {
+		if _, ok := lookupEnv(env, d[0]); !ok {
+			env = append(env, d[0]+"="+d[1])
+		}
+	}
+	return env
+}
+
+func lookupEnv(env []string, name string) (string, bool) {
+	for _, e := range env {
+		if value, ok := strings.CutPrefix(e, name+"="); ok {
+			return value, true
+		}
+	}
+	return "", false
+}
+
+// start starts the app with the console as its own, so that one that is not
+// root can open /dev/stdout.
+func (a *app) start(c *children) (int, <-chan unix.WaitStatus, error) {
+	if err := os.Stdout.Chown(int(a.user.uid), int(a.user.gid)); err != nil {
+		return 0, nil, err
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: openFiles, Max: openFiles}); err != nil {
+		return 0, nil, fmt.Errorf("setrlimit(RLIMIT_NOFILE, %d): %w", openFiles, err)
+	}
+	return a.exec(c, a.argv, os.Stdout.Fd(), os.Stderr.Fd())
+}
+
+// exec runs a command as the app's user, in a session of its own.
+func (a *app) exec(c *children, argv []string, stdout, stderr uintptr) (int, <-chan unix.WaitStatus, error) {
+	search, _ := lookupEnv(a.env, "PATH")
+	file, err := lookPath(argv[0], search)
+	if err != nil {
+		return 0, nil, err
+	}
+	pid, status, err := c.start(file, argv, &syscall.ProcAttr{
+		Env:   a.env,
+		Files: []uintptr{0, stdout, stderr},
+		Sys: &syscall.SysProcAttr{
+			Setsid:     true,
+			Credential: &syscall.Credential{Uid: a.user.uid, Gid: a.user.gid, Groups: a.user.groups},
+		},
+	})
+	if err != nil {
+		return 0, nil, execError(file, err)
+	}
+	return pid, status, nil
+}
+
+// lookPath finds an executable file as execvp(3) does.
+func lookPath(name, search string) (string, error) {
+	candidates := []string{name}
+	if !strings.Contains(name, "/") {
+		candidates = strings.Split(search, ":")
+		for i, dir := range candidates {
+			candidates[i] = path.Join(dir, name)
+		}
+	}
+	found := error(unix.ENOENT)
+	for _, file := range candidates {
+		info, err := os.Stat(file)
+		if err == nil && !info.IsDir() && info.Mode()&0o111 != 0 {
+			return file, nil
+		}
+		if err == nil || errors.Is(err, unix.EACCES) {
+			found = unix.EACCES
+		}
+	}
+	return "", execError(name, found)
+}
+
+// execError gives err the code that docker exits with.
+func execError(file string, err error) error {
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
+		return &startError{127, fmt.Errorf("starting %s: it, or the interpreter that it names, is not found", file)}
+	}
+	return &startError{126, fmt.Errorf("starting %s: %w", file, err)}
+}

@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tenon-build/tenon/loader/control"
+)
+
+const (
+	portTimeout      = time.Second      // for the kernel to name the ports of a virtio-serial device
+	configureTimeout = 10 * time.Second // for the host to connect and answer
+	sendTimeout      = 2 * time.Second  // for a host that is away
+)
+
+// channel is the control channel. Its methods do nothing on nil, which is the
+// channel of a machine without one.
+type channel struct {
+	port *os.File
+	conn *control.Conn
+}
+
+// connect opens the control channel, if there is one, and returns what the
+// host configured.
+func (p *pid1) connect() (*control.Configure, error) {
+	path := findPort("/sys", time.Now().Add(portTimeout))
+	if path == "" {
+		return &control.Configure{}, nil
+	}
+	port, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	p.host = &channel{port: port, conn: control.NewConn(port)}
+	config, err := p.host.configuration()
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		note("no configuration from the host in %v, going on with what was built in", configureTimeout)
+		config, err = &control.Configure{}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	p.spawn(p.receive)
+	p.spawn(p.host.heartbeat)
+	return config, nil
+}
+
+// findPort returns the device of the port that is named control.PortName, or "".
+// The kernel learns the names by messages that may still be under way, so it is
+// asked again until deadline where there is a virtio-serial device at all.
+func findPort(sys string, deadline time.Time) string {
+	for {
+		ports, _ := os.ReadDir(sys + "/class/virtio-ports")
+		for _, port := range ports {
+			name, _ := os.ReadFile(sys + "/class/virtio-ports/" + port.Name() + "/name")
+			if strings.TrimSpace(string(name)) == control.PortName {
+				return "/dev/" + port.Name()
+			}
+		}
+		bound, _ := os.ReadDir(sys + "/bus/virtio/drivers/virtio_console")
+		device := false
+		for _, entry := range bound {
+			device = device || strings.HasPrefix(entry.Name(), "virtio")
+		}
+		if !device || time.Now().After(deadline) {
+			return ""
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// configuration says Hello and waits for the answer. It returns
+// os.ErrDeadlineExceeded when none came.
+func (c *channel) configuration() (*control.Configure, error) {
+	var name unix.Utsname
+	if err := unix.Uname(&name); err != nil {
+		return nil, fmt.Errorf("uname: %w", err)
+	}
+	hello := &control.Message{Hello: &control.Hello{Version: control.Version, Release: unix.ByteSliceToString(name.Release[:])}}
+	deadline := time.Now().Add(configureTimeout)
+	if err := c.port.SetDeadline(deadline); err != nil {
+		return nil, err
+	}
+	defer c.port.SetReadDeadline(time.Time{})
+	for {
+		if err := c.conn.Send(hello); err != nil {
+			return nil, err
+		}
+		m, err := c.conn.Receive()
+		if hungUp(err) && time.Now().Before(deadline) {
+			time.Sleep(10 * time.Millisecond)
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if m.Configure == nil {
+			return nil, errors.New("control: the host's first message is not configure")
+		}
+		return m.Configure, nil
+	}
+}
+
+// hungUp says whether err is how a port reads while no host is connected.
+func hungUp(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+}
+
+// receive passes the host's signals on. A host that is gone may come back; one
+// that breaks the protocol is not listened to any more. The app runs on.
+func (p *pid1) receive() {
+	for {
+		m, err := p.host.conn.Receive()
+		switch {
+		case errors.Is(err, os.ErrClosed):
+			return
+		case hungUp(err):
+			time.Sleep(time.Second)
+		case err != nil:
+			note("%v; the host is not listened to any more", err)
+			return
+		case m.Signal != nil && m.Signal.Number >= 1 && m.Signal.Number <= 64:
+			p.signals <- unix.Signal(m.Signal.Number)
+		default:
+			note("control: refused a message that is out of place")
+		}
+	}
+}
+
+// send sends one message, if it can within sendTimeout. A frame of less than
+// 32 KiB, as all of ours are, is written whole or not at all.
+func (c *channel) send(m *control.Message) {
+	if c == nil {
+		return
+	}
+	if c.port.SetWriteDeadline(time.Now().Add(sendTimeout)) == nil {
+		_ = c.conn.Send(m) // there is nobody else to tell
+	}
+}
+
+func (c *channel) heartbeat() {
+	for range time.Tick(control.HeartbeatInterval) {
+		c.send(&control.Message{Heartbeat: &control.Heartbeat{Uptime: uptime()}})
+	}
+}
+
+// close returns when the device has taken what was sent: the port's driver
+// tells it of the close and spins until that message, later than ours, is
+// consumed. A write alone returns when the data is queued, and a machine that
+// powers off right then can lose it.
+func (c *channel) close() {
+	if c != nil {
+		_ = c.port.Close()
+	}
+}
+
+// uptime returns nanoseconds since the kernel started.
+func uptime() int64 {
+	var t unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_BOOTTIME, &t) // cannot fail with this clock
+	return t.Nano()
+}
+
+// oneLine makes text fit for a message: one line of at most 4 KiB.
+func oneLine(text string) string {
+	text = strings.ReplaceAll(strings.TrimSpace(text), "\n", "; ")
+	return strings.ToValidUTF8(text[:min(len(text), 4096)], "")
+}

@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"time"
+
+	"github.com/docker/go-units"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/spf13/cobra"
+
+	"github.com/tenon-build/tenon/builder"
+	"github.com/tenon-build/tenon/builder/bundle/manifest"
+	"github.com/tenon-build/tenon/builder/kernel"
+	"github.com/tenon-build/tenon/builder/rootfs"
+	"github.com/tenon-build/tenon/recipes"
+)
+
+var errNoAppinit = errors.New("PID 1 (appinit) not found")
+
+type buildOptions struct {
+	recipe, output, target, platform, source, name, cacheDir, format string
+
+	detached   bool
+	jobs       int
+	maxEntries int
+	maxSize    string
+}
+
+func newBuildCmd(a *app) *cobra.Command {
+	var o buildOptions
+	cmd := &cobra.Command{
+		Use:   "build IMAGE",
+		Short: "Build a bundle from an OCI image",
+		Long: `Build a bundle from an OCI image and print its digest.
+
+IMAGE is a registry reference (with the credentials of the docker keychain),
+or oci:DIR[:TAG], oci-archive:FILE[:TAG], docker-archive:FILE[:REF], dir:ROOTFS.
+
+The kernel is sealed by default: the initramfs and the command line are inside
+the one image that a signature covers. --detached makes the weaker form.`,
+		Example: `  tenon build oci:redis-image -o redis.tenon
+  tenon build registry.example/team/app:1.4 -r ./app.toml --detached`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return a.build(cmd, args[0], o) },
+	}
+	f := cmd.Flags()
+	f.StringVarP(&o.recipe, "recipe", "r", "", "recipe: a name from 'tenon recipe ls' or a file (default: chosen from the image)")
+	f.StringVarP(&o.output, "output", "o", "", "oci:DIR or oci-archive:FILE (default ./NAME.tenon)")
+	f.StringVar(&o.name, "name", "", "name of the bundle (default: from the image's reference)")
+	f.StringVar(&o.target, "target", "", "back end to build for: qemu, kexec, cokernel, multikernel (default: the recipe's)")
+	f.StringVar(&o.platform, "platform", "linux/amd64", "platform of the image")
+	f.StringVar(&o.source, "kernel-source", "debian:6.1", "debian:VERSION, a tarball or a folder")
+	f.BoolVar(&o.detached, "detached", false, "keep initramfs and command line outside the kernel image: the weaker form")
+	f.IntVarP(&o.jobs, "jobs", "j", runtime.NumCPU(), "processes of the compiler at once")
+	f.IntVar(&o.maxEntries, "max-entries", rootfs.DefaultLimits.Entries, "refuse images with more files than this")
+	f.StringVar(&o.maxSize, "max-size", units.BytesSize(float64(rootfs.DefaultLimits.Bytes)), "refuse images that unpack to more than this")
+	f.StringVar(&o.cacheDir, "cache-dir", os.Getenv("TENON_CACHE"), "folder of the build cache, also $TENON_CACHE (default ~/.cache/tenon)")
+	f.StringVar(&o.format, "format", "text", "text or json")
+	return cmd
+}
+
+func (a *app) build(cmd *cobra.Command, image string, o buildOptions) (err error) {
+	req, err := a.buildRequest(image, o)
+	if err != nil {
+		return err
+	}
+	if req.Cache, err = kernel.OpenCache(o.cacheDir); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, req.Cache.Close()) }()
+	bars := newBars(a.stderr)
+	req.Progress = bars.update
+	started := time.Now()
+	result, err := builder.Build(cmd.Context(), req)
+	bars.done(err == nil)
+	if err != nil {
+		return err
+	}
+	if result.Manifest.Initramfs.Sealed {
+		a.log.Info("the bundle is not signed yet")
+	} else {
+		a.log.Warn("detached: a signature over the kernel does not cover the initramfs and the command line")
+	}
+	if o.format == "json" {
+		return a.printJSON(buildOutput(result))
+	}
+	summary(a, result, time.Since(started))
+	_, err = fmt.Fprintln(a.stdout, result.Digest)
+	return err
+}
+
+func (a *app) buildRequest(image string, o buildOptions) (builder.Request, error) {
+	req := builder.Request{
+		Image: image, Name: o.name, Target: o.target, Detached: o.detached, KernelSource: o.source,
+		Output: o.output, Jobs: o.jobs, Tenon: version(), Log: a.log,
+	}
+	if err := checkFormat(o.format); err != nil {
+		return req, err
+	}
+	if o.jobs < 1 {
+		return req, &exitError{exitUsage, fmt.Errorf("--jobs %d: must be at least 1", o.jobs)}
+	}
+	platform, err := v1.ParsePlatform(o.platform)
+	if err != nil {
+		return req, &exitError{exitUsage, fmt.Errorf("--platform: %w", err)}
+	}
+	if platform.OS != "linux" || platform.Architecture != "amd64" {
+		return req, &exitError{exitUsage, fmt.Errorf("--platform %s: only linux/amd64 kernels can be built", o.platform)}
+	}
+	req.Platform = *platform
+	if err := checkTarget(o.target); err != nil {
+		return req, err
+	}
+	size, err := units.RAMInBytes(o.maxSize)
+	if err != nil {
+		return req, &exitError{exitUsage, fmt.Errorf("--max-size %q is not a size such as 16GiB", o.maxSize)}
+	}
+	req.Limits = rootfs.Limits{Entries: o.maxEntries, Bytes: size}
+	if o.recipe != "" {
+		if req.Recipe, err = recipes.Open(o.recipe); err != nil {
+			return req, err
+		}
+	}
+	req.Appinit, err = findAppinit()
+	return req, err
+}
+
+func checkTarget(target string) error {
+	for _, t := range manifest.Targets {
+		if target == t || target == "" {
+			return nil
+		}
+	}
+	return &exitError{exitUsage, fmt.Errorf("--target %q is none of %v", target, manifest.Targets)}
+}
+
+func checkFormat(format string) error {
+	if format != "text" && format != "json" {
+		return &exitError{exitUsage, fmt.Errorf("--format %q is neither text nor json", format)}
+	}
+	return nil
+}
+
+// findAppinit returns the path of PID 1, which is installed beside tenon.
+func findAppinit() (string, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return "", err
+	}
+	if self, err = filepath.EvalSymlinks(self); err != nil {
+		return "", err
+	}
+	for _, dir := range []string{".", "../libexec/tenon"} {
+		path := filepath.Join(filepath.Dir(self), dir, "appinit")
+		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
+			return path, nil
+		}
+	}
+	return "", fmt.Errorf("%w beside %s", errNoAppinit, self)
+}
+
+// output is the JSON form of a build's result.
+type output struct {
+	Output    string             `json:"output"`
+	Digest    string             `json:"digest"`
+	ImageSize int64              `json:"imageSize"`
+	Kernel    int64              `json:"kernelSize"`
+	Symbols   int                `json:"symbols"`
+	Manifest  *manifest.Manifest `json:"manifest"`
+	Fidelity  *builder.Fidelity  `json:"fidelity"`
+}
+
+func buildOutput(r *builder.Result) output {
+	return output{r.Output, r.Digest.String(), r.Image, r.Kernel, r.Symbols, r.Manifest, r.Fidelity}
+}
+
+func (a *app) printJSON(v any) error {
+	enc := json.NewEncoder(a.stdout)
+	enc.SetIndent("", "  ")
+	return enc.Encode(v)
+}
+
+// summary tells people what was built.
+func summary(a *app, r *builder.Result, took time.Duration) {
+	m := r.Manifest
+	kernelOnly := r.Kernel
+	form := "detached"
+	if m.Initramfs.Sealed {
+		kernelOnly -= m.Initramfs.Size
+		form = "sealed inside the kernel image"
+	}
+	fmt.Fprintf(a.stderr, "bundle     %s (%s for %s)\n", r.Output, m.Name, m.Target)
+	fmt.Fprintf(a.stderr, "image      %s\n", size(r.Image))
+	fmt.Fprintf(a.stderr, "initramfs  %s, %d entries, %s\n", size(m.Initramfs.Size), m.Initramfs.Entries, form)
+	fmt.Fprintf(a.stderr, "kernel     Linux %s, %s without the initramfs, %d options\n", m.Kernel.Release, size(kernelOnly), r.Symbols)
+	fmt.Fprintf(a.stderr, "memory     at least %s\n", size(m.Claims.Memory.Min))
+	for _, d := range r.Fidelity.Dropped {
+		fmt.Fprintf(a.stderr, "dropped    %d entries, %s, as recipe %s says\n", d.Entries, size(d.Bytes), d.Recipe)
+	}
+	for _, l := range r.Fidelity.Lost {
+		fmt.Fprintf(a.stderr, "lost       %s: %s\n", l.Path, l.What)
+	}
+	fmt.Fprintf(a.stderr, "took       %.1f s\n", took.Seconds())
+}
+
+func size(n int64) string {
+	return units.CustomSize("%.4g %s", float64(n), 1024, []string{"B", "KiB", "MiB", "GiB", "TiB"})
+}

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package loader
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/tenon-build/tenon/builder/bundle/manifest"
+	"github.com/tenon-build/tenon/loader/control"
+)
+
+// ErrClaims says that a configuration lies outside a bundle's claims.
+var ErrClaims = errors.New("outside the bundle's claims")
+
+// Backend boots bundles in one way.
+type Backend interface {
+	// Name is the target that a bundle must be built for.
+	Name() string
+
+	// Load makes an instance that has not started yet. It takes what it needs
+	// from v, which may be closed afterwards.
+	Load(ctx context.Context, v *Verified, c Config) (Instance, error)
+}
+
+// Instance is one booted, or bootable, bundle. Its methods may be called from
+// several goroutines.
+type Instance interface {
+	// Start boots the instance. When ctx ends later, it is killed.
+	Start(ctx context.Context) error
+
+	// Signal sends a Linux signal to the app.
+	Signal(number int) error
+
+	// Kill ends the instance at once.
+	Kill() error
+
+	// Wait returns how the app ended, once the instance is gone. An error says
+	// that the instance ended without telling, for example by a kernel panic.
+	Wait() (*control.Exit, error)
+
+	// Close frees what Load took. It kills an instance that still runs.
+	Close() error
+}
+
+// Config is what differs from instance to instance.
+type Config struct {
+	CPUs     int   // 0: the least that the bundle claims
+	Memory   int64 // bytes, 0: the least that the bundle claims
+	Hostname string
+	Env      map[string]string // values of the bundle's parameters
+	Forwards []Forward
+	Console  io.Writer   // what the kernel and the app print
+	Event    func(Event) // called for what the instance reports, in order
+}
+
+// Forward leads connections to a port of the host to one of the instance.
+type Forward struct {
+	Protocol    string // tcp or udp
+	HostAddress string // IPv4 address
+	HostPort    int
+	GuestPort   int
+}
+
+// Event is one thing that an instance reported; exactly one pointer is set.
+type Event struct {
+	Since  time.Duration // since Start
+	Hello  *control.Hello
+	Ready  *control.Ready
+	Health *control.Health
+}
+
+// Resolve fills in what is left to the bundle and refuses what lies outside
+// its claims, before anything is touched.
+func (c *Config) Resolve(backend string, m *manifest.Manifest) error {
+	if m.Target != backend {
+		return fmt.Errorf("bundle %q is built for target %s, back end %s cannot boot it", m.Name, m.Target, backend)
+	}
+	if c.CPUs == 0 {
+		c.CPUs = int(m.Claims.CPUs.Min)
+	}
+	if c.Memory == 0 {
+		c.Memory = m.Claims.Memory.Min
+	}
+	if n := int64(c.CPUs); n < m.Claims.CPUs.Min || n > m.Claims.CPUs.Max {
+		return fmt.Errorf("%w: %q takes %d to %d CPUs, not %d", ErrClaims, m.Name, m.Claims.CPUs.Min, m.Claims.CPUs.Max, n)
+	}
+	if c.Memory < m.Claims.Memory.Min || c.Memory > m.Claims.Memory.Max {
+		return fmt.Errorf("%w: %q takes %d to %d MiB of memory, not %d", ErrClaims, m.Name, m.Claims.Memory.Min>>20, m.Claims.Memory.Max>>20, c.Memory>>20)
+	}
+	if len(c.Forwards) > 0 && m.Claims.Device("net") == nil {
+		return fmt.Errorf("%w: %q has no network interface, so no port can be forwarded", ErrClaims, m.Name)
+	}
+	spec := m.Spec()
+	_, err := spec.Environment(c.Env)
+	return err
+}

@@ -1,0 +1,304 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package qemu is the back end for development and CI: an instance is a
+// virtual machine.
+//
+// Nothing of an instance has a name in the file system: kernel and initramfs
+// are the sealed memory of the verified bundle, console and control channel
+// are socket pairs that QEMU inherits.
+package qemu
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tenon-build/tenon/loader"
+	"github.com/tenon-build/tenon/loader/control"
+)
+
+// ErrNoQEMU says that QEMU is not on this machine.
+var ErrNoQEMU = errors.New("qemu-system-x86_64 not found")
+
+// Backend runs bundles under QEMU.
+type Backend struct {
+	Accel string // KVM, TCG, or empty: KVM if a guest really starts under it
+	Log   *slog.Logger
+}
+
+// Name returns "qemu".
+func (b *Backend) Name() string { return "qemu" }
+
+var (
+	cpuModels = map[string]string{KVM: "host", TCG: "max"}
+	accelArgs = map[string]string{KVM: "kvm", TCG: "tcg,thread=multi"}
+)
+
+// The addresses of QEMU's user-mode network, which needs no rights.
+const (
+	guestAddress  = "10.0.2.15/24"
+	guestGateway  = "10.0.2.2"
+	guestResolver = "10.0.2.3"
+)
+
+// Load prepares the virtual machine.
+func (b *Backend) Load(ctx context.Context, v *loader.Verified, c loader.Config) (loader.Instance, error) {
+	if err := c.Resolve(b.Name(), v.Manifest()); err != nil {
+		return nil, err
+	}
+	program, err := exec.LookPath("qemu-system-x86_64")
+	if err != nil {
+		return nil, ErrNoQEMU
+	}
+	accel := b.Accel
+	if accel == "" {
+		accel = KVM
+		if err := ProbeKVM(ctx, program); err != nil {
+			accel = TCG
+			b.Log.Info("emulating the CPU (TCG)", "why not KVM", err)
+		} else {
+			b.Log.Info("using KVM")
+		}
+	}
+	i := &instance{config: c, exited: make(chan struct{}), spoke: make(chan struct{})}
+	if err := i.prepare(program, accel, v); err != nil {
+		return nil, errors.Join(err, i.Close())
+	}
+	return i, nil
+}
+
+// instance is one QEMU process.
+type instance struct {
+	config  loader.Config
+	network bool
+	cmd     *exec.Cmd
+	files   []*os.File // what QEMU inherits, from descriptor 3 on
+	console *os.File
+	channel *os.File
+	control *control.Conn
+	stderr  bytes.Buffer
+	started time.Time
+
+	exited  chan struct{} // closed when QEMU is gone and the console is drained
+	spoke   chan struct{} // closed when the control channel has ended
+	waitErr error         // of QEMU; valid after exited
+
+	mu   sync.Mutex
+	exit *control.Exit
+}
+
+func (i *instance) prepare(program, accel string, v *loader.Verified) error {
+	m := v.Manifest()
+	i.network = m.Claims.Device("net") != nil
+	args := []string{
+		"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
+		"-name", m.Name,
+		"-machine", "q35,smm=off,vmport=off,sata=off,smbus=off",
+		"-accel", accelArgs[accel], "-cpu", cpuModels[accel],
+		"-smp", fmt.Sprint(i.config.CPUs), "-m", fmt.Sprintf("%dM", i.config.Memory>>20),
+		"-device", "virtio-rng-pci",
+		"-device", "virtio-serial-pci",
+	}
+	kernel, err := i.inherit(v.Kernel())
+	if err != nil {
+		return err
+	}
+	args = append(args, "-kernel", kernel)
+	if v.Initramfs() != nil {
+		initrd, err := i.inherit(v.Initramfs())
+		if err != nil {
+			return err
+		}
+		args = append(args, "-initrd", initrd, "-append", m.CommandLine)
+	}
+	for _, s := range []struct {
+		id     string
+		file   **os.File
+		device []string
+	}{
+		{"console", &i.console, []string{"-serial", "chardev:console"}},
+		{"control", &i.channel, []string{"-device", "virtserialport,chardev=control,name=" + control.PortName}},
+	} {
+		fd, err := i.socket(s.file)
+		if err != nil {
+			return err
+		}
+		args = append(append(args, "-chardev", fmt.Sprintf("socket,id=%s,fd=%d", s.id, fd)), s.device...)
+	}
+	if i.network {
+		netdev := "user,id=net0"
+		for _, f := range i.config.Forwards {
+			netdev += fmt.Sprintf(",hostfwd=%s:%s:%d-:%d", f.Protocol, f.HostAddress, f.HostPort, f.GuestPort)
+		}
+		args = append(args, "-netdev", netdev, "-device", "virtio-net-pci,netdev=net0,romfile=")
+	}
+	i.control = control.NewConn(i.channel)
+	i.cmd = exec.Command(program, args...)
+	i.cmd.ExtraFiles = i.files
+	i.cmd.Stderr = &i.stderr
+	// QEMU must not outlive us, and Ctrl-C is ours to handle.
+	i.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	return nil
+}
+
+// inherit passes a copy of a file to QEMU and returns a path to it there.
+func (i *instance) inherit(f *os.File) (string, error) {
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return "", err
+	}
+	i.files = append(i.files, os.NewFile(uintptr(fd), f.Name()))
+	return fmt.Sprintf("/proc/self/fd/%d", 2+len(i.files)), nil
+}
+
+// socket makes a socket pair: one end is ours, the other QEMU's, of which the
+// descriptor there is returned.
+func (i *instance) socket(ours **os.File) (int, error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0, fmt.Errorf("socketpair: %w", err)
+	}
+	if err := unix.SetNonblock(fds[0], true); err != nil {
+		return 0, err
+	}
+	*ours = os.NewFile(uintptr(fds[0]), "socket")
+	i.files = append(i.files, os.NewFile(uintptr(fds[1]), "socket"))
+	return 2 + len(i.files), nil
+}
+
+// Start starts QEMU.
+func (i *instance) Start(ctx context.Context) error {
+	i.started = time.Now()
+	if err := i.cmd.Start(); err != nil {
+		return fmt.Errorf("starting %s: %w", i.cmd.Path, err)
+	}
+	i.closeFiles()
+	drained := make(chan struct{})
+	go func() {
+		defer close(drained)
+		_, _ = io.Copy(i.config.Console, i.console) // ends with QEMU
+	}()
+	go i.converse()
+	go func() {
+		i.waitErr = i.cmd.Wait()
+		<-drained
+		<-i.spoke
+		close(i.exited)
+	}()
+	go func() {
+		select {
+		case <-ctx.Done():
+			_ = i.Kill()
+		case <-i.exited:
+		}
+	}()
+	return nil
+}
+
+// closeFiles closes our copies of what QEMU has inherited.
+func (i *instance) closeFiles() {
+	for _, f := range i.files {
+		_ = f.Close()
+	}
+	i.files = nil
+}
+
+// converse is the host's side of the control channel.
+func (i *instance) converse() {
+	defer close(i.spoke)
+	for {
+		m, err := i.control.Receive()
+		if err != nil {
+			return // QEMU is gone, or the guest is not to be trusted any more
+		}
+		event := loader.Event{Since: time.Since(i.started), Hello: m.Hello, Ready: m.Ready, Health: m.Health}
+		switch {
+		case m.Hello != nil:
+			if i.control.Send(&control.Message{Configure: i.configure()}) != nil {
+				return
+			}
+		case m.Exit != nil:
+			i.mu.Lock()
+			i.exit = m.Exit
+			i.mu.Unlock()
+			continue
+		case m.Ready == nil && m.Health == nil:
+			continue
+		}
+		if i.config.Event != nil {
+			i.config.Event(event)
+		}
+	}
+}
+
+func (i *instance) configure() *control.Configure {
+	c := &control.Configure{Hostname: i.config.Hostname, Time: time.Now().UnixNano(), Env: i.config.Env}
+	if i.network {
+		c.Address, c.Gateway, c.Resolvers = guestAddress, guestGateway, []string{guestResolver}
+	}
+	return c
+}
+
+// Signal asks PID 1 to signal the app.
+func (i *instance) Signal(number int) error {
+	return i.control.Send(&control.Message{Signal: &control.Signal{Number: number}})
+}
+
+// Kill ends QEMU.
+func (i *instance) Kill() error {
+	if i.cmd == nil || i.cmd.Process == nil {
+		return nil
+	}
+	err := i.cmd.Process.Kill()
+	if errors.Is(err, os.ErrProcessDone) {
+		return nil
+	}
+	return err
+}
+
+// Wait waits for QEMU's end.
+func (i *instance) Wait() (*control.Exit, error) {
+	<-i.exited
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	switch {
+	case i.exit != nil:
+		return i.exit, nil
+	case i.waitErr != nil:
+		reason := strings.TrimSpace(i.stderr.String())
+		if j := strings.LastIndexByte(reason, '\n'); j >= 0 {
+			reason = reason[j+1:]
+		}
+		if reason == "" {
+			reason = i.waitErr.Error()
+		}
+		return nil, fmt.Errorf("QEMU failed: %s", reason)
+	}
+	return nil, errors.New("the kernel ended without an exit status of the app: it panicked or was reset")
+}
+
+// Close kills QEMU if it runs and frees the instance's files.
+func (i *instance) Close() error {
+	err := i.Kill()
+	if err == nil && !i.started.IsZero() && i.cmd.Process != nil {
+		<-i.exited
+	}
+	i.closeFiles()
+	for _, f := range []*os.File{i.console, i.channel} {
+		if f != nil {
+			err = errors.Join(err, f.Close())
+		}
+	}
+	return err
+}

@@ -1,0 +1,308 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package recipes holds declarative descriptions of app kernels and reads them.
+//
+// In: TOML. Out: a *Recipe that has been checked. Refused: unknown keys, values
+// of the wrong form, patterns that match nothing by construction.
+package recipes
+
+import (
+	"bytes"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"strings"
+	"time"
+
+	"github.com/bmatcuk/doublestar/v4"
+	"github.com/docker/go-units"
+	"github.com/pelletier/go-toml/v2"
+
+	"github.com/tenon-build/tenon/builder/bundle/manifest"
+	"github.com/tenon-build/tenon/kconfig"
+)
+
+//go:embed *.toml
+var builtin embed.FS
+
+// ErrUnknown says that there is no built-in recipe of that name.
+var ErrUnknown = errors.New("unknown recipe")
+
+// maxSize is the largest recipe file, in bytes.
+const maxSize = 1 << 20
+
+// Recipe says how to make an app kernel of an image.
+type Recipe struct {
+	Name   string // base name of the file without .toml
+	Source []byte // the file
+
+	Description string
+	Target      string            // back end to build for, unless the user says otherwise
+	Fragments   []string          // names of fragments beside those that every kernel has
+	Config      *kconfig.Fragment // symbols of the recipe itself
+	Drop        []string          // doublestar patterns of paths, without a leading slash, to leave out
+	Match       Match
+	App         manifest.App // what the image's own config leaves empty
+	Health      *manifest.Health
+	Parameters  []manifest.Parameter
+	Claims      manifest.Claims // memory is what the app needs beside its own root file system
+}
+
+// Match says which images the recipe is for.
+type Match struct {
+	Commands []string `toml:"commands"` // base names, one of which is an element of the image's command line
+	Static   bool     `toml:"static"`   // the entrypoint is a statically linked ELF file
+}
+
+// file is the form of a recipe on disk.
+type file struct {
+	Description string      `toml:"description"`
+	Target      string      `toml:"target"`
+	Fragments   []string    `toml:"fragments"`
+	Config      []string    `toml:"config"`
+	Drop        []string    `toml:"drop"`
+	Match       Match       `toml:"match"`
+	App         app         `toml:"app"`
+	Claims      claims      `toml:"claims"`
+	Health      *health     `toml:"health"`
+	Parameters  []parameter `toml:"parameters"`
+}
+
+type app struct {
+	Entrypoint []string `toml:"entrypoint"`
+	Cmd        []string `toml:"cmd"`
+	Env        []string `toml:"env"`
+	User       string   `toml:"user"`
+	WorkingDir string   `toml:"working_dir"`
+	StopSignal string   `toml:"stop_signal"`
+}
+
+type claims struct {
+	CPUs   manifest.Range  `toml:"cpus"`
+	Memory sizes           `toml:"memory"`
+	Net    *manifest.Range `toml:"net"`
+}
+
+type sizes struct {
+	Min string `toml:"min"`
+	Max string `toml:"max"`
+}
+
+type health struct {
+	TCP      int      `toml:"tcp"`
+	Exec     []string `toml:"exec"`
+	Interval string   `toml:"interval"`
+	Timeout  string   `toml:"timeout"`
+	Retries  int      `toml:"retries"`
+}
+
+type parameter struct {
+	Name        string  `toml:"name"`
+	Type        string  `toml:"type"`
+	Default     *string `toml:"default"`
+	Description string  `toml:"description"`
+}
+
+// Names returns the names of the built-in recipes, sorted.
+func Names() []string {
+	entries, _ := builtin.ReadDir(".") // an embedded folder that exists by construction
+	var names []string
+	for _, e := range entries {
+		names = append(names, strings.TrimSuffix(e.Name(), ".toml"))
+	}
+	return names
+}
+
+// Open returns a built-in recipe, or reads a file when ref has a slash or ends
+// in .toml.
+func Open(ref string) (*Recipe, error) {
+	if strings.ContainsRune(ref, '/') || strings.HasSuffix(ref, ".toml") {
+		data, err := os.ReadFile(ref)
+		if err != nil {
+			return nil, fmt.Errorf("reading recipe: %w", err)
+		}
+		return Parse(ref, data)
+	}
+	data, err := builtin.ReadFile(ref + ".toml")
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w %q: have %s", ErrUnknown, ref, strings.Join(Names(), ", "))
+	}
+	if err != nil {
+		return nil, err
+	}
+	return Parse("recipes/"+ref+".toml", data)
+}
+
+// Parse reads a recipe strictly. Errors are one line that starts with
+// FILE:LINE where the line is known.
+func Parse(filename string, data []byte) (*Recipe, error) {
+	if len(data) > maxSize {
+		return nil, fmt.Errorf("%s: larger than %d bytes", filename, maxSize)
+	}
+	var f file
+	dec := toml.NewDecoder(bytes.NewReader(data))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&f); err != nil {
+		return nil, positioned(filename, err)
+	}
+	r := &Recipe{
+		Name: strings.TrimSuffix(path.Base(filename), ".toml"), Source: data,
+		Description: f.Description, Target: f.Target, Fragments: f.Fragments, Drop: f.Drop, Match: f.Match,
+		App: manifest.App{
+			Entrypoint: f.App.Entrypoint, Cmd: f.App.Cmd, Env: f.App.Env,
+			User: f.App.User, WorkingDir: f.App.WorkingDir, StopSignal: f.App.StopSignal,
+		},
+	}
+	for _, p := range f.Parameters {
+		r.Parameters = append(r.Parameters, manifest.Parameter(p))
+	}
+	var err error
+	if r.Config, err = parseConfig(filename, data, f.Config); err != nil {
+		return nil, err
+	}
+	if err := r.fill(&f); err != nil {
+		return nil, fmt.Errorf("%s: %w", filename, err)
+	}
+	return r, nil
+}
+
+func (r *Recipe) fill(f *file) error {
+	if r.Description == "" {
+		return errors.New("description: missing")
+	}
+	if r.Target == "" {
+		r.Target = "qemu"
+	}
+	for _, pattern := range r.Drop {
+		if strings.HasPrefix(pattern, "/") || !doublestar.ValidatePattern(pattern) {
+			return fmt.Errorf("drop: %q is not a pattern of a path without a leading slash", pattern)
+		}
+	}
+	var err error
+	if r.Health, err = f.Health.parse(); err != nil {
+		return fmt.Errorf("health: %w", err)
+	}
+	if r.Claims, err = f.Claims.parse(); err != nil {
+		return fmt.Errorf("claims: %w", err)
+	}
+	return nil
+}
+
+func (h *health) parse() (*manifest.Health, error) {
+	if h == nil {
+		return nil, nil
+	}
+	interval, err := duration("interval", h.Interval)
+	if err != nil {
+		return nil, err
+	}
+	timeout, err := duration("timeout", h.Timeout)
+	if err != nil {
+		return nil, err
+	}
+	if (h.TCP == 0) == (len(h.Exec) == 0) {
+		return nil, errors.New("needs exactly one of tcp and exec")
+	}
+	return &manifest.Health{TCP: h.TCP, Exec: h.Exec, Interval: interval, Timeout: timeout, Retries: max(1, h.Retries)}, nil
+}
+
+func duration(key, s string) (time.Duration, error) {
+	d, err := time.ParseDuration(s)
+	if err == nil && d <= 0 {
+		err = errors.New("must be positive")
+	}
+	if err != nil {
+		return 0, fmt.Errorf("%s: %q: %w", key, s, err)
+	}
+	return d, nil
+}
+
+func (c *claims) parse() (manifest.Claims, error) {
+	out := manifest.Claims{CPUs: c.CPUs}
+	for _, size := range []struct {
+		key, value string
+		into       *int64
+	}{{"memory.min", c.Memory.Min, &out.Memory.Min}, {"memory.max", c.Memory.Max, &out.Memory.Max}} {
+		n, err := units.RAMInBytes(size.value)
+		if err != nil {
+			return out, fmt.Errorf("%s: %q is not a size such as 64MiB", size.key, size.value)
+		}
+		*size.into = n
+	}
+	if c.Net != nil {
+		out.Devices = []manifest.Device{{Kind: "net", Count: *c.Net}}
+	}
+	return out, out.Check()
+}
+
+// parseConfig reads lines of the form SYMBOL=value and finds where they stand.
+func parseConfig(filename string, data []byte, settings []string) (*kconfig.Fragment, error) {
+	fragment := &kconfig.Fragment{Name: filename}
+	for _, s := range settings {
+		line := 1
+		if i := bytes.Index(data, []byte(s)); i >= 0 {
+			line += bytes.Count(data[:i], []byte("\n"))
+		}
+		one, err := kconfig.ParseFragment(filename, []byte(strings.Repeat("\n", line-1)+"CONFIG_"+s+"\n"))
+		if err != nil {
+			return nil, err
+		}
+		fragment.Settings = append(fragment.Settings, one.Settings...)
+	}
+	return fragment, nil
+}
+
+// positioned makes one line of the TOML library's errors.
+func positioned(filename string, err error) error {
+	var strict *toml.StrictMissingError
+	if errors.As(err, &strict) && len(strict.Errors) > 0 {
+		row, _ := strict.Errors[0].Position()
+		return fmt.Errorf("%s:%d: unknown key %q", filename, row, strings.Join(strict.Errors[0].Key(), "."))
+	}
+	var decode *toml.DecodeError
+	if errors.As(err, &decode) {
+		row, _ := decode.Position()
+		return fmt.Errorf("%s:%d: %s", filename, row, strings.TrimPrefix(decode.Error(), "toml: "))
+	}
+	return fmt.Errorf("%s: %w", filename, err)
+}
+
+// Dropped says whether a path is one that the recipe leaves out. A pattern
+// that ends in /** means what is below the folder, not the folder.
+func (r *Recipe) Dropped(name string) bool {
+	for _, pattern := range r.Drop {
+		if doublestar.MatchUnvalidated(pattern, name) && pattern != name+"/**" {
+			return true
+		}
+	}
+	return false
+}
+
+// Choose returns the built-in recipe for an image with that command line;
+// static says whether its program is statically linked.
+func Choose(argv []string, static bool) (*Recipe, error) {
+	var fallback *Recipe
+	for _, name := range Names() {
+		r, err := Open(name)
+		if err != nil {
+			return nil, err
+		}
+		for _, command := range r.Match.Commands {
+			for _, arg := range argv {
+				if path.Base(arg) == command {
+					return r, nil
+				}
+			}
+		}
+		if r.Match.Static && static {
+			fallback = r
+		}
+	}
+	if fallback == nil {
+		return nil, fmt.Errorf("%w: no built-in recipe fits the command %q: have %s", ErrUnknown, strings.Join(argv, " "), strings.Join(Names(), ", "))
+	}
+	return fallback, nil
+}

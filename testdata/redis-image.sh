@@ -1,0 +1,34 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+#
+# redis-image.sh DIR: makes an OCI image layout of redis at DIR (tag "latest")
+# from Debian's own packages, configured as the images that people pull.
+set -eu
+
+out=$1
+mkdir -p "$(dirname "$out")"
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+export SOURCE_DATE_EPOCH=1700000000
+
+# Without documentation, as slim images are.
+mmdebstrap --quiet --variant=minbase --include=redis-server \
+	--dpkgopt='path-exclude=/usr/share/doc/*' \
+	--dpkgopt='path-exclude=/usr/share/man/*' \
+	--dpkgopt='path-exclude=/usr/share/locale/*' \
+	--customize-hook='mkdir "$1/data" && chroot "$1" chown redis:redis /data' \
+	bookworm "$work/rootfs.tar"
+
+umoci init --layout "$work/image"
+umoci new --image "$work/image:latest"
+umoci raw add-layer --image "$work/image:latest" "$work/rootfs.tar"
+umoci config --image "$work/image:latest" \
+	--config.entrypoint redis-server \
+	--config.cmd --protected-mode --config.cmd no \
+	--config.env PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
+	--config.user redis --config.workingdir /data --config.exposedports 6379/tcp \
+	--config.stopsignal SIGTERM
+umoci gc --layout "$work/image"
+
+rm -rf "$out"
+cp -r "$work/image" "$out"
