@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/gofrs/flock"
 	"golang.org/x/sys/unix"
 )
 
@@ -19,7 +18,7 @@ import (
 //
 //	source/HEX/    kernel sources, unpacked
 //	config/HEX     resolved configurations
-//	objects/HEX/   compiled kernels, ready to be linked again
+//	objects/HEX/   compiled kernels of one source, HEX/ for each configuration
 //	kernel/HEX/    finished kernels
 //	lock/          one lock file an entry in the making
 //	tmp/           work in progress
@@ -29,7 +28,7 @@ import (
 // Several processes may use one cache.
 type Cache struct {
 	dir string
-	use *flock.Flock // held shared while the cache is open
+	use *os.File // locked shared while the cache is open
 }
 
 // OpenCache opens the cache at dir, which is made when missing. An empty dir
@@ -51,7 +50,7 @@ func OpenCache(dir string) (*Cache, error) {
 			return nil, fmt.Errorf("opening the cache: %w", err)
 		}
 	}
-	c := &Cache{dir: dir, use: flock.New(filepath.Join(dir, "lock", "use"))}
+	c := &Cache{dir: dir}
 	if err := c.enter(); err != nil {
 		return nil, fmt.Errorf("opening the cache: %w", err)
 	}
@@ -59,21 +58,24 @@ func OpenCache(dir string) (*Cache, error) {
 }
 
 // enter clears tmp when nobody else uses the cache, then marks it as used.
-func (c *Cache) enter() error {
-	alone, err := c.use.TryLock()
-	if err != nil {
+func (c *Cache) enter() (err error) {
+	if c.use, err = openLock(c.Path("lock", "use")); err != nil {
 		return err
 	}
-	if alone {
+	switch err := flock(c.use, unix.LOCK_EX|unix.LOCK_NB); err {
+	case nil:
 		entries, err := os.ReadDir(c.Path("tmp", ""))
 		for _, e := range entries {
 			err = errors.Join(err, os.RemoveAll(c.Path("tmp", e.Name())))
 		}
-		if err = errors.Join(err, c.use.Unlock()); err != nil {
-			return err
+		if err != nil {
+			return errors.Join(err, c.use.Close())
 		}
+	case unix.EWOULDBLOCK:
+	default:
+		return errors.Join(err, c.use.Close())
 	}
-	return c.use.RLock()
+	return flock(c.use, unix.LOCK_SH)
 }
 
 // Close says that this process no longer uses the cache.
@@ -92,13 +94,41 @@ func (c *Cache) has(kind, key string) bool {
 	return err == nil
 }
 
-// lock lets one process make an entry while others wait for it.
-func (c *Cache) lock(ctx context.Context, kind, key string) (unlock func(), err error) {
-	l := flock.New(c.Path("lock", kind+"-"+key))
-	if _, err := l.TryLockContext(ctx, 100*time.Millisecond); err != nil {
-		return nil, fmt.Errorf("waiting for another build of %s %.12s: %w", kind, key, err)
+// lock lets one process make an entry while others wait for it. The lock is
+// held until the file is closed, also by processes that inherit it: the make of
+// a killed build still writes for a while.
+func (c *Cache) lock(ctx context.Context, kind, key string) (*os.File, error) {
+	f, err := openLock(c.Path("lock", kind+"-"+key))
+	if err != nil {
+		return nil, err
 	}
-	return func() { _ = l.Close() }, nil
+	for {
+		err := flock(f, unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			return f, nil
+		}
+		if err == unix.EWOULDBLOCK {
+			select {
+			case <-time.After(100 * time.Millisecond):
+				continue
+			case <-ctx.Done():
+				err = ctx.Err()
+			}
+		}
+		return nil, errors.Join(fmt.Errorf("waiting for another build in %s: %w", c.dir, err), f.Close())
+	}
+}
+
+func openLock(path string) (*os.File, error) {
+	return os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
+}
+
+func flock(f *os.File, how int) error {
+	for {
+		if err := unix.Flock(int(f.Fd()), how); err != unix.EINTR {
+			return err
+		}
+	}
 }
 
 // commit puts a finished file or folder in its place. When another process was

@@ -20,10 +20,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/tenon-build/tenon/kconfig"
 )
@@ -69,24 +71,26 @@ const initramfsName = "tenon.cpio.zst"
 
 // Build returns the kernel of the request, from the cache if it is there.
 func Build(ctx context.Context, cache *Cache, req Request) (*Kernel, error) {
-	config, err := resolve(ctx, cache, req)
+	config, err := Resolve(ctx, cache, req)
 	if err != nil {
 		return nil, err
 	}
-	objects := key("objects", req.Source.Digest, string(config), fmt.Sprint(*req.Toolchain), Arch, strings.Join(variables, " "), strings.Join(environment()[1:], " "))
+	tools := key("tools", req.Source.Digest, fmt.Sprint(*req.Toolchain), Arch, strings.Join(variables, " "), strings.Join(environment()[1:], " "))
+	objects := key("objects", tools, string(config))
 	kernelKey := objects
 	if req.Sealed {
 		kernelKey = key("kernel", objects, req.Initramfs.Digest)
 	}
-	if !cache.has("kernel", kernelKey) {
-		unlock, err := cache.lock(ctx, "objects", objects)
-		if err != nil {
-			return nil, err
-		}
-		defer unlock()
+	if cache.has("kernel", kernelKey) {
+		return open(cache.Path("kernel", kernelKey))
 	}
-	if !cache.has("kernel", kernelKey) {
-		if err := build(ctx, cache, req, config, objects, kernelKey); err != nil {
+	lock, err := cache.lock(ctx, "objects", tools)
+	if err != nil {
+		return nil, err
+	}
+	defer lock.Close()
+	if !cache.has("kernel", kernelKey) { // nobody else made it meanwhile
+		if err := build(ctx, cache, req, config, filepath.Join(tools, objects), kernelKey, lock); err != nil {
 			return nil, err
 		}
 	}
@@ -117,9 +121,9 @@ func open(dir string) (*Kernel, error) {
 	return &Kernel{Release: strings.TrimSpace(string(release)), Dir: dir, Config: config}, nil
 }
 
-// resolve runs the tree's own configuration program over the fragments and
-// checks that it kept every symbol.
-func resolve(ctx context.Context, cache *Cache, req Request) ([]byte, error) {
+// Resolve runs the tree's own configuration program over the request's
+// fragments, checks that it kept every symbol, and returns the .config.
+func Resolve(ctx context.Context, cache *Cache, req Request) ([]byte, error) {
 	fragments := req.Fragments
 	if req.Sealed {
 		generated, err := kconfig.ParseFragment("(build)", fmt.Appendf(nil, "CONFIG_CMDLINE=%s\nCONFIG_INITRAMFS_SOURCE=%s\n", kconfig.Quote(req.CommandLine), kconfig.Quote(initramfsName)))
@@ -183,25 +187,32 @@ func check(data []byte, request *kconfig.Request, req Request) error {
 	return nil
 }
 
-// build compiles, or links again, in the folder of the objects. That folder's
-// path is always the same, because the kernel's build writes it into its
-// dependency files and would compile everything again elsewhere. The objects
-// are kept as a copy that nothing works in, so that a killed build harms
+// build compiles, or links again, in the folder "work" beside the objects. Its
+// path is the same for all configurations of one source, because the kernel's
+// build writes it into its dependency files and would compile everything again
+// elsewhere. It starts from a copy of these objects, or of the newest ones of
+// another configuration, of which the kernel's build keeps what does not depend
+// on the difference. Nothing works in the copies, so that a killed build harms
 // nothing.
-func build(ctx context.Context, cache *Cache, req Request, config []byte, objects, kernelKey string) (err error) {
-	home := cache.Path("objects", objects)
-	work := filepath.Join(home, "work")
-	pristine := filepath.Join(home, "pristine")
+func build(ctx context.Context, cache *Cache, req Request, config []byte, objects, kernelKey string, lock *os.File) (err error) {
+	dir := cache.Path("objects", objects)
+	work := filepath.Join(filepath.Dir(dir), "work")
 	if err := os.RemoveAll(work); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(work)) }()
-	compiled := true
-	if _, statErr := os.Stat(pristine); statErr != nil {
-		compiled = false
+	start, err := newest(filepath.Dir(dir))
+	if err != nil {
+		return err
+	}
+	compiled := cache.has("objects", objects)
+	switch {
+	case compiled:
+		err = copyObjects(ctx, dir, work)
+	case start != "":
+		err = copyObjects(ctx, start, work)
+	default:
 		err = os.MkdirAll(work, 0o755)
-	} else {
-		err = copyObjects(ctx, pristine, work)
 	}
 	if err != nil {
 		return err
@@ -211,7 +222,7 @@ func build(ctx context.Context, cache *Cache, req Request, config []byte, object
 			return err
 		}
 	}
-	if err := compile(ctx, req, config, work, compiled); err != nil {
+	if err := compile(ctx, req, config, work, compiled, lock); err != nil {
 		return err
 	}
 	result, err := collect(cache, work)
@@ -219,25 +230,56 @@ func build(ctx context.Context, cache *Cache, req Request, config []byte, object
 		return err
 	}
 	defer os.RemoveAll(result)
-	if err := cache.commit(result, "kernel", kernelKey); err != nil {
+	if err := cache.commit(result, "kernel", kernelKey); err != nil || compiled {
 		return err
 	}
-	if compiled {
-		return nil
+	for _, pattern := range linked {
+		files, err := filepath.Glob(filepath.Join(work, pattern))
+		if err != nil {
+			return err
+		}
+		for _, f := range files {
+			if err := os.Remove(f); err != nil {
+				return err
+			}
+		}
 	}
-	if err := os.RemoveAll(filepath.Join(work, initramfsName)); err != nil {
-		return err
-	}
-	return cache.commit(work, "objects", filepath.Join(objects, "pristine"))
+	return cache.commit(work, "objects", objects)
 }
 
-func compile(ctx context.Context, req Request, config []byte, work string, compiled bool) error {
+// linked is what every link makes anew: large, and not worth keeping.
+var linked = []string{
+	initramfsName, "usr/initramfs_inc_data", "usr/initramfs_data.o", "vmlinux", "vmlinux.o", ".tmp_vmlinux*",
+	"arch/x86/boot/bzImage", "arch/x86/boot/vmlinux.bin", "arch/x86/boot/compressed/vmlinux*", "arch/x86/boot/compressed/piggy.*",
+}
+
+// newest returns the objects that were finished last, empty when there are none.
+func newest(home string) (string, error) {
+	entries, err := os.ReadDir(home)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", err
+	}
+	var path string
+	var latest time.Time
+	for _, e := range entries {
+		info, err := e.Info()
+		if err != nil {
+			return "", err
+		}
+		if e.IsDir() && info.ModTime().After(latest) {
+			path, latest = filepath.Join(home, e.Name()), info.ModTime()
+		}
+	}
+	return path, nil
+}
+
+func compile(ctx context.Context, req Request, config []byte, work string, compiled bool, lock *os.File) error {
 	log, err := os.Create(filepath.Join(filepath.Dir(work), "build.log"))
 	if err != nil {
 		return err
 	}
 	defer log.Close()
-	k := kbuild{source: req.Source.Dir, objects: work, jobs: req.Jobs, log: log}
+	k := kbuild{source: req.Source.Dir, objects: work, jobs: req.Jobs, log: log, lock: lock}
 	total := 0
 	if !compiled {
 		if err := os.WriteFile(filepath.Join(work, ".config"), config, 0o644); err != nil {

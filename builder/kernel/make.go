@@ -25,6 +25,7 @@ type kbuild struct {
 	source  string
 	objects string
 	jobs    int
+	lock    *os.File     // of the object tree, or nil: make and all that it starts hold it until they end
 	log     io.Writer    // everything that make prints; a file is named in errors
 	step    func(string) // called for each step that make prints, or nil
 }
@@ -61,6 +62,9 @@ func (k *kbuild) run(ctx context.Context, env []string, args ...string) error {
 		"-C", k.source, "O=" + k.objects, fmt.Sprintf("-j%d", k.jobs)}, variables...), args...)...)
 	cmd.Env = append(environment(), env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	if k.lock != nil {
+		cmd.ExtraFiles = []*os.File{k.lock}
+	}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = 5 * time.Second
 	var stderr bytes.Buffer

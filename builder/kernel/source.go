@@ -61,11 +61,11 @@ func OpenSource(ctx context.Context, cache *Cache, spec string) (*Source, error)
 	if cache.has("source", digest) {
 		return s, nil
 	}
-	unlock, err := cache.lock(ctx, "source", digest)
+	lock, err := cache.lock(ctx, "source", digest)
 	if err != nil {
 		return nil, err
 	}
-	defer unlock()
+	defer lock.Close()
 	if cache.has("source", digest) {
 		return s, nil
 	}

@@ -24,8 +24,8 @@ type ipConfig struct {
 }
 
 // startNetwork configures the first network interface, where the bundle claims
-// one: as the host says, or by DHCP. Interfaces take ioctls, not netlink: fewer lines, and no sockets that the
-// kernel may be built without.
+// one: as the host says, or by DHCP. Interfaces take ioctls, not netlink: fewer
+// lines, and no message format to get wrong.
 func (p *pid1) startNetwork(config *control.Configure, claimed bool) error {
 	static, err := parseStatic(config)
 	if err != nil {
@@ -83,6 +83,9 @@ func parseStatic(config *control.Configure) (*ipConfig, error) {
 	}
 	for _, text := range config.Resolvers {
 		r, err := netip.ParseAddr(text)
+		if err == nil && r.Zone() != "" {
+			err = errors.New("an address with a zone") // which could hold another line of the file
+		}
 		if err != nil {
 			return nil, fmt.Errorf("resolvers: %w", err)
 		}

@@ -25,6 +25,7 @@ func TestParseStatic(t *testing.T) {
 		{control.Configure{Address: "10.0.0.2/24", Gateway: "2001:db8::1"}, "gateway"},
 		{control.Configure{Gateway: "10.0.0.1"}, "gateway"},
 		{control.Configure{Resolvers: []string{"10.0.0.1\nsearch evil"}}, "resolvers"},
+		{control.Configure{Resolvers: []string{"fe80::1%eth0\nsearch evil"}}, "zone"},
 	}
 	for _, test := range tests {
 		_, err := parseStatic(&test.config)

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+#   make demo    build redis as an app kernel, boot it, talk to it
+#   make test    everything, with what boots under QEMU
+#   make bench   measurements against peers, as ratios
+#   make soak    the heavier proof: longer fuzzing, more kernels
+#
+# All of it runs as root on a fresh Debian 12 with Go 1.26.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eo pipefail -c
+.DELETE_ON_ERROR:
+
+export CGO_ENABLED := 0
+IMAGE := demo/redis-image
+export TENON_BIN := $(CURDIR)/bin
+export TENON_REDIS_IMAGE := $(CURDIR)/$(IMAGE)
+
+PACKAGES := make gcc libc6-dev flex bison bc libelf-dev zstd perl xz-utils linux-source-6.1 linux-image-amd64 \
+	qemu-system-x86 cpio libarchive-tools mmdebstrap umoci skopeo busybox-static redis-tools
+
+GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+
+FUZZ := ./kconfig:FuzzParseFragment ./kconfig:FuzzParseConfig ./kconfig:FuzzParseTree ./kconfig:FuzzExpr
+
+.PHONY: build demo test unit e2e lint bench soak deps clean
+
+build:
+	go build -trimpath -o bin/tenon ./cmd/tenon
+	go build -trimpath -ldflags='-s -w' -o bin/appinit ./cmd/appinit
+
+# deps installs Debian packages, once.
+deps:
+	@missing=; for p in $(PACKAGES); do \
+		dpkg-query -W -f '$${db:Status-Status}\n' $$p 2>/dev/null | grep -qx installed || missing="$$missing $$p"; done; \
+	if [ -n "$$missing" ]; then echo "installing:$$missing"; \
+		apt-get -qq update; DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends $$missing >/dev/null; fi
+
+$(IMAGE): testdata/redis-image.sh | deps
+	@echo "making an OCI image of redis from Debian's packages"
+	@testdata/redis-image.sh $@
+
+demo: deps build $(IMAGE)
+	@testdata/demo.sh bin/tenon $(IMAGE) demo/redis.tenon
+
+test: deps build lint unit e2e
+
+lint: bin/golangci-lint
+	go vet -tags e2e ./...
+	bin/golangci-lint run --build-tags e2e ./...
+
+bin/golangci-lint:
+	@echo "building golangci-lint, once"
+	GOBIN=$(CURDIR)/bin go install $(GOLANGCI)
+
+unit:
+	go test ./...
+
+e2e: deps build $(IMAGE)
+	go test -tags e2e -count=1 -timeout 80m -v -run '^TestE2E' ./builder ./cmd/tenon
+
+bench: deps build $(IMAGE)
+	testdata/bench.sh bin/tenon $(IMAGE)
+
+soak: deps build $(IMAGE)
+	TENON_SOAK=1 go test -tags e2e -count=1 -timeout 5h -v -run '^TestE2E' ./builder ./cmd/tenon
+	for t in $(FUZZ); do go test -run '^$$' -fuzz "^$${t#*:}$$" -fuzztime 3m -fuzzminimizetime 10x $${t%:*}; done
+
+clean:
+	rm -rf bin demo

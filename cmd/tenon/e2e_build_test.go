@@ -1,0 +1,351 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build e2e
+
+package main
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/klauspost/compress/zstd"
+	"golang.org/x/sys/unix"
+
+	"github.com/tenon-build/tenon/builder/initramfs"
+	"github.com/tenon-build/tenon/builder/rootfs"
+)
+
+// hostileInitrd is what an attacker who owns the boot loader would pass: ACPI
+// tables and microcode in front, programs under every name that the kernel
+// might run, a boot configuration behind.
+func hostileInitrd(t *testing.T) string {
+	t.Helper()
+	var initrd bytes.Buffer
+	early := rootfs.New()
+	put := func(tree *rootfs.Tree, name string, data []byte, perm uint32) {
+		if err := tree.Put(name, rootfs.NewFile(bytes.NewReader(data), int64(len(data)), perm)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(early, "kernel/firmware/acpi/dsdt.aml", hostileDSDT(), 0o644)
+	for _, vendor := range []string{"GenuineIntel", "AuthenticAMD"} {
+		put(early, "kernel/x86/microcode/"+vendor+".bin", bytes.Repeat([]byte{0x41}, 4096), 0o644)
+	}
+	if _, err := initramfs.Write(&initrd, early); err != nil {
+		t.Fatal(err)
+	}
+
+	programs := rootfs.New()
+	busybox := must(os.ReadFile("/bin/busybox"))
+	put(programs, "busybox", busybox, 0o755)
+	for _, name := range []string{"init", "evil", "sbin/init", ".tenon/init"} {
+		script := fmt.Sprintf("#!/busybox sh\n/busybox echo HOSTILE /%s\n/busybox sleep 1\n/busybox poweroff -f\n", name)
+		put(programs, name, []byte(script), 0o755)
+	}
+	if err := programs.Put("dev/console", rootfs.NewDevice(5, 1, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	z, err := zstd.NewWriter(&initrd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := initramfs.Write(z, programs); err != nil {
+		t.Fatal(err)
+	}
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	appendBootConfig(&initrd, "kernel.rdinit = /evil\nkernel.hostile = yes\n")
+	path := filepath.Join(t.TempDir(), "hostile.cpio.zst")
+	if err := os.WriteFile(path, initrd.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// hostileDSDT is an empty table that claims to be newer than QEMU's.
+func hostileDSDT() []byte {
+	table := make([]byte, 36)
+	copy(table, "DSDT")
+	binary.LittleEndian.PutUint32(table[4:], uint32(len(table)))
+	table[8] = 2
+	copy(table[10:], "BOCHS BXPC    ")
+	binary.LittleEndian.PutUint32(table[24:], 0xffff)
+	copy(table[28:], "EVIL")
+	var sum byte
+	for _, b := range table {
+		sum += b
+	}
+	table[9] = -sum
+	return table
+}
+
+// appendBootConfig appends a boot configuration as Documentation/admin-guide/
+// bootconfig.rst says: data, size, checksum, magic, the whole aligned to 4.
+func appendBootConfig(initrd *bytes.Buffer, config string) {
+	data := append([]byte(config), 0)
+	for (initrd.Len()+len(data))%4 != 0 {
+		data = append(data, 0)
+	}
+	var sum uint32
+	for _, b := range data {
+		sum += uint32(b)
+	}
+	initrd.Write(data)
+	tail := binary.LittleEndian.AppendUint32(nil, uint32(len(data)))
+	initrd.Write(binary.LittleEndian.AppendUint32(tail, sum))
+	initrd.WriteString("#BOOTCONFIG\n")
+}
+
+// TestE2EReproducible builds the same kernel twice: next to others, from
+// objects of another configuration, in the shared cache; and from nothing,
+// elsewhere, with other surroundings. The digests must be equal.
+func TestE2EReproducible(t *testing.T) {
+	img := image(t, nil, probeFiles...)
+	recipe := must(filepath.Abs("../../testdata/recipes/tiny.toml"))
+	_, here := build(t, "-r", recipe, "-j", "2", img)
+
+	elsewhere := filepath.Join(t.TempDir(), "a folder/with another name")
+	if err := os.MkdirAll(elsewhere, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	// The cache is new but for the unpacked source, which takes no part in this.
+	cache := filepath.Join(elsewhere, "cache")
+	linkSource(t, cache)
+	script := fmt.Sprintf("umask 077; cd '%s'; exec %s build -r %s -j 3 --cache-dir '%s' -o other.tenon %s", elsewhere, tenon(t), recipe, cache, img)
+	cmd := exec.CommandContext(t.Context(), "sh", "-c", script)
+	cmd.Env = append(os.Environ(), "TZ=Asia/Kathmandu", "LANG=tr_TR.UTF-8", "LC_ALL=tr_TR.UTF-8", "USER=somebody", "HOME="+elsewhere, "KBUILD_BUILD_USER=evil", "MAKEFLAGS=-k", "CFLAGS=-O0")
+	o := execute(cmd)
+	if o.code != 0 {
+		t.Fatal(o)
+	}
+	t.Logf("from nothing: %s\n%s", o.took.Round(time.Second), o.stderr)
+	if there := strings.TrimSpace(o.stdout); there != here {
+		t.Errorf("digests differ: %s here, %s elsewhere", here, there)
+	}
+}
+
+// linkSource shares the shared cache's unpacked sources with another cache.
+func linkSource(t *testing.T, cache string) {
+	t.Helper()
+	if err := os.MkdirAll(cache, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	shared := filepath.Join(must(os.UserCacheDir()), "tenon")
+	if dir := os.Getenv("TENON_CACHE"); dir != "" {
+		shared = dir
+	}
+	if err := os.Symlink(filepath.Join(shared, "source"), filepath.Join(cache, "source")); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestE2EBuildRefuses checks bad input of build: one line that names the object
+// and the reason, the right exit status, nothing left behind.
+func TestE2EBuildRefuses(t *testing.T) {
+	good := image(t, nil)
+	dir := t.TempDir()
+	write := func(name, content string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	base := string(must(os.ReadFile(probeRecipe)))
+	truncated := t.TempDir()
+	if err := os.CopyFS(truncated, os.DirFS(strings.TrimPrefix(good, "oci:"))); err != nil {
+		t.Fatal(err)
+	}
+	flipped := t.TempDir()
+	if err := os.CopyFS(flipped, os.DirFS(truncated)); err != nil {
+		t.Fatal(err)
+	}
+	layer := largest(t, filepath.Join(truncated, "blobs/sha256"))
+	if err := os.Truncate(layer, 100_000); err != nil {
+		t.Fatal(err)
+	}
+	flip(t, filepath.Join(flipped, "blobs/sha256", filepath.Base(layer)))
+	empty := t.TempDir() // a PATH without a compiler
+	for _, tool := range []string{"make", "ld", "flex", "bison", "bc", "zstd", "perl", "xz"} {
+		if err := os.Symlink(must(exec.LookPath(tool)), filepath.Join(empty, tool)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	noConfig := image(t, func(c *v1.Config) { c.Entrypoint = nil })
+
+	for _, c := range []struct {
+		name string
+		args []string
+		env  string
+		code int
+		want string
+	}{
+		{"unknown image", []string{"oci:" + dir + "/missing"}, "", 1, "no such image"},
+		{"unknown registry", []string{"127.0.0.1:1/no/such:image"}, "", 1, "connection refused"},
+		{"malformed reference", []string{"UPPER/case"}, "", 1, "UPPER/case"},
+		{"wrong platform", []string{"--platform", "linux/arm64", good}, "", 2, "linux/arm64"},
+		{"truncated layer", []string{"-r", probeRecipe, "oci:" + truncated}, "", 1, filepath.Base(layer)},
+		{"digest mismatch", []string{"-r", probeRecipe, "oci:" + flipped}, "", 1, filepath.Base(layer)},
+		{"missing compiler", []string{"-r", probeRecipe, good}, "PATH=" + empty, 1, "missing build tools: gcc"},
+		{"no kernel source", []string{"-r", probeRecipe, "--kernel-source", "debian:9.9", good}, "", 1, "linux-source-9.9"},
+		{"recipe with an unknown key", []string{"-r", write("key.toml", base+"colour = \"red\"\n"), good}, "", 1, "key.toml:23: unknown key"},
+		{"unknown recipe", []string{"-r", "postgres", good}, "", 1, `unknown recipe "postgres"`},
+		{"unknown symbol", []string{"-r", write("symbol.toml", "config = [\n  \"FUTEX=y\",\n  \"NO_SUCH_SYMBOL=y\",\n]\n"+base), good}, "", 1, "symbol.toml:4: NO_SUCH_SYMBOL=y"},
+		{"dropped symbol", []string{"-r", write("dropped.toml", "config = [\"BTRFS_FS=y\"]\n"+base), good}, "", 1, "dropped.toml:1: BTRFS_FS=y was dropped: depends on BLOCK"},
+		{"conflict", []string{"-r", write("conflict.toml", "config = [\"MODULES=y\"]\n"+base), good}, "", 1, "sealed.config"},
+		{"unknown fragment", []string{"-r", write("fragment.toml", "fragments = [\"bluetooth\"]\n"+base), good}, "", 1, "bluetooth"},
+		{"nothing to run", []string{"-r", probeRecipe, noConfig}, "", 1, "neither an entrypoint nor a command"},
+		{"no recipe fits", []string{"oci:" + required(t, "TENON_REDIS_IMAGE"), "-r", "./missing.toml"}, "", 1, "missing.toml"},
+		{"output is something else", []string{"-r", probeRecipe, "-o", dir, good}, "", 1, "exists and is not a bundle"},
+		{"output's folder is missing", []string{"-r", probeRecipe, "-o", dir + "/no/where", good}, "", 1, "no such file"},
+		{"image larger than the limit", []string{"-r", probeRecipe, "--max-size", "1MiB", good}, "", 1, "limits"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			work := t.TempDir()
+			cmd := exec.CommandContext(t.Context(), tenon(t), append([]string{"build"}, absolute(c.args)...)...)
+			cmd.Dir = work
+			cmd.Env = os.Environ()
+			if c.env != "" {
+				cmd.Env = append(cmd.Env, c.env)
+			}
+			o := execute(cmd)
+			if o.code != c.code || !strings.Contains(o.stderr, c.want) || strings.Count(o.stderr, "tenon: error: ") != 1 || o.stdout != "" {
+				t.Errorf("want status %d and one line with %q: %s", c.code, c.want, o)
+			}
+			if left := must(os.ReadDir(work)); len(left) > 0 {
+				t.Errorf("left behind: %v", left)
+			}
+			t.Log(strings.TrimSpace(o.stderr))
+		})
+	}
+}
+
+// absolute makes the recipe's path one that holds in another folder.
+func absolute(args []string) []string {
+	out := append([]string(nil), args...)
+	for i, a := range out {
+		if a == probeRecipe {
+			out[i] = must(filepath.Abs(a))
+		}
+	}
+	return out
+}
+
+func largest(t *testing.T, dir string) string {
+	t.Helper()
+	var path string
+	var size int64
+	for _, e := range must(os.ReadDir(dir)) {
+		if info := must(e.Info()); info.Size() > size {
+			path, size = filepath.Join(dir, e.Name()), info.Size()
+		}
+	}
+	return path
+}
+
+func flip(t *testing.T, path string) {
+	t.Helper()
+	data := must(os.ReadFile(path))
+	data[len(data)/2] ^= 1
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestE2EDiskFull builds with a cache on small disks, so that it fills up at
+// different stages.
+func TestE2EDiskFull(t *testing.T) {
+	img := image(t, nil, probeFiles...)
+	for _, size := range []string{"1M", "200M"} {
+		t.Run(size, func(t *testing.T) {
+			disk := t.TempDir()
+			if err := unix.Mount("tmpfs", disk, "tmpfs", 0, "size="+size); err != nil {
+				t.Fatalf("mounting a tmpfs (needs root): %v", err)
+			}
+			defer unix.Unmount(disk, unix.MNT_DETACH)
+			out := filepath.Join(t.TempDir(), "out.tenon")
+			o := command(t, "build", "-r", probeRecipe, "--cache-dir", disk, "-o", out, img)
+			if o.code != 1 || !strings.Contains(o.stderr, "no space left on device") || !strings.Contains(o.stderr, "hint: make room") {
+				t.Error(o)
+			}
+			if _, err := os.Stat(out); err == nil {
+				t.Error("there is an output")
+			}
+			for _, kind := range []string{"tmp", "source", "objects", "kernel"} {
+				if left := must(os.ReadDir(filepath.Join(disk, kind))); len(left) > 0 {
+					t.Errorf("left in the cache: %s/%v", kind, left)
+				}
+			}
+		})
+	}
+}
+
+// TestE2EKilled ends builds half-way while the kernel is linked, and checks
+// that the next one makes the right thing and that nothing stays behind.
+func TestE2EKilled(t *testing.T) {
+	probeBundle(t) // so that the objects are there
+	img := image(t, nil, append(probeFiles, file{tar.Header{Name: "name", Mode: 0o644}, []byte(t.Name())})...)
+	for _, s := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGKILL} {
+		t.Run(unix.SignalName(s), func(t *testing.T) {
+			dir := t.TempDir()
+			var stderr running
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+			defer cancel()
+			cmd := exec.CommandContext(ctx, tenon(t), "build", "-r", probeRecipe, "-o", filepath.Join(dir, "out.tenon"), img)
+			cmd.Stderr = &stderr
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			for !strings.Contains(stderr.String(), "building kernel") && ctx.Err() == nil {
+				time.Sleep(10 * time.Millisecond)
+			}
+			time.Sleep(2 * time.Second)
+			if err := cmd.Process.Signal(s); err != nil {
+				t.Fatalf("the build was over before it could be ended: %v", err)
+			}
+			_ = cmd.Wait()
+			if s != syscall.SIGKILL && (cmd.ProcessState.ExitCode() != 1 || !strings.Contains(stderr.String(), "tenon: error: interrupted")) {
+				t.Errorf("exit status %d: %s", cmd.ProcessState.ExitCode(), stderr.String())
+			}
+			if left := must(os.ReadDir(dir)); len(left) > 0 {
+				t.Errorf("left behind: %v", left)
+			}
+		})
+	}
+	first, one := build(t, "-r", probeRecipe, "--name", "killed", img)
+	_, two := build(t, "-r", probeRecipe, "--name", "killed", img)
+	if one != two {
+		t.Errorf("digests differ: %s, %s", one, two)
+	}
+	if o := run(t, first); o.code != 0 {
+		t.Error(o)
+	}
+}
+
+// TestE2EAtOnce runs the same build twice at once.
+func TestE2EAtOnce(t *testing.T) {
+	img := image(t, nil, append(probeFiles, file{tar.Header{Name: "name", Mode: 0o644}, []byte(t.Name())})...)
+	digests := make(chan string)
+	for range 2 {
+		go func() {
+			out, err := exec.Command(tenon(t), "build", "-r", probeRecipe, "-o", filepath.Join(t.TempDir(), "out.tenon"), img).Output()
+			digests <- fmt.Sprint(strings.TrimSpace(string(out)), err)
+		}()
+	}
+	one, two := <-digests, <-digests
+	if one != two || !strings.HasPrefix(one, "sha256:") {
+		t.Errorf("%s, %s", one, two)
+	}
+}

@@ -1,0 +1,51 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# demo.sh TENON IMAGE BUNDLE: builds an app kernel from the OCI image layout of
+# redis, boots it, talks to it, and stops it.
+set -eu
+
+tenon=$1 image=$2 bundle=$3 port=16379
+log=$(mktemp)
+run=
+cleanup() {
+	if [ -n "$run" ]; then kill -KILL "$run" 2>/dev/null || true; fi
+	rm -f "$log"
+}
+trap cleanup EXIT
+
+say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
+
+say "tenon build oci:$image"
+"$tenon" build "oci:$image" -o "$bundle"
+
+say "tenon run $bundle"
+"$tenon" run --allow-unsigned -p "$port:6379" "$bundle" >"$log.console" 2> >(tee "$log" >&2) &
+run=$!
+for _ in $(seq 600); do
+	if grep -q 'the app is healthy' "$log"; then break; fi
+	kill -0 "$run" 2>/dev/null || { echo "the app kernel ended early:"; cat "$log.console"; exit 1; }
+	sleep 0.1
+done
+
+say "talking to redis in its own kernel, over port $port"
+ask() {
+	printf '  %-28s -> ' "$*"
+	redis-cli -p "$port" "$@"
+}
+ask PING
+ask SET tenon mortise
+ask GET tenon
+[ "$(redis-cli -p "$port" GET tenon)" = mortise ]
+printf '  kernel %s -> ' "under it:"
+redis-cli -p "$port" INFO server | sed -n 's/^os://p'
+
+say "stopping it (Ctrl-C sends the app's stop signal)"
+kill -INT "$run"
+status=0
+wait "$run" || status=$?
+run=
+tail -n 4 "$log.console" | sed 's/^/  /'
+rm -f "$log.console"
+echo "exit status of redis: $status"
+exit "$status"

@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Command probe is an app for tests: it says what it sees from inside an app
+// kernel, or ends in the way that $PROBE names.
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"os/signal"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Report is what "report" prints after the word REPORT.
+type Report struct {
+	Args      []string
+	Env       []string
+	UID, GID  int
+	Groups    []int
+	Dir       string
+	Hostname  string
+	Release   string
+	Cmdline   string
+	Addresses []string
+	CPUs      int
+	MemTotal  string
+	Mounts    []string
+	Kmsg      []string // lines about tables, boot configurations and lockdown
+	Writable  []string // of the standard streams by name
+	Files     map[string]string
+}
+
+func main() {
+	verb, arg, _ := strings.Cut(os.Getenv("PROBE"), ":")
+	n, _ := strconv.Atoi(arg)
+	switch verb {
+	case "exit":
+		os.Exit(n)
+	case "signal":
+		signal.Reset()
+		_ = syscall.Kill(os.Getpid(), syscall.Signal(n))
+		time.Sleep(time.Second)
+	case "wait": // for the stop signal
+		c := make(chan os.Signal, 1)
+		signal.Notify(c)
+		fmt.Println("WAITING")
+		fmt.Println("GOT", <-c)
+		os.Exit(7)
+	case "stubborn":
+		signal.Ignore(syscall.SIGTERM, syscall.SIGINT, syscall.SIGUSR1)
+		fmt.Println("WAITING")
+		select {}
+	case "panic": // the kernel's, by running out of memory
+		fmt.Println(os.WriteFile("/proc/sys/vm/panic_on_oom", []byte("2"), 0))
+		var hog [][]byte
+		for {
+			hog = append(hog, bytes.Repeat([]byte{1}, 16<<20))
+		}
+	case "orphans": // children that outlive their parent and do not obey
+		for range 20 {
+			child := exec.Command("/bin/probe")
+			child.Env = []string{"PROBE=stubborn"}
+			if err := child.Start(); err != nil {
+				fmt.Println(err)
+				os.Exit(1)
+			}
+		}
+	case "serve":
+		l, err := net.Listen("tcp", ":8080")
+		if err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		for {
+			c, err := l.Accept()
+			if err == nil {
+				fmt.Fprintln(c, "hello from", os.Getenv("HOSTNAME"))
+				c.Close()
+			}
+		}
+	default:
+		report()
+	}
+}
+
+func report() {
+	var r Report
+	r.Args, r.Env, r.UID, r.GID = os.Args, os.Environ(), os.Getuid(), os.Getgid()
+	r.Groups, _ = os.Getgroups()
+	r.Dir, _ = os.Getwd()
+	r.Hostname, _ = os.Hostname()
+	r.Release = read("/proc/sys/kernel/osrelease")
+	r.Cmdline = read("/proc/cmdline")
+	r.CPUs = strings.Count(read("/proc/cpuinfo"), "processor\t")
+	r.MemTotal = strings.SplitN(read("/proc/meminfo"), "\n", 2)[0]
+	for _, line := range strings.Split(read("/proc/mounts"), "\n") {
+		if f := strings.Fields(line); len(f) > 2 {
+			r.Mounts = append(r.Mounts, f[1]+" "+f[2])
+		}
+	}
+	addrs, _ := net.InterfaceAddrs()
+	for _, a := range addrs {
+		r.Addresses = append(r.Addresses, a.String())
+	}
+	for _, name := range []string{"/dev/stdout", "/proc/self/fd/1", "/dev/null", "/dev/shm/x", "/tmp/x"} {
+		if f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE, 0o600); err == nil {
+			r.Writable = append(r.Writable, name)
+			f.Close()
+		}
+	}
+	r.Files = map[string]string{}
+	for _, name := range []string{"/.tenon", "/left-out/file", "/kept", "/linked", "/etc/resolv.conf", "/dev/ptmx", "/evil"} {
+		if info, err := os.Lstat(name); err == nil {
+			r.Files[name] = info.Mode().String()
+		}
+	}
+	r.Kmsg = kmsg()
+	out, _ := json.Marshal(r)
+	fmt.Printf("REPORT %s\n", out)
+}
+
+func read(name string) string {
+	b, _ := os.ReadFile(name)
+	return strings.TrimSpace(string(b))
+}
+
+// kmsg picks lines of the kernel's log; only root may read it.
+func kmsg() (lines []string) {
+	f, err := os.OpenFile("/dev/kmsg", os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	fd := int(f.Fd())
+	_ = syscall.SetNonblock(fd, true)
+	buf := make([]byte, 8192)
+	for {
+		n, err := syscall.Read(fd, buf)
+		if err != nil || n <= 0 {
+			return lines
+		}
+		s := bufio.NewScanner(strings.NewReader(string(buf[:n])))
+		for s.Scan() {
+			for _, word := range []string{"Table Upgrade", "found in initrd", "bootconfig", "ockdown", "microcode"} {
+				if strings.Contains(s.Text(), word) {
+					lines = append(lines, s.Text())
+					break
+				}
+			}
+		}
+	}
+}
