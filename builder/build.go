@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -169,7 +170,7 @@ func nameOf(reference string) string {
 	if base == "" {
 		return "app"
 	}
-	return base[:min(len(base), 63)]
+	return strings.TrimRight(base[:min(len(base), 63)], "-")
 }
 
 // applyRecipe chooses the recipe and completes the manifest with it.
@@ -212,7 +213,12 @@ func fillApp(app *manifest.App, from manifest.App) {
 	if len(argv(*app)) == 0 {
 		app.Entrypoint, app.Cmd = from.Entrypoint, from.Cmd
 	}
-	app.Env = append(app.Env, from.Env...)
+	for _, e := range from.Env {
+		name, _, _ := strings.Cut(e, "=")
+		if !slices.ContainsFunc(app.Env, func(have string) bool { return strings.HasPrefix(have, name+"=") }) {
+			app.Env = append(app.Env, e)
+		}
+	}
 	for _, field := range []struct{ to, from *string }{
 		{&app.User, &from.User}, {&app.WorkingDir, &from.WorkingDir}, {&app.StopSignal, &from.StopSignal},
 	} {

@@ -90,6 +90,9 @@ func (c *content) drop(r *recipes.Recipe) error {
 		c.fidelity.Dropped = append(c.fidelity.Dropped, Dropped{r.Name, entries, size})
 	}
 	return c.tree.Walk(func(name string, n *rootfs.Inode) error {
+		if name == rootfs.Clean(manifest.Dir) { // be it a symlink to somewhere else
+			return fmt.Errorf("the image has a file %s, which PID 1 needs for itself", manifest.Dir)
+		}
 		for _, attr := range slices.Sorted(maps.Keys(n.Xattrs)) {
 			c.fidelity.Lost = append(c.fidelity.Lost, Lost{name, "xattr " + attr})
 		}
@@ -149,7 +152,8 @@ func lookPath(t *rootfs.Tree, program string, app manifest.App) (*rootfs.Inode, 
 		}
 	}
 	for _, dir := range strings.Split(search, ":") {
-		if n, err := t.Lookup(path.Join(dir, program)); err == nil {
+		n, err := t.Lookup(path.Join(dir, program))
+		if err == nil && n.Type == rootfs.Regular && n.Perm&0o111 != 0 {
 			return n, nil
 		}
 	}

@@ -94,10 +94,9 @@ func openImage(ctx context.Context, reference string, platform v1.Platform) (*Im
 	case "dir":
 		img, err := dirImage(ctx, rest, platform)
 		return finish(img, notFound(err), localName("dir", rest, ""), nil)
-	case "docker":
-		reference = strings.TrimPrefix(rest, "//")
 	}
-	return remoteImage(ctx, reference, platform)
+	// docker://REF is skopeo's form; docker:TAG is an image of that name.
+	return remoteImage(ctx, strings.TrimPrefix(reference, "docker://"), platform)
 }
 
 func finish(img v1.Image, err error, reference string, closer func() error) (*Image, error) {
@@ -115,22 +114,16 @@ func notFound(err error) error {
 	return err
 }
 
-// splitTag splits FILE[:TAG]. A file whose own name has a colon wins.
+// splitTag splits FILE[:TAG]. The longest file that exists wins, as both parts
+// may have colons of their own.
 func splitTag(s string) (file, tag string) {
-	if _, err := os.Stat(s); err == nil {
-		return s, ""
-	}
-	if i := strings.LastIndexByte(s, ':'); i > 0 {
-		if strings.HasPrefix(s[i+1:], "/") {
-			return s, ""
+	for i := len(s); i > 0; i = strings.LastIndexByte(s[:i], ':') {
+		if _, err := os.Stat(s[:i]); err == nil {
+			return s[:i], strings.TrimPrefix(s[i:], ":")
 		}
-		// REF of a docker-archive has colons of its own: FILE ends before the first.
-		if j := strings.IndexByte(s, ':'); j < i {
-			i = j
-		}
-		return s[:i], s[i+1:]
 	}
-	return s, ""
+	file, tag, _ = strings.Cut(s, ":")
+	return file, tag
 }
 
 // localName names a local image without its folder, so that bundles do not
@@ -191,6 +184,8 @@ func choose(manifests []v1.Descriptor, platform v1.Platform) (v1.Descriptor, err
 			return d, nil
 		case d.Platform != nil:
 			have = append(have, d.Platform.String())
+		default:
+			have = append(have, "one without a platform")
 		}
 	}
 	return v1.Descriptor{}, fmt.Errorf("%w: want %s, the index has %s", ErrPlatform, platform, strings.Join(have, ", "))
@@ -227,18 +222,15 @@ func readJSON(fsys fs.FS, file string, limit int64, into any) error {
 	return nil
 }
 
-// refNames lists the tags of a layout, for errors.
-func refNames(manifests []v1.Descriptor) string {
+// refNames lists the tags of a layout.
+func refNames(manifests []v1.Descriptor) []string {
 	var names []string
 	for _, d := range manifests {
 		if n := d.Annotations[refNameAnnotation]; n != "" && !slices.Contains(names, n) {
 			names = append(names, n)
 		}
 	}
-	if len(names) == 0 {
-		return "none"
-	}
-	return strings.Join(names, ", ")
+	return names
 }
 
 const refNameAnnotation = "org.opencontainers.image.ref.name"

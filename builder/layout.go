@@ -4,10 +4,13 @@ package builder
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
 	"io/fs"
+	"slices"
+	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/partial"
@@ -23,26 +26,22 @@ func layoutImage(fsys fs.FS, tag string, platform v1.Platform) (v1.Image, error)
 		return nil, notFound(err)
 	}
 	manifests := index.Manifests
-	if tag != "" {
-		manifests = nil
-		for _, d := range index.Manifests {
-			if d.Annotations[refNameAnnotation] == tag {
-				manifests = append(manifests, d)
-			}
-		}
-		if len(manifests) == 0 {
-			return nil, fmt.Errorf("%w: no tag %q, the layout has: %s", ErrNotFound, tag, refNames(index.Manifests))
-		}
-	}
+	tags := refNames(manifests)
 	if len(manifests) == 0 {
 		return nil, fmt.Errorf("%w: the layout is empty", ErrNotFound)
+	}
+	if tag == "" && len(tags) > 1 {
+		return nil, fmt.Errorf("%w without a tag, the layout has: %s", ErrNotFound, strings.Join(tags, ", "))
+	}
+	if tag != "" {
+		manifests = slices.DeleteFunc(manifests, func(d v1.Descriptor) bool { return d.Annotations[refNameAnnotation] != tag })
+		if len(manifests) == 0 {
+			return nil, fmt.Errorf("%w: no tag %q, the layout has: %s", ErrNotFound, tag, cmp.Or(strings.Join(tags, ", "), "none"))
+		}
 	}
 	for range 4 { // an index may lead to another one
 		desc, err := choose(manifests, platform)
 		if err != nil {
-			if tag == "" && len(manifests) > 1 {
-				return nil, fmt.Errorf("%w (tags: %s)", err, refNames(manifests))
-			}
 			return nil, err
 		}
 		data, err := verifiedBlob(fsys, desc, maxManifest)

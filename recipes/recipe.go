@@ -9,17 +9,20 @@ package recipes
 import (
 	"bytes"
 	"embed"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/bmatcuk/doublestar/v4"
 	"github.com/docker/go-units"
 	"github.com/pelletier/go-toml/v2"
+	"github.com/pelletier/go-toml/v2/unstable"
 
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
 	"github.com/tenon-build/tenon/kconfig"
@@ -188,7 +191,23 @@ func (r *Recipe) fill(f *file) error {
 	if r.Claims, err = f.Claims.parse(); err != nil {
 		return fmt.Errorf("claims: %w", err)
 	}
-	return nil
+	return r.checkSpec()
+}
+
+// checkSpec checks what goes into the manifest as it is, by the manifest's own
+// rules, for an image that has a command.
+func (r *Recipe) checkSpec() error {
+	if !slices.Contains(manifest.Targets, r.Target) {
+		return fmt.Errorf("target: %q is none of %s", r.Target, strings.Join(manifest.Targets, ", "))
+	}
+	app := r.App
+	app.Entrypoint, app.Health = append([]string{"/app"}, app.Entrypoint...), r.Health
+	spec, err := json.Marshal(manifest.Spec{Version: manifest.Version, Name: "app", App: app, Parameters: r.Parameters})
+	if err != nil {
+		return err
+	}
+	_, err = manifest.DecodeSpec(spec)
+	return err
 }
 
 func (h *health) parse() (*manifest.Health, error) {
@@ -202,9 +221,6 @@ func (h *health) parse() (*manifest.Health, error) {
 	timeout, err := duration("timeout", h.Timeout)
 	if err != nil {
 		return nil, err
-	}
-	if (h.TCP == 0) == (len(h.Exec) == 0) {
-		return nil, errors.New("needs exactly one of tcp and exec")
 	}
 	return &manifest.Health{TCP: h.TCP, Exec: h.Exec, Interval: interval, Timeout: timeout, Retries: max(1, h.Retries)}, nil
 }
@@ -238,21 +254,48 @@ func (c *claims) parse() (manifest.Claims, error) {
 	return out, out.Check()
 }
 
-// parseConfig reads lines of the form SYMBOL=value and finds where they stand.
+// parseConfig reads lines of the form SYMBOL=value.
 func parseConfig(filename string, data []byte, settings []string) (*kconfig.Fragment, error) {
 	fragment := &kconfig.Fragment{Name: filename}
-	for _, s := range settings {
-		line := 1
-		if i := bytes.Index(data, []byte(s)); i >= 0 {
-			line += bytes.Count(data[:i], []byte("\n"))
+	lines := configLines(data)
+	for i, s := range settings {
+		switch {
+		case strings.ContainsRune(s, '\n'):
+			return nil, fmt.Errorf("%s:%d: %q is more than one line", filename, lines[i], s)
+		case strings.HasPrefix(s, "CONFIG_"):
+			return nil, fmt.Errorf("%s:%d: %q: symbols have no prefix CONFIG_ here", filename, lines[i], s)
 		}
-		one, err := kconfig.ParseFragment(filename, []byte(strings.Repeat("\n", line-1)+"CONFIG_"+s+"\n"))
+		one, err := kconfig.ParseFragment(filename, []byte(strings.Repeat("\n", lines[i]-1)+"CONFIG_"+s+"\n"))
 		if err != nil {
 			return nil, err
 		}
 		fragment.Settings = append(fragment.Settings, one.Settings...)
 	}
 	return fragment, nil
+}
+
+// configLines returns the line of each element of config, in a file that has
+// been decoded already.
+func configLines(data []byte) []int {
+	var lines []int
+	var p unstable.Parser
+	p.Reset(data)
+	for p.NextExpression() {
+		e := p.Expression()
+		if e.Kind != unstable.KeyValue {
+			break // config belongs to no table, so it stands before the first
+		}
+		key := e.Key()
+		if key.Next(); string(key.Node().Data) != "config" {
+			continue
+		}
+		for element := e.Value().Children(); element.Next(); {
+			if n := element.Node(); n.Kind != unstable.Comment {
+				lines = append(lines, p.Shape(n.Raw).Start.Line)
+			}
+		}
+	}
+	return lines
 }
 
 // positioned makes one line of the TOML library's errors.
@@ -274,7 +317,10 @@ func positioned(filename string, err error) error {
 // that ends in /** means what is below the folder, not the folder.
 func (r *Recipe) Dropped(name string) bool {
 	for _, pattern := range r.Drop {
-		if doublestar.MatchUnvalidated(pattern, name) && pattern != name+"/**" {
+		if strings.HasSuffix(pattern, "/**") {
+			pattern += "/*"
+		}
+		if doublestar.MatchUnvalidated(pattern, name) {
 			return true
 		}
 	}

@@ -86,7 +86,7 @@ func (m *ociManifest) check() error {
 	if m.Config.MediaType != ManifestType {
 		return fmt.Errorf("manifest: config of type %q", m.Config.MediaType)
 	}
-	seen := map[types.MediaType]bool{ManifestType: true}
+	seen := map[types.MediaType]bool{}
 	for _, d := range append([]descriptor{m.Config}, m.Layers...) {
 		limit, known := limits[d.MediaType]
 		switch {
@@ -94,7 +94,7 @@ func (m *ociManifest) check() error {
 			return fmt.Errorf("manifest: unknown layer type %q", d.MediaType)
 		case d.Size < 1 || d.Size > limit:
 			return fmt.Errorf("manifest: %s has %d bytes, want 1 to %d", d.MediaType, d.Size, limit)
-		case d.MediaType != ManifestType && seen[d.MediaType]:
+		case seen[d.MediaType]:
 			return fmt.Errorf("manifest: two layers of type %q", d.MediaType)
 		case d.Digest.Algorithm != "sha256":
 			return fmt.Errorf("manifest: %s: digest algorithm %q is not sha256", d.MediaType, d.Digest.Algorithm)

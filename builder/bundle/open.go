@@ -40,7 +40,10 @@ func Open(ref string) (*Bundle, error) {
 	}
 	b := &Bundle{fsys: fsys, closer: closer}
 	if err := b.read(); err != nil {
-		return nil, errors.Join(fmt.Errorf("opening bundle %q: %w: %w", ref, ErrInvalid, err), closer.Close())
+		if !errors.Is(err, ErrInvalid) {
+			err = fmt.Errorf("%w: %w", ErrInvalid, err)
+		}
+		return nil, errors.Join(fmt.Errorf("opening bundle %q: %w", ref, err), closer.Close())
 	}
 	return b, nil
 }
@@ -56,10 +59,10 @@ func openLayout(ref string) (fs.FS, io.Closer, error) {
 	}
 	if !info.IsDir() {
 		a, err := tarfs.Open(path)
-		if err != nil {
-			return nil, nil, fmt.Errorf("%w: %w", ErrInvalid, err)
+		if pathErr := (*fs.PathError)(nil); err != nil && !errors.As(err, &pathErr) { // could be read, but not as an archive
+			err = fmt.Errorf("%w: %w", ErrInvalid, err)
 		}
-		return a, a, nil
+		return a, a, err
 	}
 	root, err := os.OpenRoot(path)
 	if err != nil {
@@ -155,6 +158,9 @@ func (b *Bundle) document(what string, d descriptor, limit int64) ([]byte, error
 
 func (b *Bundle) blob(what string, d descriptor) (io.ReadCloser, error) {
 	f, err := b.fsys.Open("blobs/sha256/" + d.Digest.Hex)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrInvalid) {
+		return nil, fmt.Errorf("%w: %s: no blob %s", ErrInvalid, what, d.Digest)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", what, err)
 	}

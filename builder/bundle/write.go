@@ -41,12 +41,7 @@ type Content struct {
 // anything else there is refused with ErrExists. When it fails, nothing has
 // changed.
 func Write(out string, c Content) (digest v1.Hash, err error) {
-	path, archive := out, false
-	if p, ok := strings.CutPrefix(out, "oci-archive:"); ok {
-		path, archive = p, true
-	} else if p, ok := strings.CutPrefix(out, "oci:"); ok {
-		path = p
-	}
+	path, archive := outputPath(out)
 	if err := CheckOutput(out); err != nil {
 		return v1.Hash{}, err
 	}
@@ -66,7 +61,7 @@ func Write(out string, c Content) (digest v1.Hash, err error) {
 
 // CheckOutput says whether Write would refuse out, before long work is done.
 func CheckOutput(out string) error {
-	path := strings.TrimPrefix(strings.TrimPrefix(out, "oci-archive:"), "oci:")
+	path, _ := outputPath(out)
 	if _, err := os.Stat(filepath.Dir(path)); err != nil {
 		return fmt.Errorf("output %q: %w", out, err)
 	}
@@ -82,6 +77,14 @@ func CheckOutput(out string) error {
 		return fmt.Errorf("output %q: %w", out, ErrExists)
 	}
 	return b.Close()
+}
+
+func outputPath(out string) (path string, archive bool) {
+	path, archive = strings.CutPrefix(out, "oci-archive:")
+	if !archive {
+		path = strings.TrimPrefix(out, "oci:")
+	}
+	return filepath.Clean(path), archive
 }
 
 // blob is one file of a layout.
@@ -200,10 +203,17 @@ func writeDir(path string, files []blob) (err error) {
 			return err
 		}
 	}
-	// What stood there goes away with the temporary name.
-	err = unix.Renameat2(unix.AT_FDCWD, tmp, unix.AT_FDCWD, path, unix.RENAME_EXCHANGE)
+	return replace(tmp, path)
+}
+
+// replace puts what is at tmp at path. What stood there, a directory or a file,
+// has the name tmp afterwards, for the caller to remove.
+func replace(tmp, path string) error {
+	err := unix.Renameat2(unix.AT_FDCWD, tmp, unix.AT_FDCWD, path, unix.RENAME_EXCHANGE)
 	if err == unix.ENOENT {
 		err = os.Rename(tmp, path)
+	} else if err != nil {
+		err = &os.LinkError{Op: "rename", Old: tmp, New: path, Err: err}
 	}
 	if err != nil {
 		return err
@@ -237,11 +247,7 @@ func writeArchive(path string, files []blob) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, f.Close(), os.Remove(f.Name()))
-		}
-	}()
+	defer func() { err = errors.Join(err, f.Close(), os.RemoveAll(f.Name())) }()
 	tw := tar.NewWriter(f)
 	for _, b := range files {
 		if err := tw.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: b.name, Size: b.size, Mode: 0o644}); err != nil {
@@ -254,10 +260,7 @@ func writeArchive(path string, files []blob) (err error) {
 	if err := errors.Join(tw.Close(), f.Chmod(0o644), f.Sync()); err != nil {
 		return err
 	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	return errors.Join(f.Close(), syncDir(filepath.Dir(path)))
+	return replace(f.Name(), path)
 }
 
 func syncDir(path string) error {

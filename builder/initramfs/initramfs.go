@@ -6,12 +6,13 @@
 //
 // In: a tree. Out: a byte stream that depends on nothing but the tree. Refused:
 // what newc or the kernel's unpacker cannot hold: files of 4 GiB and more,
-// owners, times and device numbers beyond 32 bits, names and link targets that
-// the kernel would skip because they are longer than PATH_MAX.
+// owners and times beyond 32 bits, device numbers beyond 12 and 20, names and
+// link targets that the kernel would skip because they are longer than PATH_MAX.
 //
 // This is the only user of the cpio library, and works around what the library
 // does silently: it never writes device numbers, it cuts values that do not
-// fit, and it changes the header it is given.
+// fit, it changes the header it is given, and it forgets that writing the
+// trailer failed.
 package initramfs
 
 import (
@@ -19,6 +20,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"strings"
 
 	"github.com/cavaliergopher/cpio"
 
@@ -29,6 +31,12 @@ import (
 const pathMax = 4096
 
 const pageSize = 4096
+
+// The kernel puts 12 and 20 bits into one number, and cuts what is above.
+const (
+	maxMajor = 1<<12 - 1
+	maxMinor = 1<<20 - 1
+)
 
 // inodeCost is about what one inode and its directory entry take in kernel
 // memory on x86-64, in bytes (tmpfs inode cache 712, dentry 192, rounded up).
@@ -71,7 +79,7 @@ func Write(w io.Writer, t *rootfs.Tree) (Stats, error) {
 	if err != nil {
 		return stats, err
 	}
-	return stats, out.cpio.Close()
+	return stats, errors.Join(out.cpio.Close(), out.err)
 }
 
 // writer stands between the library and the destination and puts the device
@@ -81,6 +89,7 @@ type writer struct {
 	dst          io.Writer
 	device       bool
 	major, minor uint32
+	err          error // the first one of dst
 }
 
 // headerSize is the length of a newc header without the name.
@@ -91,7 +100,12 @@ func (w *writer) Write(p []byte) (int, error) {
 		w.device = false
 		copy(p[78:94], fmt.Sprintf("%08X%08X", w.major, w.minor)) // c_rdevmajor, c_rdevminor
 	}
-	return w.dst.Write(p)
+	if w.err != nil {
+		return 0, w.err
+	}
+	n, err := w.dst.Write(p)
+	w.err = err
+	return n, err
 }
 
 // entry writes one name. Of several names of one inode the first carries the
@@ -99,6 +113,9 @@ func (w *writer) Write(p []byte) (int, error) {
 func (w *writer) entry(name string, n *rootfs.Inode, number int64, links int, contents bool) error {
 	if len(name)+1 > pathMax || len(n.Target)+1 > pathMax {
 		return fmt.Errorf("name or link target longer than %d bytes", pathMax-1)
+	}
+	if strings.ContainsRune(name, 0) || strings.ContainsRune(n.Target, 0) {
+		return errors.New("name or link target with a NUL byte")
 	}
 	if name == "TRAILER!!!" {
 		return errors.New("the kernel would take this name for the end of the archive")
@@ -123,6 +140,9 @@ func (w *writer) entry(name string, n *rootfs.Inode, number int64, links int, co
 		Mode: modes[n.Type] | cpio.FileMode(n.Perm), Uid: n.UID, Guid: n.GID, ModTime: n.ModTime,
 	}
 	if n.Type == rootfs.CharDevice || n.Type == rootfs.BlockDevice {
+		if n.Major > maxMajor || n.Minor > maxMinor {
+			return fmt.Errorf("device %d:%d does not fit the kernel's numbers", n.Major, n.Minor)
+		}
 		w.device, w.major, w.minor = true, n.Major, n.Minor
 	}
 	if err := w.cpio.WriteHeader(&h); err != nil {

@@ -76,7 +76,7 @@ func Build(ctx context.Context, cache *Cache, req Request) (*Kernel, error) {
 		return nil, err
 	}
 	tools := key("tools", req.Source.Digest, fmt.Sprint(*req.Toolchain), Arch, strings.Join(variables, " "), strings.Join(environment()[1:], " "))
-	objects := key("objects", tools, string(config))
+	objects := key("objects", tools, string(config), fmt.Sprint(req.Sealed), forceInitramfs)
 	kernelKey := objects
 	if req.Sealed {
 		kernelKey = key("kernel", objects, req.Initramfs.Digest)
@@ -279,7 +279,7 @@ func compile(ctx context.Context, req Request, config []byte, work string, compi
 		return err
 	}
 	defer log.Close()
-	k := kbuild{source: req.Source.Dir, objects: work, jobs: req.Jobs, log: log, lock: lock}
+	k := kbuild{source: req.Source.Dir, objects: work, jobs: req.Jobs, sealed: req.Sealed, log: log, lock: lock}
 	total := 0
 	if !compiled {
 		if err := os.WriteFile(filepath.Join(work, ".config"), config, 0o644); err != nil {

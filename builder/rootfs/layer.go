@@ -14,10 +14,12 @@ import (
 	"hash"
 	"io"
 	"maps"
+	"math"
 	"os"
 	"path"
 	"runtime"
 	"strings"
+	"sync/atomic"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
@@ -70,6 +72,7 @@ func FromImage(ctx context.Context, img v1.Image, tmp string, limits Limits, pro
 	}
 	results := make([]chan result, len(layers))
 	slots := make(chan struct{}, runtime.GOMAXPROCS(0))
+	left := newBudget(limits)
 	for i := range layers {
 		results[i] = make(chan result, 1)
 	}
@@ -78,7 +81,7 @@ func FromImage(ctx context.Context, img v1.Image, tmp string, limits Limits, pro
 			slots <- struct{}{}
 			go func() {
 				defer func() { <-slots }()
-				c, err := readLayer(ctx, layer, config.RootFS.DiffIDs[i], tmp, limits, progress)
+				c, err := readLayer(ctx, layer, config.RootFS.DiffIDs[i], tmp, left, progress)
 				results[i] <- result{c, err}
 			}()
 		}
@@ -90,16 +93,12 @@ func FromImage(ctx context.Context, img v1.Image, tmp string, limits Limits, pro
 		r := <-results[i]
 		if r.changes != nil {
 			t.spools = append(t.spools, r.changes.spool)
-			limits.Entries -= len(r.changes.entries)
-			limits.Bytes -= r.changes.bytes
 		}
 		switch {
 		case failed != nil:
 			continue // collect what is still running
 		case r.err != nil:
 			failed = r.err
-		case limits.Entries < 0 || limits.Bytes < 0:
-			failed = errLimits
 		default:
 			failed = t.apply(r.changes, i+1)
 		}
@@ -108,16 +107,50 @@ func FromImage(ctx context.Context, img v1.Image, tmp string, limits Limits, pro
 			cancel()
 		}
 	}
+	if failed == nil {
+		failed = t.Walk(checkLength)
+	}
 	if failed != nil {
 		return nil, errors.Join(failed, t.Close())
 	}
 	return t, nil
 }
 
+// pathMax is the kernel's PATH_MAX: names and link targets with their NUL
+// byte. Together with Walk's order it also bounds how deep a tree is.
+const pathMax = 4096
+
+func checkLength(name string, _ *Inode) error {
+	if len(name) >= pathMax {
+		return fmt.Errorf("%.40q...: path longer than %d bytes", name, pathMax-1)
+	}
+	return nil
+}
+
 var errLimits = errors.New("more entries or bytes than the limits allow")
+
+// budget is what is left of the limits for all layers together, which are read
+// side by side.
+type budget struct{ entries, bytes atomic.Int64 }
+
+func newBudget(l Limits) *budget {
+	var b budget
+	b.entries.Store(int64(l.Entries))
+	b.bytes.Store(l.Bytes)
+	return &b
+}
+
+// take takes one entry of a size.
+func (b *budget) take(size int64) error {
+	if b.entries.Add(-1) < 0 || b.bytes.Add(-size) < 0 {
+		return errLimits
+	}
+	return nil
+}
 
 // changes is what one layer says, its contents spooled.
 type changes struct {
+	digest  v1.Hash
 	entries []change
 	spool   *os.File
 	bytes   int64
@@ -129,17 +162,33 @@ type change struct {
 	inode    *Inode // nil for a hard link
 }
 
-func readLayer(ctx context.Context, layer v1.Layer, diffID v1.Hash, tmp string, limits Limits, progress func(int64)) (*changes, error) {
+// readLayer reads one layer; its errors name the digest. The changes are not
+// nil as soon as there is a spool file to close, whatever the error.
+func readLayer(ctx context.Context, layer v1.Layer, diffID v1.Hash, tmp string, left *budget, progress func(int64)) (*changes, error) {
 	digest, err := layer.Digest()
 	if err != nil {
 		return nil, err
+	}
+	c, err := readBlob(ctx, layer, digest, diffID, tmp, left, progress)
+	switch {
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return c, fmt.Errorf("%s: truncated: %w", digest, err)
+	case err != nil:
+		return c, fmt.Errorf("%s: %w", digest, err)
+	}
+	return c, nil
+}
+
+func readBlob(ctx context.Context, layer v1.Layer, digest, diffID v1.Hash, tmp string, left *budget, progress func(int64)) (*changes, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err // before a registry is asked for the blob
 	}
 	mt, err := layer.MediaType()
 	if err != nil {
 		return nil, err
 	}
 	if err := checkMediaType(mt); err != nil {
-		return nil, fmt.Errorf("%s: %w", digest, err)
+		return nil, err
 	}
 	size, err := layer.Size()
 	if err != nil {
@@ -155,38 +204,33 @@ func readLayer(ctx context.Context, layer v1.Layer, diffID v1.Hash, tmp string, 
 	raw := &meter{ctx: ctx, r: blob, sum: blobSum, left: size, progress: progress}
 	plain, closePlain, err := decompress(bufio.NewReaderSize(raw, 1<<20))
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", digest, err)
+		return nil, err
 	}
 	defer closePlain()
 	spool, err := spoolFile(tmp)
 	if err != nil {
 		return nil, err
 	}
-	c := &changes{spool: spool}
+	c := &changes{digest: digest, spool: spool}
 	body := io.TeeReader(plain, plainSum)
-	err = c.read(tar.NewReader(body), limits)
-	if err == nil {
-		// What follows the end of the archive is covered by the digests too.
-		_, err = io.Copy(io.Discard, body)
+	if err := c.read(tar.NewReader(body), left); err != nil {
+		return c, err
 	}
-	if err == nil {
-		_, err = io.Copy(io.Discard, raw)
+	// What follows the end of the archive is covered by the digests too.
+	if _, err := io.Copy(io.Discard, body); err != nil {
+		return c, err
 	}
-	switch {
-	case err == nil:
-	case errors.Is(err, io.ErrUnexpectedEOF):
-		return c, fmt.Errorf("%s: truncated: %w", digest, err)
-	default:
-		return c, fmt.Errorf("%s: %w", digest, err)
+	if _, err := io.Copy(io.Discard, raw); err != nil {
+		return c, err
 	}
 	if raw.left != 0 {
-		return c, fmt.Errorf("%s: truncated: %d of %d bytes are missing", digest, raw.left, size)
+		return c, fmt.Errorf("truncated: %d of %d bytes are missing", raw.left, size)
 	}
 	if got := sum(blobSum); got != digest {
-		return c, fmt.Errorf("%s: digest mismatch: the content is %s", digest, got)
+		return c, fmt.Errorf("digest mismatch: the content is %s", got)
 	}
 	if got := sum(plainSum); got != diffID {
-		return c, fmt.Errorf("%s: diff id mismatch: the config says %s, the content is %s", digest, diffID, got)
+		return c, fmt.Errorf("diff id mismatch: the config says %s, the content is %s", diffID, got)
 	}
 	return c, nil
 }
@@ -265,7 +309,7 @@ func decompress(r *bufio.Reader) (io.Reader, func(), error) {
 	return r, func() {}, nil
 }
 
-func (c *changes) read(tr *tar.Reader, limits Limits) error {
+func (c *changes) read(tr *tar.Reader, left *budget) error {
 	for {
 		h, err := tr.Next()
 		if err == io.EOF {
@@ -277,26 +321,41 @@ func (c *changes) read(tr *tar.Reader, limits Limits) error {
 		if h.Typeflag == tar.TypeXGlobalHeader {
 			continue
 		}
-		if len(c.entries) >= limits.Entries {
-			return errLimits
+		ch, err := newChange(h)
+		if err == nil {
+			err = left.take(ch.size())
 		}
-		ch := change{name: h.Name}
-		if h.Typeflag == tar.TypeLink {
-			ch.hardlink = h.Linkname
-		} else if ch.inode, err = newInode(h); err != nil {
-			return fmt.Errorf("%q: %w", h.Name, err)
-		} else if ch.inode.Type == Regular {
+		if err == nil && ch.size() > 0 {
 			ch.inode.data, ch.inode.offset = c.spool, c.bytes
-			n, err := io.Copy(c.spool, io.LimitReader(tr, limits.Bytes-c.bytes+1))
-			if err != nil {
-				return fmt.Errorf("%q: %w", h.Name, err)
-			}
-			if c.bytes += n; c.bytes > limits.Bytes {
-				return errLimits
-			}
+			_, err = io.Copy(c.spool, tr)
+			c.bytes += ch.inode.Size
+		}
+		if err != nil {
+			return fmt.Errorf("%.200q: %w", h.Name, err)
 		}
 		c.entries = append(c.entries, ch)
 	}
+}
+
+func newChange(h *tar.Header) (change, error) {
+	ch := change{name: h.Name}
+	if len(h.Name) >= pathMax || len(h.Linkname) >= pathMax {
+		return ch, fmt.Errorf("name or link target longer than %d bytes", pathMax-1)
+	}
+	if h.Typeflag == tar.TypeLink {
+		ch.hardlink = h.Linkname
+		return ch, nil
+	}
+	var err error
+	ch.inode, err = newInode(h)
+	return ch, err
+}
+
+func (ch *change) size() int64 {
+	if ch.inode == nil {
+		return 0
+	}
+	return ch.inode.Size
 }
 
 func newInode(h *tar.Header) (*Inode, error) {
@@ -315,6 +374,9 @@ func newInode(h *tar.Header) (*Inode, error) {
 			return nil, errors.New("symlink without a target")
 		}
 	case tar.TypeChar, tar.TypeBlock:
+		if uint64(h.Devmajor) > math.MaxUint32 || uint64(h.Devminor) > math.MaxUint32 {
+			return nil, fmt.Errorf("device %d:%d does not exist", h.Devmajor, h.Devminor)
+		}
 		n.Type, n.Major, n.Minor = CharDevice, uint32(h.Devmajor), uint32(h.Devminor)
 		if h.Typeflag == tar.TypeBlock {
 			n.Type = BlockDevice
@@ -347,7 +409,7 @@ func xattrs(h *tar.Header) map[string]string {
 func (t *Tree) apply(c *changes, layer int) error {
 	for _, ch := range c.entries {
 		if err := t.applyOne(ch, layer); err != nil {
-			return fmt.Errorf("%q: %w", ch.name, err)
+			return fmt.Errorf("%s: %.200q: %w", c.digest, ch.name, err)
 		}
 	}
 	return nil
@@ -363,7 +425,7 @@ func (t *Tree) applyOne(ch change, layer int) error {
 		if ch.inode == nil || ch.inode.Type != Directory {
 			return errors.New("the root can only be a directory")
 		}
-		t.root.become(ch.inode)
+		dir.become(ch.inode)
 		return nil
 	case base == opaqueName:
 		prune(dir, layer)
@@ -427,8 +489,13 @@ func pruneEntry(dir *Inode, name string, layer int) {
 	}
 	if e.inode.Type == Directory {
 		prune(e.inode, layer)
-		if len(e.inode.children) > 0 {
-			return // something of this layer is in it
+		if len(e.inode.children) > 0 { // something of this layer is in it
+			if e.layer < layer {
+				// As if the whiteout had stood before what is in it.
+				e.inode.become(newDir())
+				e.layer = layer
+			}
+			return
 		}
 	}
 	if e.layer < layer {

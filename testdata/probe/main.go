@@ -57,7 +57,7 @@ func main() {
 	case "stubborn":
 		signal.Ignore(syscall.SIGTERM, syscall.SIGINT, syscall.SIGUSR1)
 		fmt.Println("WAITING")
-		select {}
+		time.Sleep(time.Hour)
 	case "panic": // the kernel's, by running out of memory
 		fmt.Println(os.WriteFile("/proc/sys/vm/panic_on_oom", []byte("2"), 0))
 		var hog [][]byte

@@ -1,0 +1,360 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package builder
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/tenon-build/tenon/builder/bundle/manifest"
+	"github.com/tenon-build/tenon/builder/rootfs"
+	"github.com/tenon-build/tenon/recipes"
+)
+
+func canceled(t *testing.T) context.Context {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	return ctx
+}
+
+func TestNameOf(t *testing.T) {
+	for reference, want := range map[string]string{
+		"index.docker.io/library/redis:7.2":           "redis",
+		"registry.example:5000/team/app":              "app",
+		"registry.example/team/app@sha256:0123456789": "app",
+		"registry.example/team/My_App:v1":             "my-app",
+		"registry.example/team/app.server:1.0":        "app",
+		"oci:redis-image":                             "redis-image",
+		"oci:redis-image:v1":                          "redis-image",
+		"oci-archive:redis.tar":                       "redis",
+		"docker-archive:save.tar:repo/app:1.0":        "app",
+		"dir:rootfs":                                  "rootfs",
+		"dir:.":                                       "app",
+		"dir:--":                                      "app",
+		"oci:ÜÄ":                                      "app",
+		"oci:" + strings.Repeat("a", 100):             strings.Repeat("a", 63),
+		// A DNS label does not end in a hyphen.
+		"oci:" + strings.Repeat("a", 62) + "-b": strings.Repeat("a", 62),
+	} {
+		got := nameOf(reference)
+		if got != want {
+			t.Errorf("%s: got %q, want %q", reference, got, want)
+		}
+		spec := []byte(`{"version":1,"name":"` + got + `","app":{"cmd":["x"]},"network":false}`)
+		if _, err := manifest.DecodeSpec(spec); err != nil {
+			t.Errorf("%s: %v", reference, err)
+		}
+	}
+}
+
+func TestFillApp(t *testing.T) {
+	from := manifest.App{Entrypoint: []string{"/r"}, Cmd: []string{"-r"}, Env: []string{"A=recipe", "B=recipe"}, User: "r", WorkingDir: "/r", StopSignal: "SIGINT"}
+	tests := []struct {
+		name      string
+		app, want manifest.App
+	}{
+		{"empty image", manifest.App{}, from},
+		{"image with everything", manifest.App{Entrypoint: []string{"/i"}, Cmd: []string{"-i"}, Env: []string{"A=image", "B=", "C=image"}, User: "i", WorkingDir: "/i", StopSignal: "SIGTERM"},
+			manifest.App{Entrypoint: []string{"/i"}, Cmd: []string{"-i"}, Env: []string{"A=image", "B=", "C=image"}, User: "i", WorkingDir: "/i", StopSignal: "SIGTERM"}},
+		{"image with a cmd alone", manifest.App{Cmd: []string{"/i"}, Env: []string{"AB=image"}},
+			manifest.App{Cmd: []string{"/i"}, Env: []string{"AB=image", "A=recipe", "B=recipe"}, User: "r", WorkingDir: "/r", StopSignal: "SIGINT"}},
+	}
+	for _, test := range tests {
+		fillApp(&test.app, from)
+		if !reflect.DeepEqual(test.app, test.want) {
+			t.Errorf("%s: got %+v", test.name, test.app)
+		}
+	}
+}
+
+func TestBootMemory(t *testing.T) {
+	const MiB = 1 << 20
+	var before int64
+	for _, files := range []int64{0, 1, MiB, 10 * MiB, 187 * MiB, 4 << 30, 64 << 30} {
+		got := bootMemory(files, files/3)
+		// All of it fits: the files in the share of the root file system, the
+		// archive beside them, the kernel.
+		if got%MiB != 0 || got < before || got < kernelMemory+files+files/3 || got*rootfsShare/100 < files {
+			t.Errorf("%d bytes of files boot in %d", files, got)
+		}
+		if got > 2*(files+files/3)+64*MiB {
+			t.Errorf("%d bytes of files need %d", files, got)
+		}
+		before = got
+	}
+}
+
+// elfFile is a 64-bit little-endian ELF file with program headers of the given
+// types and nothing else.
+func elfFile(t *testing.T, segments ...uint32) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	ident := [16]byte{0x7f, 'E', 'L', 'F', 2, 1, 1}
+	for _, v := range []any{
+		ident, uint16(2), uint16(62), uint32(1), uint64(0), uint64(64), uint64(0), uint32(0), // type, machine, version, entry, phoff, shoff, flags
+		uint16(64), uint16(56), uint16(len(segments)), uint16(64), uint16(0), uint16(0), // ehsize, phentsize, phnum, shentsize, shnum, shstrndx
+	} {
+		if err := binary.Write(&b, binary.LittleEndian, v); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, s := range segments {
+		if err := binary.Write(&b, binary.LittleEndian, [14]uint32{s}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return b.Bytes()
+}
+
+func put(t *testing.T, tree *rootfs.Tree, name string, data []byte, perm uint32) {
+	t.Helper()
+	if err := tree.Put(name, rootfs.NewFile(bytes.NewReader(data), int64(len(data)), perm)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func link(t *testing.T, tree *rootfs.Tree, name, target string) {
+	t.Helper()
+	if err := tree.Put(name, &rootfs.Inode{Type: rootfs.Symlink, Perm: 0o777, Target: target}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestIsStatic(t *testing.T) {
+	const load, dynamic, interp = 1, 2, 3
+	tree := rootfs.New()
+	put(t, tree, "static", elfFile(t, load), 0o755)
+	put(t, tree, "static-pie", elfFile(t, load, dynamic), 0o755)
+	put(t, tree, "dynamic", elfFile(t, load, interp, dynamic), 0o755)
+	put(t, tree, "script", []byte("#!/bin/sh\n"), 0o755)
+	put(t, tree, "empty", nil, 0o755)
+	put(t, tree, "cut", elfFile(t, load)[:40], 0o755)
+	put(t, tree, "usr/bin/app", elfFile(t, load), 0o755)
+	put(t, tree, "srv/run", elfFile(t, load), 0o755)
+	link(t, tree, "bin", "usr/bin")
+	link(t, tree, "loop", "loop")
+	tests := []struct {
+		argv []string
+		app  manifest.App
+		want bool
+	}{
+		{[]string{"/static", "/dynamic"}, manifest.App{}, true},
+		{[]string{"/static-pie"}, manifest.App{}, true},
+		{[]string{"/dynamic"}, manifest.App{}, false},
+		{[]string{"/script"}, manifest.App{}, false},
+		{[]string{"/empty"}, manifest.App{}, false},
+		{[]string{"/cut"}, manifest.App{}, false},
+		{[]string{"/missing"}, manifest.App{}, false},
+		{[]string{"/usr"}, manifest.App{}, false},
+		{[]string{"app"}, manifest.App{}, true},
+		{[]string{"/bin/app"}, manifest.App{}, true},
+		{[]string{"./run"}, manifest.App{WorkingDir: "/srv"}, true},
+		{[]string{"run"}, manifest.App{Env: []string{"PATH=/nowhere:/srv"}}, true},
+		{[]string{""}, manifest.App{}, false},
+		{nil, manifest.App{}, false},
+	}
+	for _, test := range tests {
+		if got, err := isStatic(tree, test.argv, test.app); err != nil || got != test.want {
+			t.Errorf("%q: got %v, %v", test.argv, got, err)
+		}
+	}
+	if _, err := isStatic(tree, []string{"/loop"}, manifest.App{}); err == nil {
+		t.Error("a circle of links is taken")
+	}
+}
+
+func TestLookPath(t *testing.T) {
+	tree := rootfs.New()
+	put(t, tree, "a/both", []byte("a"), 0o644) // not a program
+	put(t, tree, "a/folder/x", nil, 0o644)
+	put(t, tree, "b/both", []byte("bb"), 0o755)
+	put(t, tree, "b/folder", []byte("bbb"), 0o755)
+	put(t, tree, "usr/bin/sh", []byte("1234"), 0o755)
+	path := manifest.App{Env: []string{"PATH=/a:/b"}, WorkingDir: "/b"}
+	tests := []struct {
+		program string
+		app     manifest.App
+		want    int64 // size of what is found, 0 for nothing
+	}{
+		{"both", path, 2}, {"folder", path, 3}, {"sh", path, 0}, {"sh", manifest.App{}, 4},
+		{"/a/both", path, 1}, {"./both", path, 2}, {"../a/both", path, 1}, {"/usr/bin/sh", path, 4},
+		{"sh", manifest.App{Env: []string{"PATH="}}, 0}, {"both", manifest.App{Env: []string{"XPATH=/b"}}, 0},
+	}
+	for _, test := range tests {
+		n, err := lookPath(tree, test.program, test.app)
+		switch {
+		case test.want == 0 && !errors.Is(err, fs.ErrNotExist):
+			t.Errorf("%s: found %v, %v", test.program, n, err)
+		case test.want != 0 && (err != nil || n.Size != test.want):
+			t.Errorf("%s: got %v, %v", test.program, n, err)
+		}
+	}
+}
+
+func TestImageHealth(t *testing.T) {
+	tests := []struct {
+		in   *v1.HealthConfig
+		want *manifest.Health
+	}{
+		{nil, nil},
+		{&v1.HealthConfig{}, nil},
+		{&v1.HealthConfig{Test: []string{"NONE"}}, nil},
+		{&v1.HealthConfig{Test: []string{"CMD"}}, nil},
+		{&v1.HealthConfig{Test: []string{"ODD", "x"}}, nil},
+		{&v1.HealthConfig{Test: []string{"CMD", "redis-cli", "ping"}}, &manifest.Health{Exec: []string{"redis-cli", "ping"}, Interval: 30 * time.Second, Timeout: 30 * time.Second, Retries: 3}},
+		{&v1.HealthConfig{Test: []string{"CMD-SHELL", "a | b"}, Interval: time.Second, Timeout: time.Minute, Retries: 1}, &manifest.Health{Exec: []string{"/bin/sh", "-c", "a | b"}, Interval: time.Second, Timeout: time.Minute, Retries: 1}},
+	}
+	for _, test := range tests {
+		if got := imageHealth(test.in); !reflect.DeepEqual(got, test.want) {
+			t.Errorf("%+v: got %+v", test.in, got)
+		}
+	}
+}
+
+func newContent(tree *rootfs.Tree) *content { return &content{tree: tree, fidelity: &Fidelity{}} }
+
+func TestApplyRecipe(t *testing.T) {
+	tree := rootfs.New()
+	put(t, tree, "usr/share/doc/a", []byte("12345"), 0o644)
+	put(t, tree, "app", elfFile(t, 1), 0o755)
+	quiet := slog.New(slog.DiscardHandler)
+	m := &manifest.Manifest{App: manifest.App{Cmd: []string{"redis-server"}}}
+	req := Request{Target: "kexec", Log: quiet}
+	c := newContent(tree)
+	if err := applyRecipe(&req, m, c); err != nil {
+		t.Fatal(err)
+	}
+	if m.Recipe != "redis" || m.Target != "kexec" || m.App.Health.TCP != 6379 || m.Claims.Device("net") == nil || req.Recipe.Name != "redis" {
+		t.Errorf("got %+v", m)
+	}
+	if !reflect.DeepEqual(c.fidelity.Dropped, []Dropped{{"redis", 1, 5}}) {
+		t.Errorf("dropped %+v", c.fidelity.Dropped)
+	}
+	m = &manifest.Manifest{App: manifest.App{Entrypoint: []string{"/app"}}}
+	if err := applyRecipe(&Request{Log: quiet}, m, newContent(tree)); err != nil || m.Recipe != "static" || m.Target != "qemu" {
+		t.Errorf("%+v, %v", m, err)
+	}
+	if err := applyRecipe(&Request{Log: quiet}, &manifest.Manifest{App: manifest.App{Cmd: []string{"unknown"}}}, newContent(tree)); !errors.Is(err, recipes.ErrUnknown) {
+		t.Errorf("got %v", err)
+	}
+	r, err := recipes.Open("static")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := applyRecipe(&Request{Image: "oci:x", Recipe: r, Log: quiet}, &manifest.Manifest{}, newContent(tree)); err == nil || err.Error() != `image "oci:x": it has neither an entrypoint nor a command, and neither does recipe "static"` {
+		t.Errorf("got %v", err)
+	}
+}
+
+// An image must not decide where PID 1 and its spec lie.
+func TestImageWithOurFiles(t *testing.T) {
+	for name, make := range map[string]func(*rootfs.Tree){
+		"folder":           func(tree *rootfs.Tree) { put(t, tree, ".tenon/x", nil, 0o644) },
+		"file":             func(tree *rootfs.Tree) { put(t, tree, ".tenon", nil, 0o644) },
+		"symlink":          func(tree *rootfs.Tree) { link(t, tree, ".tenon", "etc"); put(t, tree, "etc/x", nil, 0o644) },
+		"dangling symlink": func(tree *rootfs.Tree) { link(t, tree, ".tenon", "nowhere") },
+	} {
+		tree := rootfs.New()
+		make(tree)
+		if err := newContent(tree).drop(&recipes.Recipe{}); err == nil || !strings.Contains(err.Error(), "/.tenon") {
+			t.Errorf("%s: got %v", name, err)
+		}
+	}
+	tree := rootfs.New()
+	put(t, tree, "home/.tenon", nil, 0o644)
+	if err := newContent(tree).drop(&recipes.Recipe{}); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestPack(t *testing.T) {
+	image := func() *rootfs.Tree {
+		tree := rootfs.New()
+		put(t, tree, "app", bytes.Repeat([]byte("x"), 5000), 0o755)
+		return tree
+	}
+	appinit := fileOf(t, "appinit", []byte("PID 1"))
+	newManifest := func() *manifest.Manifest {
+		return &manifest.Manifest{Name: "web", App: manifest.App{Cmd: []string{"/app"}}, Claims: manifest.Claims{Memory: manifest.Range{Min: 1 << 20, Max: 2 << 20}}}
+	}
+	req := &Request{Image: "oci:x", Appinit: appinit, Progress: func(Stage, int64, int64) {}}
+	var digests []string
+	for range 2 {
+		m, c := newManifest(), newContent(image())
+		if _, err := pack(t.Context(), req, m, c, t.TempDir()); err != nil {
+			t.Fatal(err)
+		}
+		if want := []string{".tenon/init", ".tenon/spec.json", "dev/console"}; !slices.Equal(c.fidelity.Added, want) || c.fidelity.Entries != 6 || m.Initramfs.Entries != 6 {
+			t.Errorf("added %v, %d entries", c.fidelity.Added, c.fidelity.Entries)
+		}
+		if mem := m.Claims.Memory; !m.Initramfs.Sealed || mem.Min != 1<<20+bootMemory(m.Initramfs.Unpacked, m.Initramfs.Size) || mem.Max != mem.Min {
+			t.Errorf("got %+v", m)
+		}
+		if n, err := c.tree.Lookup(manifest.SpecPath); err != nil || n.Perm != 0o600 {
+			t.Errorf("%+v, %v", n, err)
+		}
+		digests = append(digests, m.Initramfs.Digest)
+	}
+	if digests[0] != digests[1] {
+		t.Errorf("two archives: %v", digests)
+	}
+
+	m := newManifest()
+	m.App.Env = []string{"NOVALUE"}
+	if _, err := pack(t.Context(), req, m, newContent(image()), t.TempDir()); err == nil || !strings.HasPrefix(err.Error(), `image "oci:x": app.env: `) {
+		t.Errorf("got %v", err)
+	}
+	if _, err := pack(t.Context(), &Request{Appinit: appinit + "-missing"}, newManifest(), newContent(image()), t.TempDir()); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("got %v", err)
+	}
+	if _, err := pack(canceled(t), req, newManifest(), newContent(image()), t.TempDir()); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestTailor(t *testing.T) {
+	r, err := recipes.Open("redis")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, target := range manifest.Targets {
+		for _, sealed := range []bool{true, false} {
+			m := &manifest.Manifest{Target: target, Claims: r.Claims, Initramfs: manifest.Initramfs{Sealed: sealed}}
+			parts, err := tailor(r, m)
+			if err != nil {
+				t.Error(err)
+				continue
+			}
+			var names []string
+			for _, p := range parts {
+				names = append(names, p.Name)
+			}
+			form := map[bool]string{true: "sealed", false: "detached"}[sealed]
+			for _, want := range []string{form, "target-" + target, "target-" + target + "-net"} {
+				if !slices.Contains(names, "kconfig/fragments/"+want+".config") {
+					t.Errorf("%s, %s: no %s in %v", target, form, want, names)
+				}
+			}
+			if names[len(names)-1] != "recipes/redis.toml" {
+				t.Errorf("the recipe is not the last: %v", names)
+			}
+			if line := commandLine(m); !strings.Contains(line, "rdinit=/.tenon/init") || strings.Contains(line, "console=") != (target == "qemu" || target == "kexec") {
+				t.Errorf("%s: %s", target, line)
+			}
+		}
+	}
+	if _, err := tailor(&recipes.Recipe{Name: "my", Fragments: []string{"nosuch"}}, &manifest.Manifest{Target: "qemu"}); err == nil || !strings.HasPrefix(err.Error(), `recipe "my": no fragment "nosuch"`) {
+		t.Errorf("got %v", err)
+	}
+}
