@@ -75,7 +75,10 @@ func tailor(r *recipes.Recipe, m *manifest.Manifest) ([]*kconfig.Fragment, error
 		}
 		parts = append(parts, f)
 	}
-	return append(parts, r.Config), nil
+	if len(r.Config.Settings) > 0 {
+		parts = append(parts, r.Config)
+	}
+	return parts, nil
 }
 
 // commandLine is the kernel's command line: built in when sealed, passed by

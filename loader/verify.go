@@ -59,7 +59,10 @@ func Verify(ctx context.Context, ref string, policy Policy) (*Verified, error) {
 	defer b.Close()
 	v := &Verified{manifest: b.Manifest, digest: b.Digest}
 	if err := v.verify(ctx, b, policy); err != nil {
-		return nil, errors.Join(fmt.Errorf("bundle %q: %w: %w", ref, ErrRefused, err), v.Close())
+		if ctx.Err() == nil { // who gives up refuses nothing
+			err = fmt.Errorf("%w: %w", ErrRefused, err)
+		}
+		return nil, errors.Join(fmt.Errorf("bundle %q: %w", ref, err), v.Close())
 	}
 	return v, nil
 }

@@ -17,6 +17,7 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"strings"
 
@@ -204,6 +205,9 @@ func decompress(ctx context.Context, f *os.File) (io.Reader, func() error, error
 	none := func() error { return nil }
 	r := bufio.NewReaderSize(f, 1<<20)
 	magic, err := r.Peek(6)
+	if err == io.EOF {
+		err = errors.New("too short for an archive")
+	}
 	if err != nil {
 		return nil, none, err
 	}
@@ -215,15 +219,26 @@ func decompress(ctx context.Context, f *os.File) (io.Reader, func() error, error
 		return bzip2.NewReader(r), none, nil
 	case bytes.HasPrefix(magic, []byte{0x28, 0xb5, 0x2f, 0xfd}):
 		z, err := zstd.NewReader(r)
-		return z, none, err
+		if err != nil {
+			return nil, none, err
+		}
+		return z, func() error { z.Close(); return nil }, nil
 	case bytes.Equal(magic, []byte("\xfd7zXZ\x00")):
 		cmd := exec.CommandContext(ctx, "xz", "-dcT0")
 		cmd.Stdin = r
+		var stderr bytes.Buffer
+		cmd.Stderr = &stderr
 		out, err := cmd.StdoutPipe()
 		if err == nil {
 			err = cmd.Start()
 		}
-		return out, cmd.Wait, err
+		wait := func() error {
+			if err := cmd.Wait(); err != nil {
+				return fmt.Errorf("xz: %w: %s", err, strings.TrimSpace(stderr.String()))
+			}
+			return nil
+		}
+		return out, wait, err
 	}
 	return r, none, nil
 }
@@ -240,28 +255,42 @@ func extract(ctx context.Context, tr *tar.Reader, root *os.Root) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		_, name, ok := strings.Cut(strings.TrimSuffix(h.Name, "/"), "/")
-		if !ok || name == "" {
+		name, ok := belowTop(h.Name)
+		if !ok || h.Typeflag == tar.TypeXGlobalHeader {
 			continue
 		}
-		switch h.Typeflag {
-		case tar.TypeDir:
-			err = root.MkdirAll(name, 0o755)
-		case tar.TypeSymlink:
-			err = root.Symlink(h.Linkname, name)
-		case tar.TypeReg:
-			err = extractFile(root, name, h, tr)
-		}
-		if err != nil {
+		if err := extractMember(root, name, h, tr); err != nil {
 			return fmt.Errorf("%s: %w", h.Name, err)
 		}
 	}
 }
 
-func extractFile(root *os.Root, name string, h *tar.Header, r io.Reader) error {
-	if err := root.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+// belowTop cuts the top folder off.
+func belowTop(name string) (string, bool) {
+	_, name, ok := strings.Cut(path.Clean(name), "/")
+	return name, ok
+}
+
+func extractMember(root *os.Root, name string, h *tar.Header, r io.Reader) error {
+	if h.Typeflag == tar.TypeDir {
+		return root.MkdirAll(name, 0o755)
+	}
+	if err := root.MkdirAll(path.Dir(name), 0o755); err != nil {
 		return err
 	}
+	switch h.Typeflag {
+	case tar.TypeReg:
+		return extractFile(root, name, h, r)
+	case tar.TypeSymlink:
+		return root.Symlink(h.Linkname, name)
+	case tar.TypeLink:
+		target, _ := belowTop(h.Linkname)
+		return root.Link(target, name)
+	}
+	return fmt.Errorf("entry type %q does not belong into a source tree", h.Typeflag)
+}
+
+func extractFile(root *os.Root, name string, h *tar.Header, r io.Reader) error {
 	f, err := root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644|fs.FileMode(h.Mode)&0o111)
 	if err != nil {
 		return err

@@ -50,7 +50,7 @@ func hostileInitrd(t *testing.T) string {
 	busybox := must(os.ReadFile("/bin/busybox"))
 	put(programs, "busybox", busybox, 0o755)
 	for _, name := range []string{"init", "evil", "sbin/init", ".tenon/init"} {
-		script := fmt.Sprintf("#!/busybox sh\n/busybox echo HOSTILE /%s\n/busybox sleep 1\n/busybox poweroff -f\n", name)
+		script := fmt.Sprintf("#!/busybox sh\n/busybox echo HOSTILE /%s\n/busybox sleep 1\n/busybox reboot -f\n", name)
 		put(programs, name, []byte(script), 0o755)
 	}
 	if err := programs.Put("dev/console", rootfs.NewDevice(5, 1, 0o600)); err != nil {

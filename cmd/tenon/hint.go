@@ -25,7 +25,7 @@ var hints = []struct {
 	{manifest.ErrVersion, "the bundle was made by another version of tenon: build it again"},
 	{bundle.ErrExists, "choose another output with -o, or remove it"},
 	{builder.ErrTooLarge, "build it with --detached (the image's signature then does not cover the initramfs), or make the image smaller"},
-	{builder.ErrPlatform, "choose one with --platform"},
+	{builder.ErrPlatform, "only linux/amd64 can be built so far: give an image that is made for it"},
 	{builder.ErrNotFound, "IMAGE is a registry reference, or oci:DIR[:TAG], oci-archive:FILE, docker-archive:FILE, dir:ROOTFS"},
 	{kernel.ErrNoSource, "apt-get install linux-source-6.1, or give a folder or a tarball with --kernel-source"},
 	{kernel.ErrMissingTools, "apt-get install make gcc flex bison bc libelf-dev zstd perl xz-utils"},

@@ -68,7 +68,7 @@ func (a *app) run(ctx context.Context, args []string) int {
 	case errors.Is(err, loader.ErrRefused):
 		code = exitRefused
 	}
-	if cmd.Name() == "run" && exit == nil || cmd.Name() == "run" && code == exitUsage {
+	if cmd.Name() == "run" && exit == nil {
 		code = exitRun
 	}
 	if err != nil {
@@ -113,7 +113,11 @@ func (a *app) newRootCmd() *cobra.Command {
 }
 
 func usage(cmd *cobra.Command, err error) error {
-	return &exitError{exitUsage, fmt.Errorf("%w (see '%s --help')", err, cmd.CommandPath())}
+	code := exitUsage
+	if cmd.Name() == "run" {
+		code = exitRun // 2 is what an app may end with
+	}
+	return &exitError{code, fmt.Errorf("%w (see '%s --help')", err, cmd.CommandPath())}
 }
 
 func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build e2e
+
+package builder
+
+import (
+	"testing"
+
+	"github.com/tenon-build/tenon/builder/bundle/manifest"
+	"github.com/tenon-build/tenon/builder/kernel"
+	"github.com/tenon-build/tenon/recipes"
+)
+
+// TestE2EFragments resolves every recipe for every target, sealed and
+// detached, against the real tree: no symbol may be dropped or changed.
+func TestE2EFragments(t *testing.T) {
+	cache, err := kernel.OpenCache(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cache.Close()
+	source, err := kernel.OpenSource(t.Context(), cache, "debian:6.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tools, err := kernel.FindToolchain(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range recipes.Names() {
+		r, err := recipes.Open(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, target := range manifest.Targets {
+			for _, sealed := range []bool{true, false} {
+				m := &manifest.Manifest{Target: target, Claims: r.Claims, Initramfs: manifest.Initramfs{Sealed: sealed}}
+				parts, err := tailor(r, m)
+				if err != nil {
+					t.Errorf("%s for %s: %v", name, target, err)
+					continue
+				}
+				_, err = kernel.Resolve(t.Context(), cache, kernel.Request{
+					Source: source, Toolchain: tools, Fragments: parts, CommandLine: commandLine(m), Sealed: sealed,
+				})
+				if err != nil {
+					t.Errorf("%s for %s, sealed %v: %v", name, target, sealed, err)
+				}
+			}
+		}
+	}
+}

@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package loader
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"golang.org/x/sys/unix"
+
+	"github.com/tenon-build/tenon/builder/bundle"
+	"github.com/tenon-build/tenon/builder/bundle/manifest"
+)
+
+const kernelBytes = "a kernel of 32 bytes, just that."
+
+// newManifest is the manifest of a bundle with a network interface and two
+// parameters.
+func newManifest() *manifest.Manifest {
+	digest := "sha256:" + strings.Repeat("0", 64)
+	return &manifest.Manifest{
+		Version: manifest.Version, Name: "web", Platform: "linux/amd64", Target: "qemu", CommandLine: "quiet",
+		Kernel: manifest.Kernel{Release: "6.1.0", Source: digest, Config: digest}, Initramfs: manifest.Initramfs{Sealed: true, Digest: digest},
+		App:        manifest.App{Entrypoint: []string{"/web"}},
+		Parameters: []manifest.Parameter{{Name: "PORT", Type: "int"}, {Name: "DEBUG", Type: "bool"}},
+		Claims: manifest.Claims{
+			CPUs: manifest.Range{Min: 2, Max: 4}, Memory: manifest.Range{Min: 64 << 20, Max: 128 << 20},
+			Devices: []manifest.Device{{Kind: "net", Count: manifest.Range{Min: 1, Max: 1}}},
+		},
+		Image: manifest.Image{Reference: "oci:web", Digest: digest},
+	}
+}
+
+// newBundle writes a bundle to a new folder, detached when there is an
+// initramfs.
+func newBundle(t *testing.T, initramfs string, change func(*manifest.Manifest)) (path string, digest v1.Hash) {
+	t.Helper()
+	dir := t.TempDir()
+	file := func(name, data string) string {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(data), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return filepath.Join(dir, name)
+	}
+	c := bundle.Content{Manifest: newManifest(), Kernel: file("bzImage", kernelBytes), Config: file("config", "#"), SystemMap: file("map", "m"), Fidelity: []byte("{}")}
+	if initramfs != "" {
+		h, _, err := v1.SHA256(strings.NewReader(initramfs))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Initramfs, c.Manifest.Initramfs = file("initramfs", initramfs), manifest.Initramfs{Digest: h.String()}
+	}
+	if change != nil {
+		change(c.Manifest)
+	}
+	path = filepath.Join(dir, "web.tenon")
+	digest, err := bundle.Write(path, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path, digest
+}
+
+func TestVerify(t *testing.T) {
+	for _, initramfs := range []string{"", "initramfs"} {
+		path, digest := newBundle(t, initramfs, nil)
+		v, err := Verify(t.Context(), path, Policy{AllowUnsigned: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer v.Close()
+		if v.Digest() != digest || v.Manifest().Name != "web" {
+			t.Errorf("got %v, %+v", v.Digest(), v.Manifest())
+		}
+		// What was verified stays, whatever happens to the bundle.
+		if err := os.RemoveAll(path); err != nil {
+			t.Fatal(err)
+		}
+		files := map[*os.File]string{v.Kernel(): kernelBytes}
+		if initramfs != "" {
+			files[v.Initramfs()] = initramfs
+		} else if v.Initramfs() != nil {
+			t.Error("a sealed bundle has an initramfs")
+		}
+		for f, want := range files {
+			got, err := io.ReadAll(io.NewSectionReader(f, 0, 1<<20))
+			if err != nil || string(got) != want {
+				t.Errorf("%q, %v", got, err)
+			}
+			if _, err := f.WriteAt([]byte("x"), 0); !errors.Is(err, unix.EPERM) {
+				t.Errorf("writing to sealed memory: %v", err)
+			}
+			if err := f.Truncate(1); !errors.Is(err, unix.EPERM) {
+				t.Errorf("cutting sealed memory: %v", err)
+			}
+			if _, err := os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", f.Fd()), os.O_RDWR|os.O_TRUNC, 0); err == nil {
+				t.Error("sealed memory can be opened anew and cut")
+			}
+		}
+	}
+}
+
+func TestVerifyRefuses(t *testing.T) {
+	flip := func(blob string) func(t *testing.T, path string) {
+		return func(t *testing.T, path string) {
+			names, err := filepath.Glob(path + "/blobs/sha256/*")
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, name := range names {
+				data, err := os.ReadFile(name)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if bytes.Contains(data, []byte(blob)) {
+					data[len(data)/2] ^= 1
+					if err := os.WriteFile(name, data, 0o644); err != nil {
+						t.Fatal(err)
+					}
+					return
+				}
+			}
+			t.Fatalf("no blob has %q", blob)
+		}
+	}
+	none := func(*testing.T, string) {}
+	another := func(m *manifest.Manifest) { m.Initramfs.Digest = "sha256:" + strings.Repeat("1", 64) }
+	tests := []struct {
+		name      string
+		initramfs string
+		change    func(*manifest.Manifest)
+		damage    func(t *testing.T, path string)
+		policy    Policy
+		want      error
+		text      string
+	}{
+		{"zero policy", "", nil, none, Policy{}, ErrUnsigned, "the bundle is not signed"},
+		{"flipped byte in the kernel", "", nil, flip(kernelBytes), Policy{AllowUnsigned: true}, bundle.ErrInvalid, "kernel.v1: digest mismatch"},
+		{"flipped byte in the kernel, zero policy", "", nil, flip(kernelBytes), Policy{}, ErrRefused, ""},
+		{"flipped byte in the initramfs", "initramfs", nil, flip("initramfs"), Policy{AllowUnsigned: true}, bundle.ErrInvalid, "digest mismatch"},
+		{"flipped byte in the manifest", "", nil, flip(`"platform":`), Policy{AllowUnsigned: true}, bundle.ErrInvalid, "digest mismatch"},
+		{"flipped byte in the OCI manifest", "", nil, flip(`"layers":`), Policy{AllowUnsigned: true}, bundle.ErrInvalid, "digest mismatch"},
+		{"another initramfs than the manifest says", "initramfs", another, none, Policy{AllowUnsigned: true}, ErrRefused, "the manifest says sha256:1111"},
+		{"no bundle", "", nil, func(t *testing.T, path string) {
+			if err := os.Remove(path + "/index.json"); err != nil {
+				t.Fatal(err)
+			}
+		}, Policy{AllowUnsigned: true}, bundle.ErrInvalid, "index.json"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			path, _ := newBundle(t, test.initramfs, test.change)
+			test.damage(t, path)
+			v, err := Verify(t.Context(), path, test.policy)
+			if v != nil || !errors.Is(err, ErrRefused) || !errors.Is(err, test.want) || !strings.Contains(err.Error(), test.text) || !strings.Contains(err.Error(), path) {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+	// That something could not be read is no verdict.
+	if _, err := Verify(t.Context(), t.TempDir()+"/missing", Policy{AllowUnsigned: true}); !errors.Is(err, fs.ErrNotExist) || errors.Is(err, ErrRefused) {
+		t.Errorf("missing: %v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	path, _ := newBundle(t, "", nil)
+	if _, err := Verify(ctx, path, Policy{AllowUnsigned: true}); !errors.Is(err, context.Canceled) || errors.Is(err, ErrRefused) {
+		t.Errorf("cancelled: %v", err)
+	}
+}
+
+func TestResolve(t *testing.T) {
+	forward := []Forward{{"tcp", "127.0.0.1", 80, 80}}
+	noNet := func(m *manifest.Manifest) { m.Claims.Devices = nil }
+	tests := []struct {
+		name    string
+		backend string
+		change  func(*manifest.Manifest)
+		config  Config
+		claims  bool   // the error is ErrClaims
+		want    string // part of the error, empty for none
+	}{
+		{"nothing given", "qemu", nil, Config{}, false, ""},
+		{"all given", "qemu", nil, Config{CPUs: 4, Memory: 128 << 20, Env: map[string]string{"PORT": "80", "DEBUG": "true"}, Forwards: forward}, false, ""},
+		{"another target", "kexec", nil, Config{}, false, `bundle "web" is built for target qemu, back end kexec cannot boot it`},
+		{"too few CPUs", "qemu", nil, Config{CPUs: 1}, true, `"web" takes 2 to 4 CPUs, not 1`},
+		{"too many CPUs", "qemu", nil, Config{CPUs: 5}, true, "not 5"},
+		{"negative CPUs", "qemu", nil, Config{CPUs: -1}, true, "not -1"},
+		{"too little memory", "qemu", nil, Config{Memory: 63 << 20}, true, `"web" takes 64 to 128 MiB of memory, not 63`},
+		{"a byte too little", "qemu", nil, Config{Memory: 64<<20 - 1}, true, "not 63"},
+		{"too much memory", "qemu", nil, Config{Memory: 129 << 20}, true, "not 129"},
+		{"negative memory", "qemu", nil, Config{Memory: -1}, true, "MiB of memory"},
+		{"port without a network", "qemu", noNet, Config{Forwards: forward}, true, "no network interface"},
+		{"no port without a network", "qemu", noNet, Config{}, false, ""},
+		{"environment that is not declared", "qemu", nil, Config{Env: map[string]string{"LD_PRELOAD": "/evil"}}, false, `LD_PRELOAD is not a parameter of "web"`},
+		{"parameter of another type", "qemu", nil, Config{Env: map[string]string{"PORT": "http"}}, false, `PORT: "http" is not of type int`},
+		{"bool in another form", "qemu", nil, Config{Env: map[string]string{"DEBUG": "1"}}, false, `DEBUG: "1" is not of type bool`},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			m := newManifest()
+			if test.change != nil {
+				test.change(m)
+			}
+			err := test.config.Resolve(test.backend, m)
+			if (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) || errors.Is(err, ErrClaims) != test.claims {
+				t.Errorf("got %v, want %s", err, test.want)
+			}
+			if err == nil && (test.config.CPUs < 2 || test.config.Memory < 64<<20) {
+				t.Errorf("left open: %+v", test.config)
+			}
+		})
+	}
+}
