@@ -8,8 +8,6 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
-
-	"golang.org/x/sys/unix"
 )
 
 func TestWithDefaults(t *testing.T) {
@@ -60,15 +58,6 @@ func TestLookPath(t *testing.T) {
 		}
 		if got != test.want || code != test.code {
 			t.Errorf("%q in %q: got %q, code %d, want %q, code %d", test.name, test.search, got, code, test.want, test.code)
-		}
-	}
-}
-
-func TestStopSignal(t *testing.T) {
-	for name, want := range map[string]unix.Signal{"": unix.SIGTERM, "SIGQUIT": unix.SIGQUIT, "28": 28, "64": 64, "65": 0, "0": 0, "-1": 0, "SIGNOPE": 0} {
-		got, err := stopSignal(name)
-		if got != want || (err == nil) != (want != 0) {
-			t.Errorf("%q: got %d, %v, want %d", name, got, err, want)
 		}
 	}
 }

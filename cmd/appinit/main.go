@@ -90,7 +90,7 @@ func (p *pid1) boot() (<-chan unix.WaitStatus, error) {
 	if err := p.startNetwork(config, spec.Network); err != nil {
 		return nil, err
 	}
-	stop, err := stopSignal(spec.App.StopSignal)
+	stop, err := spec.App.Signal()
 	if err != nil {
 		return nil, err
 	}

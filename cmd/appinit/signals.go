@@ -3,10 +3,8 @@
 package main
 
 import (
-	"fmt"
 	"os"
 	"os/signal"
-	"strconv"
 
 	"golang.org/x/sys/unix"
 )
@@ -36,20 +34,4 @@ func (p *pid1) forward(app int, stop unix.Signal, caught <-chan os.Signal) {
 			}
 		}
 	}
-}
-
-// stopSignal parses the image's stop signal: a name, a number, or empty for
-// SIGTERM.
-func stopSignal(name string) (unix.Signal, error) {
-	if name == "" {
-		return unix.SIGTERM, nil
-	}
-	s := unix.SignalNum(name)
-	if n, err := strconv.Atoi(name); err == nil {
-		s = unix.Signal(n)
-	}
-	if s < 1 || s > 64 {
-		return 0, fmt.Errorf("stop signal %q is not known", name)
-	}
-	return s, nil
 }

@@ -85,7 +85,10 @@ func (a *app) runBundle(ctx context.Context, ref string, o runOptions) error {
 		return err
 	}
 	defer v.Close()
-	stop := stopSignal(v.Manifest().App.StopSignal)
+	stop, err := v.Manifest().App.Signal()
+	if err != nil {
+		return err
+	}
 	config.Event = func(e loader.Event) {
 		switch {
 		case e.Ready != nil:
@@ -107,8 +110,8 @@ func (a *app) runBundle(ctx context.Context, ref string, o runOptions) error {
 	}
 	go func() {
 		<-signals
-		say("stopping the app", "signal", unix.SignalName(syscall.Signal(stop)))
-		if instance.Signal(stop) != nil {
+		say("stopping the app", "signal", unix.SignalName(stop))
+		if instance.Signal(int(stop)) != nil {
 			cancel()
 		}
 		select {
@@ -197,20 +200,4 @@ func parseForward(s string) (loader.Forward, error) {
 		*into = int(n)
 	}
 	return f, nil
-}
-
-// stopSignal returns the number of a signal as image configs name it; SIGTERM
-// when there is none or it is unknown.
-func stopSignal(name string) int {
-	if n, err := strconv.Atoi(name); err == nil && n > 0 && n <= 64 {
-		return n
-	}
-	name = strings.ToUpper(name)
-	if !strings.HasPrefix(name, "SIG") {
-		name = "SIG" + name
-	}
-	if n := unix.SignalNum(name); n != 0 {
-		return int(n)
-	}
-	return int(unix.SIGTERM)
 }

@@ -5,8 +5,7 @@
 //
 // In: JSON. Out: a Manifest or Spec that has been checked. Refused: anything
 // larger than MaxSize, unknown or repeated fields, another version, values out
-// of range. The package imports the standard library alone, because appinit
-// links it.
+// of range. The package imports little, because appinit links it.
 package manifest
 
 import (

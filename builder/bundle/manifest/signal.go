@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package manifest
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Signal returns the signal that asks the app to stop. As in docker, a name may
+// lack its SIG and be in lower case, and a number stands for itself.
+func (a *App) Signal() (unix.Signal, error) {
+	if a.StopSignal == "" {
+		return unix.SIGTERM, nil
+	}
+	s := unix.SignalNum("SIG" + strings.TrimPrefix(strings.ToUpper(a.StopSignal), "SIG"))
+	if n, err := strconv.Atoi(a.StopSignal); err == nil {
+		s = unix.Signal(n)
+	}
+	if s < 1 || s > 64 {
+		return 0, fmt.Errorf("stop signal %q is not known", a.StopSignal)
+	}
+	return s, nil
+}
