@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -44,6 +45,9 @@ func OpenCache(dir string) (*Cache, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, err
+	}
+	if strings.ContainsAny(dir, " \t\n:'\"\\$#%") {
+		return nil, fmt.Errorf("opening the cache: %q: the kernel's build cannot work in a folder with spaces, colons, quotes or one of $#%% in its path", dir)
 	}
 	for _, sub := range []string{"source", "config", "objects", "kernel", "lock", "tmp"} {
 		if err := os.MkdirAll(filepath.Join(dir, sub), 0o755); err != nil {

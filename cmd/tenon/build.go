@@ -190,16 +190,14 @@ func (a *app) printJSON(v any) error {
 // summary tells people what was built.
 func summary(a *app, r *builder.Result, took time.Duration) {
 	m := r.Manifest
-	kernelOnly := r.Kernel
-	form := "detached"
+	form, with := "detached", ""
 	if m.Initramfs.Sealed {
-		kernelOnly -= m.Initramfs.Size
-		form = "sealed inside the kernel image"
+		form, with = "sealed inside the kernel image", " with the initramfs in it"
 	}
 	fmt.Fprintf(a.stderr, "bundle     %s (%s for %s)\n", r.Output, m.Name, m.Target)
 	fmt.Fprintf(a.stderr, "image      %s\n", size(r.Image))
 	fmt.Fprintf(a.stderr, "initramfs  %s, %d entries, %s\n", size(m.Initramfs.Size), m.Initramfs.Entries, form)
-	fmt.Fprintf(a.stderr, "kernel     Linux %s, %s without the initramfs, %d options\n", m.Kernel.Release, size(kernelOnly), r.Symbols)
+	fmt.Fprintf(a.stderr, "kernel     Linux %s, %s%s, %d options\n", m.Kernel.Release, size(r.Kernel), with, r.Symbols)
 	fmt.Fprintf(a.stderr, "memory     at least %s\n", size(m.Claims.Memory.Min))
 	for _, d := range r.Fidelity.Dropped {
 		fmt.Fprintf(a.stderr, "dropped    %d entries, %s, as recipe %s says\n", d.Entries, size(d.Bytes), d.Recipe)

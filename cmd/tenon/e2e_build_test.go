@@ -116,7 +116,7 @@ func TestE2EReproducible(t *testing.T) {
 	recipe := must(filepath.Abs("../../testdata/recipes/tiny.toml"))
 	_, here := build(t, "-r", recipe, "-j", "2", img)
 
-	elsewhere := filepath.Join(t.TempDir(), "a folder/with another name")
+	elsewhere := filepath.Join(t.TempDir(), "some/other-folder")
 	if err := os.MkdirAll(elsewhere, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -199,6 +199,7 @@ func TestE2EBuildRefuses(t *testing.T) {
 		{"truncated layer", []string{"-r", probeRecipe, "oci:" + truncated}, "", 1, filepath.Base(layer)},
 		{"digest mismatch", []string{"-r", probeRecipe, "oci:" + flipped}, "", 1, filepath.Base(layer)},
 		{"missing compiler", []string{"-r", probeRecipe, good}, "PATH=" + empty, 1, "missing build tools: gcc"},
+		{"cache in a folder that make cannot work in", []string{"-r", probeRecipe, "--cache-dir", dir + "/a b", good}, "", 1, "spaces"},
 		{"no kernel source", []string{"-r", probeRecipe, "--kernel-source", "debian:9.9", good}, "", 1, "linux-source-9.9"},
 		{"recipe with an unknown key", []string{"-r", write("key.toml", base+"colour = \"red\"\n"), good}, "", 1, "key.toml:19: unknown key"},
 		{"unknown recipe", []string{"-r", "postgres", good}, "", 1, `unknown recipe "postgres"`},

@@ -57,6 +57,11 @@ func (a *app) run(ctx context.Context, args []string) int {
 	root := a.newRootCmd()
 	root.SetArgs(args)
 	cmd, err := root.ExecuteContextC(ctx)
+	return a.status(cmd.Name(), err)
+}
+
+// status reports how a verb ended and returns the exit status.
+func (a *app) status(verb string, err error) int {
 	if err == nil {
 		return 0
 	}
@@ -65,11 +70,10 @@ func (a *app) run(ctx context.Context, args []string) int {
 	switch {
 	case errors.As(err, &exit):
 		code, err = exit.code, exit.err
+	case verb == "run":
+		code = exitRun
 	case errors.Is(err, loader.ErrRefused):
 		code = exitRefused
-	}
-	if cmd.Name() == "run" && exit == nil {
-		code = exitRun
 	}
 	if err != nil {
 		a.report(err)

@@ -85,6 +85,9 @@ func (a *app) runBundle(ctx context.Context, ref string, o runOptions) error {
 		return err
 	}
 	defer v.Close()
+	if !v.Manifest().Initramfs.Sealed {
+		a.log.Warn("detached: no signature over the kernel covers the initramfs and the command line", "bundle", ref)
+	}
 	stop, err := v.Manifest().App.Signal()
 	if err != nil {
 		return err

@@ -1,0 +1,379 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/layout"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+	"github.com/spf13/cobra"
+
+	"github.com/tenon-build/tenon/builder/bundle"
+	"github.com/tenon-build/tenon/builder/bundle/manifest"
+	"github.com/tenon-build/tenon/loader"
+	"github.com/tenon-build/tenon/loader/control"
+)
+
+// reply is what one command line did.
+type reply struct {
+	code           int
+	stdout, stderr string
+}
+
+func invoke(t *testing.T, args ...string) reply {
+	t.Helper()
+	return invokeContext(t, t.Context(), args...)
+}
+
+func invokeContext(t *testing.T, ctx context.Context, args ...string) reply {
+	t.Helper()
+	var stdout, stderr bytes.Buffer
+	a := &app{stdout: &stdout, stderr: &stderr}
+	a.log = slog.New(&handler{w: a.stderr})
+	code := a.run(ctx, args)
+	return reply{code, stdout.String(), stderr.String()}
+}
+
+// installAppinit puts a file where tenon looks for PID 1: beside the program,
+// which here is the test's own, in a folder that go test removes.
+func installAppinit(t *testing.T) {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(filepath.Dir(self), "appinit")
+	if err := os.WriteFile(path, []byte("PID 1"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.Remove(path); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// fakeTools makes a PATH on which all that compiles a kernel seems to be. No
+// test here comes as far as to use it.
+func fakeTools(t *testing.T) {
+	t.Helper()
+	dir := t.TempDir()
+	for _, tool := range []string{"make", "gcc", "ld", "flex", "bison", "bc", "zstd", "perl", "xz"} {
+		if err := os.WriteFile(filepath.Join(dir, tool), []byte("#!/bin/sh\necho version 1\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Setenv("PATH", dir)
+}
+
+func emptyImage(t *testing.T, architecture string) string {
+	t.Helper()
+	config := &v1.ConfigFile{OS: "linux", Architecture: architecture, RootFS: v1.RootFS{Type: "layers"}, Config: v1.Config{Cmd: []string{"/odd"}}}
+	img, err := mutate.ConfigFile(mutate.MediaType(empty.Image, types.OCIManifestSchema1), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(t.TempDir(), "image")
+	if _, err := layout.Write(dir, mutate.AppendManifests(empty.Index, mutate.IndexAddendum{Add: img})); err != nil {
+		t.Fatal(err)
+	}
+	return "oci:" + dir
+}
+
+func writeTemp(t *testing.T, name, data string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, []byte(data), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// writtenBundle is a bundle with a kernel that no machine boots.
+func writtenBundle(t *testing.T) (path, digest string) {
+	t.Helper()
+	zeros := "sha256:" + strings.Repeat("0", 64)
+	m := &manifest.Manifest{
+		Version: manifest.Version, Name: "web", Platform: "linux/amd64", Target: "qemu", Recipe: "static", CommandLine: "quiet",
+		Kernel: manifest.Kernel{Release: "6.1.0", Source: zeros, Config: zeros}, Initramfs: manifest.Initramfs{Sealed: true, Digest: zeros},
+		App:    manifest.App{Entrypoint: []string{"/web"}, Env: []string{"A=1"}, User: "1000", Health: &manifest.Health{TCP: 80, Interval: 1e9, Timeout: 1e9, Retries: 1}},
+		Claims: manifest.Claims{CPUs: manifest.Range{Min: 1, Max: 2}, Memory: manifest.Range{Min: 64 << 20, Max: 128 << 20}},
+		Image:  manifest.Image{Reference: "oci:web", Digest: zeros},
+	}
+	path = filepath.Join(t.TempDir(), "web.tenon")
+	h, err := bundle.Write(path, bundle.Content{
+		Manifest: m, Kernel: writeTemp(t, "bzImage", "kernel"), Config: writeTemp(t, "config", "#"), SystemMap: writeTemp(t, "map", "m"), Fidelity: []byte("{}"),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path, h.String()
+}
+
+func TestErrors(t *testing.T) {
+	installAppinit(t)
+	fakeTools(t)
+	missing := filepath.Join(t.TempDir(), "missing")
+	written, _ := writtenBundle(t)
+	garbage := writeTemp(t, "garbage", strings.Repeat("garbage ", 1000))
+	recipe := func(line string) string { return writeTemp(t, "app.toml", line+"\n") }
+	image := emptyImage(t, "amd64")
+	tests := []struct {
+		name, args string
+		code       int
+		want, hint string
+	}{
+		{"no command", "", 2, "no command given", ""},
+		{"unknown command", "frobnicate", 2, `unknown command "frobnicate" for "tenon" (see 'tenon --help')`, ""},
+		{"unknown flag", "build --frobnicate x", 2, "unknown flag: --frobnicate (see 'tenon build --help')", ""},
+		{"flag without a value", "build x -o", 2, "flag needs an argument", ""},
+		{"flag of another type", "build x --jobs many", 2, `invalid argument "many"`, ""},
+		{"no image", "build", 2, "accepts 1 arg(s), received 0 (see 'tenon build --help')", ""},
+		{"two images", "build a b", 2, "accepts 1 arg(s), received 2", ""},
+		{"no jobs", "build x --jobs 0", 2, "--jobs 0: must be at least 1", ""},
+		{"unknown format", "build x --format yaml", 2, `--format "yaml" is neither text nor json`, ""},
+		{"unknown target", "build x --target vmware", 2, `--target "vmware" is none of`, ""},
+		{"malformed platform", "build x --platform a/b/c/d/e", 2, "--platform: ", ""},
+		{"other platform", "build x --platform linux/arm64", 2, "only linux/amd64 kernels can be built", ""},
+		{"malformed size", "build x --max-size much", 2, `--max-size "much" is not a size`, ""},
+
+		{"unknown recipe", "build x -r nosuch", 1, `unknown recipe "nosuch": have nginx, redis, static`, "choose one with -r NAME"},
+		{"recipe file that is missing", "build x -r ./nosuch.toml", 1, "reading recipe: open ./nosuch.toml: no such file", ""},
+		{"recipe with an unknown key", "build x -r " + recipe("description = \"x\"\ncolour = 1"), 1, `app.toml:2: unknown key "colour"`, ""},
+		{"recipe with a bad size", "build x -r " + recipe("description = \"x\"\nclaims.cpus = {min=1,max=1}\nclaims.memory.min = \"much\""), 1, `app.toml: claims: memory.min: "much" is not a size`, ""},
+
+		{"unknown image", "build oci:" + missing, 1, "no such image", "IMAGE is a registry reference, or oci:DIR"},
+		{"malformed reference", "build UPPER/case", 1, `opening image "UPPER/case": `, ""},
+		{"image of another platform", "build " + emptyImage(t, "arm64"), 1, "no image for this platform: it is for linux/arm64, want linux/amd64", "only linux/amd64"},
+		{"image that no recipe fits", "build " + image, 1, `unknown recipe: no built-in recipe fits the command "/odd"`, "choose one with -r NAME"},
+		{"output that is something else", "build -r static -o " + garbage + " " + image, 1, "exists and is not a bundle", "choose another output with -o"},
+
+		{"inspect of nothing", "inspect " + missing, 1, "no such file", ""},
+		{"inspect of garbage", "inspect " + garbage, 1, "invalid bundle: " + garbage + ": not an uncompressed tar archive", "a bundle is what 'tenon build' writes"},
+		{"inspect of a folder", "inspect " + t.TempDir(), 1, "index.json: no such file", "a bundle is what 'tenon build' writes"},
+		{"inspect without a bundle", "inspect", 2, "accepts 1 arg(s)", ""},
+		{"inspect in an unknown format", "inspect --format yaml " + written, 2, "--format", ""},
+
+		// As docker run, 125 is every failure of ours; 2 and 3 belong to the app.
+		{"run unsigned", "run " + written, 125, "refused: the bundle is not signed", "add --allow-unsigned"},
+		{"run nothing", "run --allow-unsigned " + missing, 125, "no such file", ""},
+		{"run garbage", "run --allow-unsigned " + garbage, 125, "invalid bundle", "a bundle is what"},
+		{"run without QEMU", "run --allow-unsigned " + written, 125, "qemu-system-x86_64 not found", "apt-get install qemu-system-x86"},
+		{"run outside the claims", "run --allow-unsigned -m 1G " + written, 125, `"web" takes 64 to 128 MiB of memory, not 1024`, "'tenon inspect BUNDLE' shows the claims"},
+		{"run with a port and no network", "run --allow-unsigned -p 80:80 " + written, 125, "no network interface", "'tenon inspect BUNDLE'"},
+		{"run with an undeclared parameter", "run --allow-unsigned -e LD_PRELOAD=x " + written, 125, `LD_PRELOAD is not a parameter of "web"`, ""},
+		{"run without a bundle", "run", 125, "accepts 1 arg(s)", ""},
+		{"run with an unknown flag", "run --frobnicate x", 125, "unknown flag", ""},
+		{"run with a malformed port", "run -p x " + written, 125, `--publish "x": want [ADDRESS:]HOST:GUEST[/udp]`, ""},
+		{"run with a malformed parameter", "run -e x " + written, 125, `--env "x" is not NAME=VALUE`, ""},
+		{"run with malformed memory", "run -m much " + written, 125, `--memory "much" is not a size such as 512M`, ""},
+		{"run with negative CPUs", "run --cpus -1 " + written, 125, "--cpus -1: must be positive", ""},
+		{"run with an unknown accelerator", "run --accel xen " + written, 125, `--accel "xen" is neither kvm nor tcg`, ""},
+
+		{"recipe without a verb", "recipe", 2, "no command given (see 'tenon recipe --help')", ""},
+		{"recipe with an unknown verb", "recipe frobnicate", 2, `unknown command "frobnicate"`, ""},
+		{"recipe show of nothing", "recipe show", 2, "accepts 1 arg(s)", ""},
+		{"recipe show of an unknown one", "recipe show nosuch", 1, `unknown recipe "nosuch"`, ""},
+		{"recipe ls of one", "recipe ls redis", 2, "unknown command", ""},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			t.Chdir(t.TempDir())
+			args := strings.Fields(test.args)
+			if len(args) > 0 && args[0] == "build" {
+				args = append(args, "--cache-dir", missing+"-cache")
+				if args[len(args)-3] == "-o" {
+					args = args[:len(args)-2] // it takes what follows for its value
+				}
+			}
+			r := invoke(t, args...)
+			if r.code != test.code {
+				t.Errorf("status %d, want %d", r.code, test.code)
+			}
+			var errs, hints []string
+			for line := range strings.Lines(r.stderr) {
+				if e, ok := strings.CutPrefix(line, "tenon: error: "); ok {
+					errs = append(errs, e)
+				} else if h, ok := strings.CutPrefix(line, "tenon: hint: "); ok {
+					hints = append(hints, h)
+				} else if !strings.HasPrefix(line, "tenon: ") {
+					t.Errorf("a line without our name: %q", line)
+				}
+			}
+			if len(errs) != 1 || !strings.Contains(errs[0], test.want) {
+				t.Errorf("got\n%swant one line with %q", r.stderr, test.want)
+			}
+			if test.hint == "" && len(hints) > 1 || test.hint != "" && (len(hints) != 1 || !strings.Contains(hints[0], test.hint)) {
+				t.Errorf("got\n%swant the hint %q", r.stderr, test.hint)
+			}
+			if !strings.HasSuffix(r.stderr, "\n") || r.stdout != "" && test.args != "" {
+				t.Errorf("stdout %q", r.stdout)
+			}
+			if left, err := os.ReadDir("."); err != nil || len(left) != 0 {
+				t.Errorf("left behind: %v, %v", left, err)
+			}
+		})
+	}
+	if data, err := os.ReadFile(garbage); err != nil || !strings.HasPrefix(string(data), "garbage") {
+		t.Errorf("what was in the way is gone: %v", err)
+	}
+}
+
+func TestWithoutAppinit(t *testing.T) {
+	r := invoke(t, "build", "oci:x")
+	if r.code != 1 || !strings.Contains(r.stderr, "tenon: error: PID 1 (appinit) not found beside ") || !strings.Contains(r.stderr, "hint: 'make build' puts it there") {
+		t.Errorf("%+v", r)
+	}
+}
+
+func TestInterrupted(t *testing.T) {
+	installAppinit(t)
+	fakeTools(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	r := invokeContext(t, ctx, "build", "--cache-dir", t.TempDir(), emptyImage(t, "amd64"))
+	if r.code != 1 || r.stderr != "tenon: error: interrupted\n" {
+		t.Errorf("%+v", r)
+	}
+}
+
+func TestHelp(t *testing.T) {
+	for args, want := range map[string]string{
+		"--help": "Usage:", "build --help": "oci-archive:FILE", "run --help": "--allow-unsigned", "inspect --help": "BUNDLE", "recipe --help": "show", "--version": "tenon version",
+	} {
+		if r := invoke(t, strings.Fields(args)...); r.code != 0 || !strings.Contains(r.stdout, want) || r.stderr != "" {
+			t.Errorf("%s: %+v", args, r)
+		}
+	}
+}
+
+func TestInspect(t *testing.T) {
+	path, digest := writtenBundle(t)
+	for _, ref := range []string{path, "oci:" + path} {
+		r := invoke(t, "inspect", ref)
+		for _, want := range []string{"web", digest, "qemu on linux/amd64", "sealed inside the kernel image", "TCP port 80 every 1s", "64 MiB to 128 MiB", "not signed", string(bundle.KernelType)} {
+			if !strings.Contains(r.stdout, want) {
+				t.Errorf("no %q in\n%s", want, r.stdout)
+			}
+		}
+		if r.code != 0 || r.stderr != "" {
+			t.Errorf("%+v", r)
+		}
+	}
+	r := invoke(t, "inspect", "--format", "json", path)
+	var got inspection
+	if err := json.Unmarshal([]byte(r.stdout), &got); err != nil || got.Digest != digest || got.Manifest.Name != "web" || len(got.Layers) != 4 || r.code != 0 {
+		t.Errorf("%+v, %v", got, err)
+	}
+}
+
+func TestRecipe(t *testing.T) {
+	if r := invoke(t, "recipe", "ls"); r.code != 0 || !strings.HasPrefix(r.stdout, "NAME ") || strings.Count(r.stdout, "\n") != 4 {
+		t.Errorf("%+v", r)
+	}
+	var rows []struct{ Name, Target, Description string }
+	if r := invoke(t, "recipe", "ls", "--format", "json"); json.Unmarshal([]byte(r.stdout), &rows) != nil || len(rows) != 3 || rows[1].Name != "redis" {
+		t.Errorf("%+v", r)
+	}
+	want, err := os.ReadFile("../../recipes/redis.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r := invoke(t, "recipe", "show", "redis"); r.code != 0 || r.stdout != string(want) {
+		t.Errorf("%+v", r)
+	}
+}
+
+// What an app ends with is not to be taken for a failure of ours.
+func TestExitStatus(t *testing.T) {
+	tests := []struct {
+		exit   control.Exit
+		code   int
+		stderr string
+	}{
+		{control.Exit{}, 0, ""},
+		{control.Exit{Code: 1}, 1, ""},
+		{control.Exit{Code: 2}, 2, ""},
+		{control.Exit{Code: 3}, 3, ""},
+		{control.Exit{Code: 255}, 255, ""},
+		{control.Exit{Signal: 9}, 137, ""},
+		{control.Exit{Signal: 15}, 143, ""},
+		{control.Exit{Code: 127, Error: "/app: not found"}, 127, "tenon: error: starting the app: /app: not found\n"},
+	}
+	for _, test := range tests {
+		var stderr bytes.Buffer
+		a := &app{stderr: &stderr}
+		if code := a.status("run", exitStatus(&test.exit)); code != test.code || stderr.String() != test.stderr {
+			t.Errorf("%+v: %d, %q", test.exit, code, stderr.String())
+		}
+	}
+}
+
+func TestStatus(t *testing.T) {
+	refused := fmt.Errorf("bundle: %w: x", loader.ErrRefused)
+	for _, test := range []struct {
+		verb string
+		err  error
+		want int
+	}{
+		{"build", nil, 0}, {"run", nil, 0},
+		{"build", errors.New("x"), 1}, {"run", errors.New("x"), 125},
+		{"verify", refused, 3}, {"run", refused, 125},
+		{"build", fs.ErrNotExist, 1},
+		{"build", errors.Join(&exitError{2, errors.New("a\nb")}, errors.New("c")), 2},
+		{"build", usage(&cobra.Command{Use: "build"}, errors.New("x")), 2}, {"run", usage(&cobra.Command{Use: "run"}, errors.New("x")), 125},
+	} {
+		var stderr bytes.Buffer
+		a := &app{stderr: &stderr}
+		if got := a.status(test.verb, test.err); got != test.want || strings.Count(stderr.String(), "\n") > 1 || (stderr.Len() > 0) != (test.err != nil) {
+			t.Errorf("%s, %v: %d, %q", test.verb, test.err, got, stderr.String())
+		}
+	}
+}
+
+func TestParseForward(t *testing.T) {
+	tests := []struct {
+		in   string
+		want loader.Forward
+		err  string
+	}{
+		{"80:8080", loader.Forward{Protocol: "tcp", HostAddress: "127.0.0.1", HostPort: 80, GuestPort: 8080}, ""},
+		{"80:8080/tcp", loader.Forward{Protocol: "tcp", HostAddress: "127.0.0.1", HostPort: 80, GuestPort: 8080}, ""},
+		{"53:53/udp", loader.Forward{Protocol: "udp", HostAddress: "127.0.0.1", HostPort: 53, GuestPort: 53}, ""},
+		{"0.0.0.0:1:65535", loader.Forward{Protocol: "tcp", HostAddress: "0.0.0.0", HostPort: 1, GuestPort: 65535}, ""},
+		{"", loader.Forward{}, "want [ADDRESS:]HOST:GUEST[/udp]"},
+		{"80", loader.Forward{}, "want [ADDRESS:]HOST:GUEST[/udp]"},
+		{"1:2:3:4", loader.Forward{}, "want [ADDRESS:]HOST:GUEST[/udp]"},
+		{"80:0", loader.Forward{}, `"0" is not a port`},
+		{":80", loader.Forward{}, `"" is not a port`},
+		{"80:65536", loader.Forward{}, `"65536" is not a port`},
+		{"-1:80", loader.Forward{}, `"-1" is not a port`},
+		{"http:80", loader.Forward{}, `"http" is not a port`},
+		{"80:80/sctp", loader.Forward{}, `protocol "sctp" is neither tcp nor udp`},
+		{"80:80/", loader.Forward{}, `protocol "" is neither`},
+		{"localhost:80:80", loader.Forward{}, `"localhost" is not an IPv4 address`},
+		{"::1:80:80", loader.Forward{}, "want "},
+		// It goes into an option of QEMU.
+		{"127.0.0.1,x=y:80:80", loader.Forward{}, "is not an IPv4 address"},
+	}
+	for _, test := range tests {
+		got, err := parseForward(test.in)
+		if test.err == "" && (err != nil || got != test.want) || test.err != "" && (err == nil || !strings.Contains(err.Error(), test.err)) {
+			t.Errorf("%q: %+v, %v", test.in, got, err)
+		}
+	}
+}
