@@ -248,11 +248,11 @@ func TestWriteFails(t *testing.T) {
 		want   string
 	}{
 		{"no kernel", func(c *Content) { c.Kernel += ".missing" }, "bzImage.missing"},
-		{"empty kernel", func(c *Content) { os.Truncate(c.Kernel, 0) }, "kernel.v1 has 0 bytes"},
+		{"empty kernel", func(c *Content) { _ = os.Truncate(c.Kernel, 0) }, "kernel.v1 has 0 bytes"},
 		{"no fidelity report", func(c *Content) { c.Fidelity = nil }, "fidelity.v1+json has 0 bytes"},
 		{"folder for a file", func(c *Content) { c.SystemMap = t.TempDir() }, "is a directory"},
 		{"manifest that is not good", func(c *Content) { c.Manifest.Name = "No Label" }, `bundle manifest: name: "No Label"`},
-		{"huge kernel", func(c *Content) { os.Truncate(c.Config, 4<<20+1) }, "config.v1 has 4194305 bytes, want 1 to 4194304"},
+		{"huge kernel", func(c *Content) { _ = os.Truncate(c.Config, 4<<20+1) }, "config.v1 has 4194305 bytes, want 1 to 4194304"},
 	}
 	for _, test := range tests {
 		for _, form := range []string{"oci:", "oci-archive:"} {
@@ -312,6 +312,12 @@ func (d damaged) read(name string) []byte {
 		d.t.Fatal(err)
 	}
 	return data
+}
+
+func (d damaged) remove(name string) {
+	if err := os.Remove(filepath.Join(d.dir, name)); err != nil {
+		d.t.Fatal(err)
+	}
 }
 
 func (d damaged) replace(name, old, new string) {
@@ -375,7 +381,7 @@ func TestOpenRefuses(t *testing.T) {
 		damage          func(d damaged)
 		want            string
 	}{
-		{"no index", "", func(d damaged) { os.Remove(filepath.Join(d.dir, "index.json")) }, "index.json"},
+		{"no index", "", func(d damaged) { d.remove("index.json") }, "index.json"},
 		{"index that is no JSON", "", func(d damaged) { write(d.t, d.dir+"/index.json", []byte("<html>")) }, "index.json: invalid character"},
 		{"index that is too large", "", func(d damaged) { write(d.t, d.dir+"/index.json", make([]byte, maxDocument+1)) }, "index.json: larger than 1048576 bytes"},
 		{"index with an unknown field", "", func(d damaged) { d.replace("index.json", `{"schemaVersion"`, `{"x":1,"schemaVersion"`) }, `index.json: unknown field "x"`},
@@ -409,7 +415,7 @@ func TestOpenRefuses(t *testing.T) {
 			d.replace("index.json", fmt.Sprintf(`"size":%d`, len(d.read(oci))), `"size":1048577`)
 		}, "manifest: larger than 1048576 bytes"},
 
-		{"no OCI manifest", "", func(d damaged) { oci, _, _ := d.blobs(); os.Remove(filepath.Join(d.dir, oci)) }, "manifest: no blob sha256:"},
+		{"no OCI manifest", "", func(d damaged) { oci, _, _ := d.blobs(); d.remove(oci) }, "manifest: no blob sha256:"},
 		{"another artifact type", "", func(d damaged) { d.oci(ArtifactType, "application/vnd.tenon.bundle.v2") }, `manifest: artifact type "application/vnd.tenon.bundle.v2", this program reads`},
 		{"another media type", "", func(d damaged) { d.oci(string(types.OCIManifestSchema1), string(types.DockerManifestSchema2)) }, "not an OCI manifest"},
 		{"another schema version", "", func(d damaged) { d.oci(`"schemaVersion":2`, `"schemaVersion":3`) }, "schema version 3"},
@@ -441,7 +447,7 @@ func TestOpenRefuses(t *testing.T) {
 			d.oci(fmt.Sprintf(`"size":%d`, len(d.read(c))), `"size":1048577`)
 		}, "has 1048577 bytes"},
 
-		{"no bundle manifest", "", func(d damaged) { _, c, _ := d.blobs(); os.Remove(filepath.Join(d.dir, c)) }, "bundle manifest: no blob sha256:"},
+		{"no bundle manifest", "", func(d damaged) { _, c, _ := d.blobs(); d.remove(c) }, "bundle manifest: no blob sha256:"},
 		{"newer version", "", func(d damaged) { d.config(`{"version":1`, `{"version":2`) }, "bundle manifest: unsupported version 2"},
 		{"unknown field of the bundle manifest", "", func(d damaged) { d.config(`"target":"qemu"`, `"target":"qemu","mounts":[]`) }, `bundle manifest: unknown field "mounts"`},
 		{"field of the bundle manifest twice", "", func(d damaged) { d.config(`"target":"qemu"`, `"target":"qemu","target":"kexec"`) }, `bundle manifest: field "target" occurs twice`},

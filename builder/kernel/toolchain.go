@@ -36,7 +36,9 @@ func FindToolchain(ctx context.Context) (*Toolchain, error) {
 	if len(missing) == 0 {
 		cmd := exec.CommandContext(ctx, "gcc", "-E", "-")
 		cmd.Stdin = strings.NewReader("#include <gelf.h>\n")
-		if cmd.Run() != nil {
+		if err := cmd.Run(); ctx.Err() != nil {
+			return nil, ctx.Err()
+		} else if err != nil {
 			missing = append(missing, "gelf.h (libelf)")
 		}
 	}
