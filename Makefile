@@ -21,7 +21,7 @@ PACKAGES := make gcc libc6-dev flex bison bc libelf-dev zstd perl xz-utils linux
 
 GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
-FUZZ := ./kconfig:FuzzParseFragment ./kconfig:FuzzParseConfig ./kconfig:FuzzParseTree ./kconfig:FuzzExpr
+FUZZ := $(shell grep -rHoE '^func Fuzz[A-Za-z]+' --include=*_test.go . | sed -E 's|/[^/]*:func |:|')
 
 .PHONY: build demo test unit e2e lint bench soak deps clean
 
@@ -64,7 +64,7 @@ bench: deps build $(IMAGE)
 
 soak: deps build $(IMAGE)
 	TENON_SOAK=1 go test -tags e2e -count=1 -timeout 5h -v -run '^TestE2E' ./builder ./cmd/tenon
-	for t in $(FUZZ); do go test -run '^$$' -fuzz "^$${t#*:}$$" -fuzztime 3m -fuzzminimizetime 10x $${t%:*}; done
+	for t in $(FUZZ); do go test -run '^$$' -fuzz "^$${t#*:}$$" -fuzztime 3m -fuzzminimizetime 20x $${t%:*}; done
 
 clean:
 	rm -rf bin demo

@@ -181,7 +181,7 @@ func applyRecipe(req *Request, m *manifest.Manifest, root *content) error {
 		if err != nil {
 			return err
 		}
-		if r, err = recipes.Choose(argv(m.App), static); err != nil {
+		if r, err = recipes.Choose(m.App.Entrypoint, m.App.Cmd, static); err != nil {
 			return err
 		}
 		req.Log.Info("recipe chosen from the image", "recipe", r.Name, "description", r.Description)

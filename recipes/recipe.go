@@ -56,7 +56,7 @@ type Recipe struct {
 
 // Match says which images the recipe is for.
 type Match struct {
-	Commands []string `toml:"commands"` // base names, one of which is an element of the image's command line
+	Commands []string `toml:"commands"` // base names of the first word of the entrypoint or of cmd
 	Static   bool     `toml:"static"`   // the entrypoint is a statically linked ELF file
 }
 
@@ -327,28 +327,31 @@ func (r *Recipe) Dropped(name string) bool {
 	return false
 }
 
-// Choose returns the built-in recipe for an image with that command line;
-// static says whether its program is statically linked.
-func Choose(argv []string, static bool) (*Recipe, error) {
+// Choose returns the built-in recipe for an image. What names its program is
+// the first word of the entrypoint, or of cmd when the entrypoint is a wrapper;
+// static says whether that program is statically linked.
+func Choose(entrypoint, cmd []string, static bool) (*Recipe, error) {
+	var programs []string
+	for _, words := range [][]string{entrypoint, cmd} {
+		if len(words) > 0 {
+			programs = append(programs, path.Base(words[0]))
+		}
+	}
 	var fallback *Recipe
 	for _, name := range Names() {
 		r, err := Open(name)
 		if err != nil {
 			return nil, err
 		}
-		for _, command := range r.Match.Commands {
-			for _, arg := range argv {
-				if path.Base(arg) == command {
-					return r, nil
-				}
-			}
+		if slices.ContainsFunc(r.Match.Commands, func(c string) bool { return slices.Contains(programs, c) }) {
+			return r, nil
 		}
 		if r.Match.Static && static {
 			fallback = r
 		}
 	}
 	if fallback == nil {
-		return nil, fmt.Errorf("%w: no built-in recipe fits the command %q: have %s", ErrUnknown, strings.Join(argv, " "), strings.Join(Names(), ", "))
+		return nil, fmt.Errorf("%w: no built-in recipe fits the program %q: have %s", ErrUnknown, strings.Join(programs, " "), strings.Join(Names(), ", "))
 	}
 	return fallback, nil
 }

@@ -219,28 +219,30 @@ func TestOpen(t *testing.T) {
 }
 
 func TestChoose(t *testing.T) {
+	type words = []string
 	tests := []struct {
-		argv   []string
-		static bool
-		want   string
+		entrypoint, cmd words
+		static          bool
+		want            string
 	}{
-		{[]string{"redis-server"}, false, "redis"},
-		{[]string{"/usr/bin/redis-server", "/etc/redis.conf"}, false, "redis"},
-		{[]string{"docker-entrypoint.sh", "redis-server"}, false, "redis"},
-		{[]string{"redis-server"}, true, "redis"},
-		{[]string{"/docker-entrypoint.sh", "nginx", "-g", "daemon off;"}, false, "nginx"},
-		{[]string{"/app"}, true, "static"},
-		{[]string{"/app"}, false, ""},
-		{[]string{"redis-server-exporter"}, false, ""},
-		{nil, false, ""},
+		{words{"redis-server"}, nil, false, "redis"},
+		{words{"/usr/bin/redis-server", "/etc/redis.conf"}, nil, false, "redis"},
+		{words{"docker-entrypoint.sh"}, words{"redis-server"}, false, "redis"},
+		{nil, words{"redis-server"}, true, "redis"},
+		{words{"/docker-entrypoint.sh"}, words{"nginx", "-g", "daemon off;"}, false, "nginx"},
+		{words{"/app"}, nil, true, "static"},
+		{words{"/app", "--config", "/etc/nginx"}, nil, true, "static"},
+		{words{"/app"}, nil, false, ""},
+		{words{"redis-server-exporter"}, nil, false, ""},
+		{nil, nil, false, ""},
 	}
 	for _, test := range tests {
-		r, err := Choose(test.argv, test.static)
+		r, err := Choose(test.entrypoint, test.cmd, test.static)
 		switch {
 		case test.want == "" && !errors.Is(err, ErrUnknown):
-			t.Errorf("%q: got %v, %v", test.argv, r, err)
+			t.Errorf("%q %q: got %v, %v", test.entrypoint, test.cmd, r, err)
 		case test.want != "" && (err != nil || r.Name != test.want):
-			t.Errorf("%q: got %v, %v, want %s", test.argv, r, err, test.want)
+			t.Errorf("%q %q: got %v, %v, want %s", test.entrypoint, test.cmd, r, err, test.want)
 		}
 	}
 }

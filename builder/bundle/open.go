@@ -86,6 +86,9 @@ func (b *Bundle) read() error {
 			found = append(found, d)
 		}
 	}
+	if len(found) == 0 && len(index.Manifests) == 1 && index.Manifests[0].ArtifactType == "" {
+		found = index.Manifests // some tools copy descriptors without their artifact type
+	}
 	if len(found) != 1 {
 		return fmt.Errorf("index.json: has %d bundles, want 1", len(found))
 	}

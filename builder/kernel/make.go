@@ -35,7 +35,7 @@ type kbuild struct {
 func environment() []string {
 	return []string{
 		"PATH=" + os.Getenv("PATH"),
-		"HOME=/nonexistent",
+		"HOME=/dev/null",
 		"LC_ALL=C",
 		"TZ=UTC",
 		"SOURCE_DATE_EPOCH=0",
@@ -46,11 +46,13 @@ func environment() []string {
 	}
 }
 
-// variables are the arguments of every make. zstd -19 on all CPUs replaces
+// variables are the arguments of every make. Rust and pahole decide symbols when
+// they are there, so they never are. zstd -19 on all CPUs replaces
 // kbuild's -22 --ultra, which makes the kernel no smaller and needs a gigabyte
 // for large ones.
 var variables = []string{
 	"ARCH=x86_64",
+	"RUSTC=/nonexistent", "BINDGEN=/nonexistent", "PAHOLE=/nonexistent",
 	`ZSTD=sh -c "exec zstd -q -19 -T0" zstd`,
 }
 

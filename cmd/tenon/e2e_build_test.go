@@ -108,31 +108,44 @@ func appendBootConfig(initrd *bytes.Buffer, config string) {
 	initrd.WriteString("#BOOTCONFIG\n")
 }
 
+// soak says that tests should prove more than fits into every run.
+func soak() bool { return os.Getenv("TENON_SOAK") != "" }
+
 // TestE2EReproducible builds the same kernel twice: next to others, from
 // objects of another configuration, in the shared cache; and from nothing,
 // elsewhere, with other surroundings. The digests must be equal.
 func TestE2EReproducible(t *testing.T) {
-	img := image(t, nil, probeFiles...)
-	recipe := must(filepath.Abs("../../testdata/recipes/tiny.toml"))
-	_, here := build(t, "-r", recipe, "-j", "2", img)
-
-	elsewhere := filepath.Join(t.TempDir(), "some/other-folder")
-	if err := os.MkdirAll(elsewhere, 0o700); err != nil {
-		t.Fatal(err)
+	builds := map[string][]string{
+		"tiny": {"-r", must(filepath.Abs("../../testdata/recipes/tiny.toml")), image(t, nil, probeFiles...)},
 	}
-	// The cache is new but for the unpacked source, which takes no part in this.
-	cache := filepath.Join(elsewhere, "cache")
-	linkSource(t, cache)
-	script := fmt.Sprintf("umask 077; cd '%s'; exec %s build -r %s -j 3 --cache-dir '%s' -o other.tenon %s", elsewhere, tenon(t), recipe, cache, img)
-	cmd := exec.CommandContext(t.Context(), "sh", "-c", script)
-	cmd.Env = append(os.Environ(), "TZ=Asia/Kathmandu", "LANG=tr_TR.UTF-8", "LC_ALL=tr_TR.UTF-8", "USER=somebody", "HOME="+elsewhere, "KBUILD_BUILD_USER=evil", "MAKEFLAGS=-k", "CFLAGS=-O0")
-	o := execute(cmd)
-	if o.code != 0 {
-		t.Fatal(o)
+	if soak() {
+		builds["redis"] = []string{"oci:" + required(t, "TENON_REDIS_IMAGE")}
+		builds["redis detached"] = []string{"--detached", "oci:" + required(t, "TENON_REDIS_IMAGE")}
 	}
-	t.Logf("from nothing: %s\n%s", o.took.Round(time.Second), o.stderr)
-	if there := strings.TrimSpace(o.stdout); there != here {
-		t.Errorf("digests differ: %s here, %s elsewhere", here, there)
+	for name, args := range builds {
+		t.Run(name, func(t *testing.T) {
+			_, here := build(t, append(args, "-j", "2")...)
+			elsewhere := filepath.Join(t.TempDir(), "some/other-folder")
+			if err := os.MkdirAll(elsewhere, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			// The cache is new but for the unpacked source, which takes no part in this.
+			cache := filepath.Join(elsewhere, "cache")
+			linkSource(t, cache)
+			script := "umask 077; cd \"$0\"; exec \"$@\""
+			cmd := exec.CommandContext(t.Context(), "sh", append([]string{"-c", script, elsewhere,
+				tenon(t), "build", "-j", "3", "--cache-dir", cache, "-o", "other.tenon"}, args...)...)
+			cmd.Env = append(os.Environ(), "TZ=Asia/Kathmandu", "LANG=tr_TR.UTF-8", "LC_ALL=tr_TR.UTF-8", "USER=somebody",
+				"HOME="+elsewhere, "KBUILD_BUILD_USER=evil", "MAKEFLAGS=-k", "CFLAGS=-O0")
+			o := execute(cmd)
+			if o.code != 0 {
+				t.Fatal(o)
+			}
+			t.Logf("from nothing: %s\n%s", o.took.Round(time.Second), o.stderr)
+			if there := strings.TrimSpace(o.stdout); there != here {
+				t.Errorf("digests differ: %s here, %s elsewhere", here, there)
+			}
+		})
 	}
 }
 
@@ -298,7 +311,12 @@ func TestE2EDiskFull(t *testing.T) {
 func TestE2EKilled(t *testing.T) {
 	probeBundle(t) // so that the objects are there
 	img := image(t, nil, append(probeFiles, file{tar.Header{Name: "name", Mode: 0o644}, []byte(t.Name())})...)
-	for _, s := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGKILL} {
+	rounds := 1
+	if soak() {
+		rounds = 20
+	}
+	for round := range 3 * rounds {
+		s := []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGKILL}[round%3]
 		t.Run(unix.SignalName(s), func(t *testing.T) {
 			dir := t.TempDir()
 			var stderr running
@@ -312,7 +330,7 @@ func TestE2EKilled(t *testing.T) {
 			for !strings.Contains(stderr.String(), "building kernel") && ctx.Err() == nil {
 				time.Sleep(10 * time.Millisecond)
 			}
-			time.Sleep(2 * time.Second)
+			time.Sleep(2*time.Second + time.Duration(round)*100*time.Millisecond)
 			if err := cmd.Process.Signal(s); err != nil {
 				t.Fatalf("the build was over before it could be ended: %v", err)
 			}

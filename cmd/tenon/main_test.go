@@ -159,7 +159,7 @@ func TestErrors(t *testing.T) {
 		{"unknown image", "build oci:" + missing, 1, "no such image", "IMAGE is a registry reference, or oci:DIR"},
 		{"malformed reference", "build UPPER/case", 1, `opening image "UPPER/case": `, ""},
 		{"image of another platform", "build " + emptyImage(t, "arm64"), 1, "no image for this platform: it is for linux/arm64, want linux/amd64", "only linux/amd64"},
-		{"image that no recipe fits", "build " + image, 1, `unknown recipe: no built-in recipe fits the command "/odd"`, "choose one with -r NAME"},
+		{"image that no recipe fits", "build " + image, 1, `unknown recipe: no built-in recipe fits the program "odd"`, "choose one with -r NAME"},
 		{"output that is something else", "build -r static -o " + garbage + " " + image, 1, "exists and is not a bundle", "choose another output with -o"},
 
 		{"inspect of nothing", "inspect " + missing, 1, "no such file", ""},
