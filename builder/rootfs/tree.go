@@ -207,7 +207,7 @@ func (t *Tree) descend(name string, follow bool, missing func(in *Inode, name st
 		}
 		dir := stack[len(stack)-1]
 		e := dir.children[elem]
-		if len(todo) == 0 && !(follow && e != nil && e.inode.Type == Symlink) {
+		if last := len(todo) == 0; last && (!follow || e == nil || e.inode.Type != Symlink) {
 			return dir, elem, nil
 		}
 		var n *Inode
@@ -241,3 +241,6 @@ func (t *Tree) descend(name string, follow bool, missing func(in *Inode, name st
 func elements(name string) []string {
 	return slices.DeleteFunc(strings.Split(name, "/"), func(s string) bool { return s == "" || s == "." })
 }
+
+// Clean returns the form of a path that Walk uses.
+func Clean(name string) string { return strings.TrimPrefix(path.Clean("/"+name), "/") }

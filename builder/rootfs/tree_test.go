@@ -68,3 +68,11 @@ func TestPutAndRemove(t *testing.T) {
 		t.Errorf("got\n%s", got)
 	}
 }
+
+func TestClean(t *testing.T) {
+	for in, want := range map[string]string{"/": "", "": "", "/a/b/": "a/b", "../a": "a", "a/./b/../c": "a/c"} {
+		if got := Clean(in); got != want {
+			t.Errorf("Clean(%q) is %q, want %q", in, got, want)
+		}
+	}
+}

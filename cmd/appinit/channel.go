@@ -89,7 +89,7 @@ func (c *channel) configuration() (*control.Configure, error) {
 	if err := c.port.SetDeadline(deadline); err != nil {
 		return nil, err
 	}
-	defer c.port.SetReadDeadline(time.Time{})
+	defer func() { _ = c.port.SetReadDeadline(time.Time{}) }()
 	for {
 		if err := c.conn.Send(hello); err != nil {
 			return nil, err

@@ -288,7 +288,7 @@ func TestE2EDiskFull(t *testing.T) {
 			if err := unix.Mount("tmpfs", disk, "tmpfs", 0, "size="+size); err != nil {
 				t.Fatalf("mounting a tmpfs (needs root): %v", err)
 			}
-			defer unix.Unmount(disk, unix.MNT_DETACH)
+			defer func() { _ = unix.Unmount(disk, unix.MNT_DETACH) }()
 			out := filepath.Join(t.TempDir(), "out.tenon")
 			o := command(t, "build", "-r", probeRecipe, "--cache-dir", disk, "-o", out, img)
 			if o.code != 1 || !strings.Contains(o.stderr, "no space left on device") || !strings.Contains(o.stderr, "hint: make room") {

@@ -48,8 +48,9 @@ func main() {
 	a := &app{stdout: os.Stdout, stderr: os.Stderr}
 	a.log = slog.New(&handler{w: a.stderr})
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-	defer stop()
-	os.Exit(a.run(ctx, os.Args[1:]))
+	code := a.run(ctx, os.Args[1:])
+	stop()
+	os.Exit(code)
 }
 
 // run runs one command line and returns the exit status.

@@ -283,7 +283,7 @@ func (p *Parameter) check() error {
 // strconv.ParseInt takes in base 10 with 64 bits, a bool is true or false, a
 // string has no NUL and at most 4096 bytes.
 func (p *Parameter) CheckValue(value string) error {
-	ok := true
+	var ok bool
 	switch p.Type {
 	case "int":
 		_, err := strconv.ParseInt(value, 10, 64)
