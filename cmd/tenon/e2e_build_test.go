@@ -368,3 +368,58 @@ func TestE2EAtOnce(t *testing.T) {
 		t.Errorf("%s, %s", one, two)
 	}
 }
+
+// TestE2EOthersTools reads what we write with tools that others wrote.
+func TestE2EOthersTools(t *testing.T) {
+	ref, digest := build(t, "--detached", "-r", probeRecipe, "--name", "probe", image(t, nil, probeFiles...))
+
+	t.Run("skopeo copies a bundle", func(t *testing.T) {
+		dir := t.TempDir()
+		for _, copied := range []string{"oci-archive:" + dir + "/copy.tar", "oci:" + dir + "/copy"} {
+			if o := execute(exec.Command("skopeo", "copy", "-q", "oci:"+ref, copied)); o.code != 0 {
+				t.Fatal(o)
+			}
+			o := command(t, "inspect", "--format", "json", copied)
+			if o.code != 0 || !strings.Contains(o.stdout, digest) {
+				t.Errorf("%s: want digest %s: %s", copied, digest, o)
+			}
+		}
+		if o := run(t, dir+"/copy"); o.code != 0 {
+			t.Error(o)
+		}
+	})
+
+	archive := filepath.Join(t.TempDir(), "initramfs.cpio")
+	if o := execute(exec.Command("zstd", "-qd", layerFile(t, ref, false), "-o", archive)); o.code != 0 {
+		t.Fatal(o)
+	}
+	want := map[string]string{ // name: type, permissions, links, owner
+		".tenon/init": "-rwxr-xr-x 1 0 0", "bin": "drwxr-xr-x 1 0 0", "bin/probe": "-rwxr-xr-x 1 0 0",
+		"dev/console": "crw------- 1 0 0", "kept": "-rwsr-xr-x 2 12 34", "linked": "-rwsr-xr-x 2 12 34", "left-out": "drwxr-xr-x 1 0 0",
+	}
+	for name, list := range map[string]string{
+		"GNU cpio": "cpio -itv --quiet -n <\"$0\"",
+		"bsdtar":   "bsdtar --numeric-owner -tvf \"$0\"",
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := execute(exec.Command("sh", "-c", list, archive))
+			if o.code != 0 {
+				t.Fatal(o)
+			}
+			got := map[string]string{}
+			for line := range strings.Lines(o.stdout) {
+				line, _, _ = strings.Cut(line, " link to ") // bsdtar's word for a hard link
+				f := strings.Fields(line)
+				got[f[len(f)-1]] = strings.Join(f[:4], " ")
+			}
+			for file, attributes := range want {
+				if got[file] != attributes {
+					t.Errorf("%s: %s, want %s", file, got[file], attributes)
+				}
+			}
+			if !strings.Contains(o.stdout, "5, ") && !strings.Contains(o.stdout, "5,1") {
+				t.Errorf("no device number of /dev/console:\n%s", o.stdout)
+			}
+		})
+	}
+}
