@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -77,6 +78,7 @@ func (a *app) build(cmd *cobra.Command, image string, o buildOptions) (err error
 	defer func() { err = errors.Join(err, req.Cache.Close()) }()
 	bars := newBars(a.stderr)
 	req.Progress = bars.update
+	req.Log = slog.New(&handler{w: bars})
 	started := time.Now()
 	result, err := builder.Build(cmd.Context(), req)
 	bars.done(err == nil)
@@ -99,7 +101,7 @@ func (a *app) build(cmd *cobra.Command, image string, o buildOptions) (err error
 func (a *app) buildRequest(image string, o buildOptions) (builder.Request, error) {
 	req := builder.Request{
 		Image: image, Name: o.name, Target: o.target, Detached: o.detached, KernelSource: o.source,
-		Output: o.output, Jobs: o.jobs, Tenon: version(), Log: a.log,
+		Output: o.output, Jobs: o.jobs, Tenon: version(),
 	}
 	if err := checkFormat(o.format); err != nil {
 		return req, err

@@ -60,17 +60,39 @@ func (b *bars) update(stage builder.Stage, done, total int64) {
 	}
 	bar := b.bar[stage]
 	if bar == nil {
-		counter := decor.CountersNoUnit("%d / %d")
-		if stage == builder.StageLayers || stage == builder.StagePack {
-			counter = decor.CountersKibiByte("% .1f / % .1f")
-		}
-		bar = b.mpb.AddBar(total,
-			mpb.PrependDecorators(decor.Name(stageNames[stage], decor.WCSyncSpaceR)),
-			mpb.AppendDecorators(counter, decor.Elapsed(decor.ET_STYLE_MMSS, decor.WC{W: 7})))
+		bar = b.add(stage, total)
 		b.bar[stage] = bar
 	}
-	bar.SetTotal(max(total, done), false)
+	if total > 0 {
+		bar.SetTotal(max(total, done), false)
+	}
 	bar.SetCurrent(done)
+}
+
+// add adds a bar, or a spinner for a stage without a known end.
+func (b *bars) add(stage builder.Stage, total int64) *mpb.Bar {
+	bytes := stage == builder.StageLayers || stage == builder.StagePack
+	name := mpb.PrependDecorators(decor.Name(stageNames[stage], decor.WC{W: 22, C: decor.DindentRight}))
+	elapsed := decor.Elapsed(decor.ET_STYLE_MMSS, decor.WC{W: 7})
+	switch {
+	case total > 0 && bytes:
+		return b.mpb.AddBar(total, name, mpb.AppendDecorators(decor.CountersKibiByte("% .1f / % .1f"), elapsed))
+	case total > 0:
+		return b.mpb.AddBar(total, name, mpb.AppendDecorators(decor.CountersNoUnit("%d / %d"), elapsed))
+	case bytes:
+		return b.mpb.AddSpinner(0, name, mpb.AppendDecorators(decor.CurrentKibiByte("% .1f"), elapsed))
+	case stage == builder.StageKernel:
+		return b.mpb.AddSpinner(0, name, mpb.AppendDecorators(decor.CurrentNoUnit("%d steps"), elapsed))
+	}
+	return b.mpb.AddSpinner(0, name, mpb.AppendDecorators(elapsed))
+}
+
+// Write writes a line of the log, above the bars.
+func (b *bars) Write(p []byte) (int, error) {
+	if b.mpb == nil {
+		return b.w.Write(p)
+	}
+	return b.mpb.Write(p)
 }
 
 func (b *bars) line(stage builder.Stage, done, total int64) {
