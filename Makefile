@@ -27,7 +27,7 @@ FUZZ := $(shell grep -rHoE '^func Fuzz[A-Za-z]+' --include=*_test.go . | sed -E 
 
 build:
 	go build -trimpath -o bin/tenon ./cmd/tenon
-	go build -trimpath -ldflags='-s -w' -o bin/appinit ./cmd/appinit
+	go build -trimpath -buildvcs=false -ldflags='-s -w' -o bin/appinit ./cmd/appinit # the same bytes in every checkout
 
 # deps installs Debian packages, once.
 deps:
@@ -64,6 +64,7 @@ bench: deps build $(IMAGE)
 
 soak: deps build $(IMAGE)
 	TENON_SOAK=1 go test -tags e2e -count=1 -timeout 5h -v -run '^TestE2E' ./builder ./cmd/tenon
+	CGO_ENABLED=1 go test -race ./...
 	for t in $(FUZZ); do go test -run '^$$' -fuzz "^$${t#*:}$$" -fuzztime 3m -fuzzminimizetime 20x $${t%:*}; done
 
 clean:

@@ -150,7 +150,11 @@ func describeImage(req *Request, img *Image) (*manifest.Manifest, error) {
 		},
 	}
 	if m.Name == "" {
-		m.Name = nameOf(img.Reference)
+		name := img.Name
+		if abs, err := filepath.Abs(name); err == nil && img.Reference != img.Name {
+			name = abs // of "." too
+		}
+		m.Name = nameOf(name)
 	}
 	return m, nil
 }

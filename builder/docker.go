@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"path"
 	"slices"
 	"strings"
 
@@ -56,6 +57,11 @@ func dockerImage(fsys fs.FS, tag string, _ v1.Platform) (v1.Image, error) {
 	manifest.Config, err = describe(bytes.NewReader(rawConfig), types.OCIConfigJSON)
 	if err != nil {
 		return nil, err
+	}
+	// docker save names the config by its digest, other tools by anything.
+	name := strings.TrimSuffix(path.Base(chosen.Config), ".json")
+	if want, err := v1.NewHash("sha256:" + name); err == nil && want != manifest.Config.Digest {
+		return nil, fmt.Errorf("image config: digest mismatch: %s has the content %s", chosen.Config, manifest.Config.Digest)
 	}
 	files := map[v1.Hash]string{}
 	for i, layer := range chosen.Layers {

@@ -11,7 +11,6 @@ import (
 	"io/fs"
 	"net/http"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -21,6 +20,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 
+	"github.com/tenon-build/tenon/builder/bundle/regular"
 	"github.com/tenon-build/tenon/builder/bundle/tarfs"
 )
 
@@ -33,7 +33,8 @@ var (
 // An Image is an OCI image that is ready to be read. Close it after use.
 type Image struct {
 	v1.Image
-	Reference string // registry reference, or TRANSPORT:BASENAME[:TAG]
+	Reference string // registry reference, or TRANSPORT[:TAG]: where a local image lies is not part of it
+	Name      string // registry reference, or path of the local image
 	close     func() error
 }
 
@@ -77,8 +78,8 @@ func openImage(ctx context.Context, reference string, platform v1.Platform) (*Im
 		if err != nil {
 			return nil, notFound(err)
 		}
-		img, err := layoutImage(root.FS(), tag, platform)
-		return finish(img, err, localName("oci", file, tag), root.Close)
+		img, err := layoutImage(regular.FS{Root: root}, tag, platform)
+		return finish(img, err, localName("oci", tag), file, root.Close)
 	case "oci-archive", "docker-archive":
 		file, tag := splitTag(rest)
 		archive, err := tarfs.Open(file)
@@ -90,17 +91,17 @@ func openImage(ctx context.Context, reference string, platform v1.Platform) (*Im
 			open = dockerImage
 		}
 		img, err := open(archive, tag, platform)
-		return finish(img, err, localName(transportName, file, tag), archive.Close)
+		return finish(img, err, localName(transportName, tag), file, archive.Close)
 	case "dir":
 		img, err := dirImage(ctx, rest, platform)
-		return finish(img, notFound(err), localName("dir", rest, ""), nil)
+		return finish(img, notFound(err), localName("dir", ""), rest, nil)
 	}
 	// docker://REF is skopeo's form; docker:TAG is an image of that name.
 	return remoteImage(ctx, strings.TrimPrefix(reference, "docker://"), platform)
 }
 
-func finish(img v1.Image, err error, reference string, closer func() error) (*Image, error) {
-	i := &Image{Image: img, Reference: reference, close: closer}
+func finish(img v1.Image, err error, reference, name string, closer func() error) (*Image, error) {
+	i := &Image{Image: img, Reference: reference, Name: name, close: closer}
 	if err != nil {
 		return nil, errors.Join(err, i.Close())
 	}
@@ -126,17 +127,13 @@ func splitTag(s string) (file, tag string) {
 	return file, tag
 }
 
-// localName names a local image without its folder, so that bundles do not
-// depend on where they were built.
-func localName(transportName, file, tag string) string {
-	if abs, err := filepath.Abs(file); err == nil {
-		file = abs
+// localName names a local image without its path, so that bundles do not depend
+// on where they were built.
+func localName(transportName, tag string) string {
+	if tag == "" {
+		return transportName
 	}
-	s := transportName + ":" + filepath.Base(file)
-	if tag != "" {
-		s += ":" + tag
-	}
-	return s
+	return transportName + ":" + tag
 }
 
 func remoteImage(ctx context.Context, reference string, platform v1.Platform) (*Image, error) {
@@ -154,7 +151,7 @@ func remoteImage(ctx context.Context, reference string, platform v1.Platform) (*
 	}
 	if !desc.MediaType.IsIndex() {
 		img, err := desc.Image()
-		return finish(img, err, ref.Name(), nil)
+		return finish(img, err, ref.Name(), ref.Name(), nil)
 	}
 	index, err := desc.ImageIndex()
 	if err != nil {
@@ -169,7 +166,7 @@ func remoteImage(ctx context.Context, reference string, platform v1.Platform) (*
 		return nil, err
 	}
 	img, err := index.Image(child.Digest)
-	return finish(img, err, ref.Name(), nil)
+	return finish(img, err, ref.Name(), ref.Name(), nil)
 }
 
 // choose picks the one manifest for platform. A manifest without a platform is

@@ -5,6 +5,7 @@ package builder
 import (
 	"archive/tar"
 	"bytes"
+	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -32,6 +33,7 @@ import (
 	"github.com/klauspost/compress/gzip"
 	"golang.org/x/sys/unix"
 
+	"github.com/tenon-build/tenon/builder/bundle/regular"
 	"github.com/tenon-build/tenon/builder/rootfs"
 )
 
@@ -207,7 +209,7 @@ func TestOpenLayout(t *testing.T) {
 				if err != nil && (!strings.HasPrefix(err.Error(), "opening image \""+reference+"\": ") || !strings.Contains(err.Error(), test.text)) {
 					t.Errorf("got  %v\nwant %s", err, test.text)
 				}
-				if want := transport + ":" + filepath.Base(file) + test.tag; err == nil && img.Reference != want {
+				if want := transport + test.tag; err == nil && img.Reference != want {
 					t.Errorf("reference is %q, want %q", img.Reference, want)
 				}
 			}
@@ -263,6 +265,9 @@ func TestOpenDamagedLayout(t *testing.T) {
 		{"no layer", blob(layer), nil, layer.Hex},
 		{"no index", "index.json", nil, "no such image"},
 		{"index that is no JSON", "index.json", func([]byte) []byte { return []byte("<html>") }, "index.json: invalid character"},
+		{"index with a smaller size", "index.json", func(b []byte) []byte {
+			return bytes.Replace(b, []byte(`"size":`), []byte(`"size":1`), 1)
+		}, "size mismatch: " + manifest.String()},
 		{"index that is too large", "index.json", func(b []byte) []byte { return append(b, make([]byte, maxManifest)...) }, "larger than 4194304 bytes"},
 		{"index that leads outside", "index.json", func(b []byte) []byte {
 			return bytes.ReplaceAll(b, []byte(manifest.Hex), []byte("../../../../../../etc/passwd"))
@@ -288,6 +293,19 @@ func TestOpenDamagedLayout(t *testing.T) {
 			}
 		})
 	}
+	t.Run("fifo", func(t *testing.T) {
+		for _, name := range []string{"index.json", blob(manifest), blob(config), blob(layer)} {
+			dir := layoutOf(t, indexOf(t, types.OCIImageIndex, child(img, nil)))
+			if err := errors.Join(os.Remove(filepath.Join(dir, name)), unix.Mkfifo(filepath.Join(dir, name), 0o644)); err != nil {
+				t.Fatal(err)
+			}
+			for _, reference := range []string{"oci:" + dir, "oci-archive:" + filepath.Join(dir, name), "docker-archive:" + filepath.Join(dir, name)} {
+				if _, _, err := who(t, reference, amd64); !errors.Is(err, regular.ErrNotRegular) {
+					t.Errorf("%s: %v", reference, err)
+				}
+			}
+		}
+	})
 	t.Run("blob that is a symlink to the outside", func(t *testing.T) {
 		dir := layoutOf(t, indexOf(t, types.OCIImageIndex, child(img, nil)))
 		outside := filepath.Join(t.TempDir(), "manifest")
@@ -329,6 +347,8 @@ func TestOpenNothing(t *testing.T) {
 func dockerSave(config, tags, layers string) string {
 	return fmt.Sprintf(`[{"Config":%q,"RepoTags":[%s],"Layers":[%s]}]`, config, tags, layers)
 }
+
+func hashOf(s string) string { return fmt.Sprintf("%x", sha256.Sum256([]byte(s))) }
 
 func TestOpenDockerArchive(t *testing.T) {
 	config := func(plain ...[]byte) string {
@@ -379,6 +399,9 @@ func TestOpenDockerArchive(t *testing.T) {
 		{"layer that is missing", []string{"c.json", config(top), "manifest.json", dockerSave("c.json", ``, `"a.tar"`)}, "", "", `layer "a.tar": open a.tar: file does not exist`},
 		{"layers that link to each other", []string{"c.json", config(top), "a.tar", "-> b.tar", "b.tar", "-> a.tar", "manifest.json", dockerSave("c.json", ``, `"a.tar"`)}, "", "", "file does not exist"},
 		{"layer that links to the outside", []string{"c.json", config(top), "a.tar", "-> ../../../etc/passwd", "manifest.json", dockerSave("c.json", ``, `"a.tar"`)}, "", "", "file does not exist"},
+		{"config named by its digest", []string{hashOf(both) + ".json", both, "a.tar", string(base), "b.tar", string(top), "manifest.json", dockerSave(hashOf(both)+".json", ``, `"a.tar","b.tar"`)}, "", "docker", ""},
+		{"config named by another digest", []string{hashOf("") + ".json", both, "a.tar", string(base), "b.tar", string(top), "manifest.json", dockerSave(hashOf("")+".json", ``, `"a.tar","b.tar"`)}, "", "", "image config: digest mismatch: " + hashOf("")},
+		{"config in a blob of another digest", []string{"blobs/sha256/" + hashOf(""), both, "a.tar", string(base), "b.tar", string(top), "manifest.json", dockerSave("blobs/sha256/"+hashOf(""), ``, `"a.tar","b.tar"`)}, "", "", "image config: digest mismatch: blobs/sha256/" + hashOf("")},
 		{"config that is missing", []string{"manifest.json", dockerSave("c.json", ``, ``)}, "", "", "image config: open c.json"},
 		{"manifest.json that is no JSON", []string{"manifest.json", "{"}, "", "", "manifest.json: unexpected end"},
 	}

@@ -75,6 +75,9 @@ func verifiedBlob(fsys fs.FS, desc v1.Descriptor, limit int64) ([]byte, error) {
 	if got != desc.Digest {
 		return nil, fmt.Errorf("digest mismatch: %s has the content %s", desc.Digest, got)
 	}
+	if int64(len(data)) != desc.Size {
+		return nil, fmt.Errorf("size mismatch: %s has %d bytes, its descriptor says %d", desc.Digest, len(data), desc.Size)
+	}
 	return data, nil
 }
 

@@ -88,6 +88,7 @@ func (c *Config) Resolve(backend string, m *manifest.Manifest) error {
 	if n := int64(c.CPUs); n < m.Claims.CPUs.Min || n > m.Claims.CPUs.Max {
 		return fmt.Errorf("%w: %q takes %d to %d CPUs, not %d", ErrClaims, m.Name, m.Claims.CPUs.Min, m.Claims.CPUs.Max, n)
 	}
+	c.Memory = (c.Memory + 1<<20 - 1) >> 20 << 20 // machines have whole MiB
 	if c.Memory < m.Claims.Memory.Min || c.Memory > m.Claims.Memory.Max {
 		return fmt.Errorf("%w: %q takes %d to %d MiB of memory, not %d", ErrClaims, m.Name, m.Claims.Memory.Min>>20, m.Claims.Memory.Max>>20, c.Memory>>20)
 	}

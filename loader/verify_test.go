@@ -196,7 +196,7 @@ func TestResolve(t *testing.T) {
 		{"too many CPUs", "qemu", nil, Config{CPUs: 5}, true, "not 5"},
 		{"negative CPUs", "qemu", nil, Config{CPUs: -1}, true, "not -1"},
 		{"too little memory", "qemu", nil, Config{Memory: 63 << 20}, true, `"web" takes 64 to 128 MiB of memory, not 63`},
-		{"a byte too little", "qemu", nil, Config{Memory: 64<<20 - 1}, true, "not 63"},
+		{"a MiB too little", "qemu", nil, Config{Memory: 63 << 20}, true, "not 63"},
 		{"too much memory", "qemu", nil, Config{Memory: 129 << 20}, true, "not 129"},
 		{"negative memory", "qemu", nil, Config{Memory: -1}, true, "MiB of memory"},
 		{"port without a network", "qemu", noNet, Config{Forwards: forward}, true, "no network interface"},

@@ -5,12 +5,12 @@
 # redis, boots it, talks to it, and stops it.
 set -eu
 
-tenon=$1 image=$2 bundle=$3 port=16379
+tenon=$1 image=$2 bundle=$3 port=${DEMO_PORT:-16379}
 log=$(mktemp)
 run=
 cleanup() {
 	if [ -n "$run" ]; then kill -KILL "$run" 2>/dev/null || true; fi
-	rm -f "$log"
+	rm -f "$log" "$log.console"
 }
 trap cleanup EXIT
 
@@ -27,6 +27,7 @@ for _ in $(seq 600); do
 	kill -0 "$run" 2>/dev/null || { echo "the app kernel ended early:"; cat "$log.console"; exit 1; }
 	sleep 0.1
 done
+grep -q 'the app is healthy' "$log" || { echo "redis did not become healthy within a minute:"; cat "$log.console"; exit 1; }
 
 say "talking to redis in its own kernel, over port $port"
 ask() {
@@ -46,6 +47,5 @@ status=0
 wait "$run" || status=$?
 run=
 tail -n 4 "$log.console" | sed 's/^/  /'
-rm -f "$log.console"
 echo "exit status of redis: $status"
 exit "$status"

@@ -30,5 +30,6 @@ umoci config --image "$work/image:latest" \
 	--config.stopsignal SIGTERM
 umoci gc --layout "$work/image"
 
-rm -rf "$out"
-cp -r "$work/image" "$out"
+rm -rf "$out" "$out.tmp"
+cp -r "$work/image" "$out.tmp"
+mv "$out.tmp" "$out"

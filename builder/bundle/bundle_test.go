@@ -16,9 +16,12 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/v1/types"
+	"golang.org/x/sys/unix"
 
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
 )
@@ -217,6 +220,16 @@ func TestWriteRefusesToDestroy(t *testing.T) {
 		"dangling symlink": func(p string) error { return os.Symlink("nowhere", p) },
 		"another layout": func(p string) error {
 			return errors.Join(os.Mkdir(p, 0o755), os.WriteFile(p+"/index.json", []byte(`{"schemaVersion":2,"manifests":[]}`), 0o644))
+		},
+		"fifo": func(p string) error { return unix.Mkfifo(p, 0o644) },
+		"fifo for an index": func(p string) error {
+			return errors.Join(os.Mkdir(p, 0o755), unix.Mkfifo(p+"/index.json", 0o644))
+		},
+		"bundle beside an image": func(p string) error {
+			_, err := Write(p, content(t, ""))
+			image := fmt.Sprintf(`"manifests":[{"mediaType":%q,"digest":"sha256:%s","size":1},`, types.OCIManifestSchema1, sha(nil))
+			damaged{t, p}.replace("index.json", `"manifests":[`, image)
+			return err
 		},
 	}
 	for name, make := range other {
@@ -551,6 +564,118 @@ func openAndRead(ref string) error {
 		}
 	}
 	return nil
+}
+
+// A layout that someone else made can hold what keeps whoever opens it waiting.
+func TestOpenIrregularFiles(t *testing.T) {
+	good := filepath.Join(t.TempDir(), "good")
+	if _, err := Write(good, content(t, "initramfs")); err != nil {
+		t.Fatal(err)
+	}
+	names := []string{"index.json"}
+	blobs, err := os.ReadDir(good + "/blobs/sha256")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range blobs {
+		names = append(names, "blobs/sha256/"+b.Name())
+	}
+	for _, name := range names {
+		for what, put := range map[string]func(path string) error{
+			"fifo":             func(p string) error { return unix.Mkfifo(p, 0o644) },
+			"folder":           func(p string) error { return os.Mkdir(p, 0o755) },
+			"link to itself":   func(p string) error { return os.Symlink(filepath.Base(p), p) },
+			"link to a device": func(p string) error { return os.Symlink("/dev/zero", p) },
+		} {
+			dir := filepath.Join(t.TempDir(), "b")
+			if err := errors.Join(os.CopyFS(dir, os.DirFS(good)), os.Remove(filepath.Join(dir, name)), put(filepath.Join(dir, name))); err != nil {
+				t.Fatal(err)
+			}
+			if err := inTime(t, func() error { return openAndRead(dir) }); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), filepath.Base(name)) {
+				t.Errorf("%s for %s: %v", what, name, err)
+			}
+		}
+	}
+	archive := filepath.Join(t.TempDir(), "fifo")
+	if err := unix.Mkfifo(archive, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := inTime(t, func() error { return openAndRead("oci-archive:" + archive) }); !errors.Is(err, ErrInvalid) {
+		t.Errorf("fifo for an archive: %v", err)
+	}
+}
+
+func inTime(t *testing.T, fn func() error) error {
+	t.Helper()
+	done := make(chan error, 1)
+	go func() { done <- fn() }()
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(10 * time.Second):
+		t.Fatal("hangs")
+	}
+	return nil
+}
+
+// brokenFS fails with err, when it opens or when it reads.
+type brokenFS struct {
+	fs.FS
+	name   string
+	err    error
+	reader bool
+}
+
+func (b brokenFS) Open(name string) (fs.File, error) {
+	f, err := b.FS.Open(name)
+	if err != nil || !strings.HasSuffix(name, b.name) {
+		return f, err
+	}
+	if b.reader {
+		return brokenFile{f, b.err}, nil
+	}
+	return nil, errors.Join(&fs.PathError{Op: "open", Path: name, Err: b.err}, f.Close())
+}
+
+type brokenFile struct {
+	fs.File
+	err error
+}
+
+func (f brokenFile) Read([]byte) (int, error) {
+	return 0, &fs.PathError{Op: "read", Path: "file", Err: f.err}
+}
+
+// That something could not be read says nothing about the bundle.
+func TestAccidents(t *testing.T) {
+	d := damaged{t, filepath.Join(t.TempDir(), "b")}
+	if _, err := Write(d.dir, content(t, "")); err != nil {
+		t.Fatal(err)
+	}
+	oci, config, layers := d.blobs()
+	for _, name := range []string{"index.json", oci, config, layers[KernelType]} {
+		for _, reader := range []bool{false, true} {
+			for _, accident := range []syscall.Errno{syscall.EMFILE, syscall.EACCES, syscall.EIO, syscall.ENOMEM} {
+				b := &Bundle{fsys: brokenFS{os.DirFS(d.dir), name, accident, reader}}
+				err := b.read()
+				if err == nil {
+					_, err = readLayer(b, KernelType)
+				}
+				if !errors.Is(err, accident) || errors.Is(err, ErrInvalid) {
+					t.Errorf("%s: %v", name, err)
+				}
+			}
+		}
+	}
+	if os.Getuid() == 0 {
+		return // nothing is unreadable
+	}
+	if err := os.Chmod(d.dir+"/index.json", 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := CheckOutput(d.dir); !errors.Is(err, fs.ErrPermission) || errors.Is(err, ErrExists) {
+		t.Errorf("CheckOutput: %v", err)
+	}
 }
 
 func TestOpenNothing(t *testing.T) {

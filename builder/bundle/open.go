@@ -12,12 +12,15 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
+	"syscall"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
+	"github.com/tenon-build/tenon/builder/bundle/regular"
 	"github.com/tenon-build/tenon/builder/bundle/tarfs"
 )
 
@@ -27,12 +30,14 @@ type Bundle struct {
 	Manifest *manifest.Manifest
 	Digest   v1.Hash // of the OCI manifest: the bundle's identity
 	layers   []descriptor
+	alone    bool // the index names nothing else
 	fsys     fs.FS
 	closer   io.Closer
 }
 
 // Open opens oci:DIR, oci-archive:FILE, or a path to either. Errors about what
-// it found there wrap ErrInvalid.
+// it found there wrap ErrInvalid; accidents on the way, such as too many open
+// files, do not.
 func Open(ref string) (*Bundle, error) {
 	fsys, closer, err := openLayout(ref)
 	if err != nil {
@@ -40,9 +45,6 @@ func Open(ref string) (*Bundle, error) {
 	}
 	b := &Bundle{fsys: fsys, closer: closer}
 	if err := b.read(); err != nil {
-		if !errors.Is(err, ErrInvalid) {
-			err = fmt.Errorf("%w: %w", ErrInvalid, err)
-		}
 		return nil, errors.Join(fmt.Errorf("opening bundle %q: %w", ref, err), closer.Close())
 	}
 	return b, nil
@@ -59,16 +61,27 @@ func openLayout(ref string) (fs.FS, io.Closer, error) {
 	}
 	if !info.IsDir() {
 		a, err := tarfs.Open(path)
-		if pathErr := (*fs.PathError)(nil); err != nil && !errors.As(err, &pathErr) { // could be read, but not as an archive
-			err = fmt.Errorf("%w: %w", ErrInvalid, err)
-		}
-		return a, a, err
+		return a, a, judge(err)
 	}
 	root, err := os.OpenRoot(path)
 	if err != nil {
 		return nil, nil, err
 	}
-	return root.FS(), root, nil
+	return regular.FS{Root: root}, root, nil
+}
+
+// judge wraps in ErrInvalid what says that a layout has no regular file of some
+// name, or no layout is there. The system's own errors stay what they are, but
+// for those by which it says just that.
+func judge(err error) error {
+	var system syscall.Errno
+	if errors.As(err, &system) && !slices.Contains([]syscall.Errno{syscall.ENOENT, syscall.ENOTDIR, syscall.ELOOP}, system) {
+		return err
+	}
+	if err != nil {
+		err = fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	return err
 }
 
 func (b *Bundle) read() error {
@@ -78,7 +91,7 @@ func (b *Bundle) read() error {
 	}
 	var index ociIndex
 	if err := manifest.DecodeStrict(data, maxDocument, &index); err != nil {
-		return fmt.Errorf("index.json: %w", err)
+		return fmt.Errorf("%w: index.json: %w", ErrInvalid, err)
 	}
 	var found []descriptor
 	for _, d := range index.Manifests {
@@ -90,28 +103,29 @@ func (b *Bundle) read() error {
 		found = index.Manifests // some tools copy descriptors without their artifact type
 	}
 	if len(found) != 1 {
-		return fmt.Errorf("index.json: has %d bundles, want 1", len(found))
+		return fmt.Errorf("%w: index.json: has %d bundles, want 1", ErrInvalid, len(found))
 	}
+	b.alone = len(index.Manifests) == 1
 	b.Digest = found[0].Digest
 	if data, err = b.document("manifest", found[0], maxDocument); err != nil {
 		return err
 	}
 	var m ociManifest
 	if err := manifest.DecodeStrict(data, maxDocument, &m); err != nil {
-		return fmt.Errorf("manifest: %w", err)
+		return fmt.Errorf("%w: manifest: %w", ErrInvalid, err)
 	}
 	if err := m.check(); err != nil {
-		return err
+		return fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
 	if data, err = b.document("bundle manifest", m.Config, manifest.MaxSize); err != nil {
 		return err
 	}
 	if b.Manifest, err = manifest.Decode(data); err != nil {
-		return fmt.Errorf("bundle manifest: %w", err)
+		return fmt.Errorf("%w: bundle manifest: %w", ErrInvalid, err)
 	}
 	b.layers = m.Layers
 	if _, detached := b.layer(InitramfsType); detached == b.Manifest.Initramfs.Sealed {
-		return fmt.Errorf("bundle manifest: sealed is %v, and an initramfs layer is there: %v", b.Manifest.Initramfs.Sealed, detached)
+		return fmt.Errorf("%w: bundle manifest: sealed is %v, and an initramfs layer is there: %v", ErrInvalid, b.Manifest.Initramfs.Sealed, detached)
 	}
 	return nil
 }
@@ -149,7 +163,7 @@ func (b *Bundle) OpenLayer(mt types.MediaType) (io.ReadCloser, error) {
 
 func (b *Bundle) document(what string, d descriptor, limit int64) ([]byte, error) {
 	if d.Size > limit {
-		return nil, fmt.Errorf("%s: larger than %d bytes", what, limit)
+		return nil, fmt.Errorf("%w: %s: larger than %d bytes", ErrInvalid, what, limit)
 	}
 	r, err := b.blob(what, d)
 	if err != nil {
@@ -161,11 +175,11 @@ func (b *Bundle) document(what string, d descriptor, limit int64) ([]byte, error
 
 func (b *Bundle) blob(what string, d descriptor) (io.ReadCloser, error) {
 	f, err := b.fsys.Open("blobs/sha256/" + d.Digest.Hex)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrInvalid) {
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%w: %s: no blob %s", ErrInvalid, what, d.Digest)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", what, err)
+		return nil, fmt.Errorf("%s: %w", what, judge(err))
 	}
 	return &blobReader{what: what, file: f, desc: d, left: d.Size, sum: sha256.New()}, nil
 }
@@ -201,13 +215,13 @@ func (r *blobReader) Read(p []byte) (int, error) {
 func readAll(fsys fs.FS, name string, limit int64) ([]byte, error) {
 	f, err := fsys.Open(name)
 	if err != nil {
-		return nil, err
+		return nil, judge(err)
 	}
 	defer f.Close()
 	var b bytes.Buffer
 	n, err := b.ReadFrom(io.LimitReader(f, limit+1))
 	if err == nil && n > limit {
-		err = fmt.Errorf("%s: larger than %d bytes", name, limit)
+		err = fmt.Errorf("%w: %s: larger than %d bytes", ErrInvalid, name, limit)
 	}
 	return b.Bytes(), err
 }

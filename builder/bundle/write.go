@@ -21,9 +21,9 @@ import (
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
 )
 
-// ErrExists says that the output exists and is not a bundle, so that writing
-// would destroy something else.
-var ErrExists = errors.New("exists and is not a bundle")
+// ErrExists says that the output exists and is not a bundle, or not only one,
+// so that writing would destroy something else.
+var ErrExists = errors.New("exists and is not a bundle and nothing else")
 
 // Content is what a bundle is written from. Paths name files; Initramfs is
 // empty when sealed.
@@ -73,10 +73,15 @@ func CheckOutput(out string) error {
 		return fmt.Errorf("output %q: %w", out, err)
 	}
 	b, err := Open(path)
-	if err != nil {
+	switch {
+	case errors.Is(err, ErrInvalid) || errors.Is(err, fs.ErrNotExist): // a symlink may lead nowhere
 		return fmt.Errorf("output %q: %w", out, ErrExists)
+	case err != nil:
+		return fmt.Errorf("output %q: %w", out, err)
+	case !b.alone:
+		err = fmt.Errorf("output %q: %w", out, ErrExists)
 	}
-	return b.Close()
+	return errors.Join(err, b.Close())
 }
 
 func outputPath(out string) (path string, archive bool) {

@@ -182,7 +182,7 @@ func check(data []byte, request *kconfig.Request, req Request) error {
 		return err
 	}
 	if req.Sealed {
-		return checkSealed(config)
+		return errors.Join(checkSealed(config), checkForce(req.Source.Dir))
 	}
 	return nil
 }

@@ -3,7 +3,11 @@
 package kernel
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -16,7 +20,7 @@ import (
 var (
 	sealedOff = []string{
 		"MODULES", "KEXEC", "KEXEC_FILE", "BOOT_CONFIG", "ACPI_TABLE_UPGRADE", "EFI_CUSTOM_SSDT_OVERLAYS",
-		"MICROCODE", "MICROCODE_LATE_LOADING", "DEVMEM",
+		"MICROCODE", "MICROCODE_LATE_LOADING", "DEVMEM", "DEVPORT",
 	}
 	sealedOn = []string{
 		"CMDLINE_BOOL", "CMDLINE_OVERRIDE", "BLK_DEV_INITRD", "EFI_STUB",
@@ -40,6 +44,19 @@ func checkSealed(c *kconfig.Config) error {
 	if len(wrong) > 0 {
 		slices.Sort(wrong)
 		return fmt.Errorf("the kernel cannot be sealed: %s", strings.Join(wrong, ", "))
+	}
+	return nil
+}
+
+// checkForce refuses a source that does not know what forceInitramfs sets: the
+// compiler would not mind, and an external initrd would win.
+func checkForce(source string) error {
+	data, err := os.ReadFile(filepath.Join(source, "init/initramfs.c"))
+	if err != nil {
+		return err
+	}
+	if !bytes.Contains(data, []byte("CONFIG_INITRAMFS_FORCE")) {
+		return errors.New("the kernel cannot be sealed: its init/initramfs.c does not know INITRAMFS_FORCE")
 	}
 	return nil
 }

@@ -151,11 +151,18 @@ func walkSource(ctx context.Context, root string, fn func(rel string, d fs.DirEn
 
 // copyTree copies a folder and checks that the copy is what was hashed.
 func copyTree(ctx context.Context, from, to string) error {
-	err := os.CopyFS(to, os.DirFS(from))
+	root, err := os.OpenRoot(to)
 	if err != nil {
 		return err
 	}
-	if err := os.RemoveAll(filepath.Join(to, ".git")); err != nil {
+	defer root.Close()
+	err = walkSource(ctx, from, func(rel string, d fs.DirEntry) error {
+		if err := copyMember(root, from, rel, d); err != nil {
+			return fmt.Errorf("%s: %w", rel, err)
+		}
+		return nil
+	})
+	if err != nil {
 		return err
 	}
 	want, err := digestTree(ctx, from)
@@ -167,6 +174,33 @@ func copyTree(ctx context.Context, from, to string) error {
 		err = errors.New("it changed while it was copied")
 	}
 	return err
+}
+
+// copyMember copies as if the file came out of a tarball.
+func copyMember(root *os.Root, from, rel string, d fs.DirEntry) error {
+	info, err := d.Info()
+	if err != nil {
+		return err
+	}
+	target, data := "", io.Reader(nil)
+	switch path := filepath.Join(from, rel); {
+	case d.Type() == fs.ModeSymlink:
+		target, err = os.Readlink(path)
+	case d.Type().IsRegular():
+		var f *os.File
+		if f, err = os.Open(path); err == nil {
+			defer f.Close()
+		}
+		data = f
+	}
+	if err != nil {
+		return err
+	}
+	h, err := tar.FileInfoHeader(info, target)
+	if err != nil {
+		return err
+	}
+	return extractMember(root, rel, h, data)
 }
 
 // unpackTarball unpacks a kernel tarball without its top folder.

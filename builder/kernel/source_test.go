@@ -296,6 +296,31 @@ func TestOpenSourceFolder(t *testing.T) {
 	}
 }
 
+// What is not part of the source is not even read: .git can have gigabytes.
+func TestCopyTree(t *testing.T) {
+	dir := kernelFolder(t)
+	write(t, dir+"/.git/HEAD", "x")
+	if err := syscall.Mkfifo(dir+"/.git/fifo", 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := OpenSource(t.Context(), openCache(t, t.TempDir()), dir); err != nil {
+		t.Error(err)
+	}
+	to := t.TempDir()
+	if err := copyTree(canceled(t), dir, to); !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled: %v", err)
+	}
+	if got := names(t, to); len(got) != 0 {
+		t.Errorf("cancelled, and yet copied %v", got)
+	}
+	if err := syscall.Mkfifo(dir+"/fifo", 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := copyTree(t.Context(), dir, to); err == nil || !strings.Contains(err.Error(), "fifo: entry type '6' does not belong into a source tree") {
+		t.Errorf("fifo: %v", err)
+	}
+}
+
 func TestOpenSourceAtOnce(t *testing.T) {
 	cache := t.TempDir()
 	path := write(t, filepath.Join(t.TempDir(), "linux.tar"), string(kernelTarball(t)))

@@ -3,9 +3,9 @@
 package rootfs
 
 import (
+	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"os"
 	"strings"
 )
@@ -13,41 +13,70 @@ import (
 // Whiteouts, as in the OCI image specification, "Whiteouts".
 const (
 	whiteoutPrefix = ".wh."
-	opaqueName     = ".wh..wh..opq"
+	opaque         = ".wh..opq" // what the opaque whiteout has after the prefix
 )
 
-// apply changes the tree as layer number layer says. Whiteouts hide what lower
-// layers made, wherever they stand in the layer, and never its own entries.
-func (t *Tree) apply(c *changes, layer int) error {
-	for _, ch := range c.entries {
-		if err := t.applyOne(ch, layer); err != nil {
-			return fmt.Errorf("%s: %.200q: %w", c.digest, ch.name, err)
+// apply changes the tree as a layer says. All its whiteouts come before all
+// its entries: they hide what lower layers made, wherever they stand in the
+// layer, and never its own entries. What the entries imply is charged to left.
+func (t *Tree) apply(ctx context.Context, c *changes, left *budget) error {
+	for _, whiteouts := range []bool{true, false} {
+		for _, ch := range c.entries {
+			if err := ctx.Err(); err != nil {
+				return fmt.Errorf("%s: %w", c.digest, err)
+			}
+			hidden, whiteout := hides(ch.name)
+			if whiteout != whiteouts {
+				continue
+			}
+			var err error
+			if whiteout {
+				err = t.hide(ch.name, hidden)
+			} else {
+				err = t.applyOne(ch, left)
+			}
+			if err != nil {
+				return fmt.Errorf("%s: %.200q: %w", c.digest, ch.name, err)
+			}
 		}
 	}
 	return nil
 }
 
-func (t *Tree) applyOne(ch change, layer int) error {
-	dir, base, err := t.mkparents(ch.name, layer)
+// hides returns what a whiteout names, and false for any other entry.
+func hides(name string) (hidden string, ok bool) {
+	e := elements(name)
+	if len(e) == 0 {
+		return "", false
+	}
+	return strings.CutPrefix(e[len(e)-1], whiteoutPrefix)
+}
+
+func (t *Tree) hide(name, hidden string) error {
+	if hidden == "" || hidden == "." || hidden == ".." {
+		return errors.New("whiteout without a name")
+	}
+	dir, _, err := t.parent(name)
+	switch {
+	case err != nil: // lower layers have no such directory, so there is nothing to hide
+	case hidden == opaque:
+		clear(dir.children)
+	default:
+		delete(dir.children, hidden)
+	}
+	return nil
+}
+
+func (t *Tree) applyOne(ch change, left *budget) error {
+	dir, base, err := t.mkparents(ch.name, left)
 	if err != nil {
 		return err
 	}
-	switch {
-	case base == "":
+	if base == "" {
 		if ch.inode == nil || ch.inode.Type != Directory {
 			return errors.New("the root can only be a directory")
 		}
 		dir.become(ch.inode)
-		return nil
-	case base == opaqueName:
-		prune(dir, layer)
-		return nil
-	case strings.HasPrefix(base, whiteoutPrefix):
-		hidden := strings.TrimPrefix(base, whiteoutPrefix)
-		if hidden == "" || hidden == "." || hidden == ".." {
-			return errors.New("whiteout without a name")
-		}
-		pruneEntry(dir, hidden, layer)
 		return nil
 	}
 	n := ch.inode
@@ -56,12 +85,11 @@ func (t *Tree) applyOne(ch change, layer int) error {
 			return fmt.Errorf("hard link to %q: %w", ch.hardlink, err)
 		}
 	}
-	if old := dir.children[base]; old != nil && old.inode.Type == Directory && n.Type == Directory {
-		old.inode.become(n)
-		old.layer = layer
+	if old := dir.children[base]; old != nil && old.Type == Directory && n.Type == Directory {
+		old.become(n)
 		return nil
 	}
-	dir.children[base] = &entry{inode: n, layer: layer}
+	dir.children[base] = n
 	return nil
 }
 
@@ -77,40 +105,12 @@ func (t *Tree) linkTarget(name string) (*Inode, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := dir.children[base]
-	if e == nil {
+	n := dir.children[base]
+	if n == nil {
 		return nil, os.ErrNotExist
 	}
-	if e.inode.Type == Directory {
+	if n.Type == Directory {
 		return nil, errors.New("is a directory")
 	}
-	return e.inode, nil
-}
-
-// prune removes what layers below layer put into dir.
-func prune(dir *Inode, layer int) {
-	for name := range maps.Clone(dir.children) {
-		pruneEntry(dir, name, layer)
-	}
-}
-
-func pruneEntry(dir *Inode, name string, layer int) {
-	e := dir.children[name]
-	if e == nil {
-		return
-	}
-	if e.inode.Type == Directory {
-		prune(e.inode, layer)
-		if len(e.inode.children) > 0 { // something of this layer is in it
-			if e.layer < layer {
-				// As if the whiteout had stood before what is in it.
-				e.inode.become(newDir())
-				e.layer = layer
-			}
-			return
-		}
-	}
-	if e.layer < layer {
-		delete(dir.children, name)
-	}
+	return n, nil
 }

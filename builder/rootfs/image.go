@@ -14,7 +14,7 @@ import (
 
 // Limits bound what an image may make us do.
 type Limits struct {
-	Entries int   // names in all layers together
+	Entries int   // names in all layers together, and the parents that they imply
 	Bytes   int64 // unpacked bytes of all layers together
 }
 
@@ -74,7 +74,7 @@ func FromImage(ctx context.Context, img v1.Image, tmp string, limits Limits, pro
 		case r.err != nil:
 			failed = r.err
 		default:
-			failed = t.apply(r.changes, i+1)
+			failed = t.apply(ctx, r.changes, left)
 		}
 		if failed != nil {
 			failed = fmt.Errorf("layer %d of %d: %w", i+1, len(layers), failed)
@@ -101,23 +101,36 @@ func checkLength(name string, _ *Inode) error {
 	return nil
 }
 
-var errLimits = errors.New("more entries or bytes than the limits allow")
+// maxMetadata bounds the memory for names, link targets and extended
+// attributes of all layers together, in bytes.
+const maxMetadata = 1 << 30
+
+var (
+	errLimits   = errors.New("more entries or bytes than the limits allow")
+	errMetadata = fmt.Errorf("more than %d MiB of names, link targets and extended attributes", maxMetadata>>20)
+)
 
 // budget is what is left of the limits for all layers together, which are read
-// side by side.
-type budget struct{ entries, bytes atomic.Int64 }
+// side by side. A nil budget is without limits.
+type budget struct{ entries, bytes, metadata atomic.Int64 }
 
 func newBudget(l Limits) *budget {
 	var b budget
 	b.entries.Store(int64(l.Entries))
 	b.bytes.Store(l.Bytes)
+	b.metadata.Store(maxMetadata)
 	return &b
 }
 
-// take takes one entry of a size.
-func (b *budget) take(size int64) error {
-	if b.entries.Add(-1) < 0 || b.bytes.Add(-size) < 0 {
+// take takes one entry with size bytes of content.
+func (b *budget) take(size int64, metadata int) error {
+	switch {
+	case b == nil:
+		return nil
+	case b.entries.Add(-1) < 0 || b.bytes.Add(-size) < 0:
 		return errLimits
+	case b.metadata.Add(int64(-metadata)) < 0:
+		return errMetadata
 	}
 	return nil
 }

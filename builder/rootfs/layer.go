@@ -203,7 +203,7 @@ func (c *changes) read(tr *tar.Reader, left *budget) error {
 		}
 		ch, err := newChange(h)
 		if err == nil {
-			err = left.take(ch.size())
+			err = left.take(ch.size(), ch.metadata())
 		}
 		if err == nil && ch.size() > 0 {
 			ch.inode.data, ch.inode.offset = c.spool, c.bytes
@@ -217,13 +217,15 @@ func (c *changes) read(tr *tar.Reader, left *budget) error {
 	}
 }
 
+// newChange copies every string that it keeps: package tar cuts them out of a
+// header of up to 1 MiB, which would stay in memory with them.
 func newChange(h *tar.Header) (change, error) {
-	ch := change{name: h.Name}
+	ch := change{name: strings.Clone(h.Name)}
 	if len(h.Name) >= pathMax || len(h.Linkname) >= pathMax {
 		return ch, fmt.Errorf("name or link target longer than %d bytes", pathMax-1)
 	}
 	if h.Typeflag == tar.TypeLink {
-		ch.hardlink = h.Linkname
+		ch.hardlink = strings.Clone(h.Linkname)
 		return ch, nil
 	}
 	var err error
@@ -238,18 +240,30 @@ func (ch *change) size() int64 {
 	return ch.inode.Size
 }
 
+// metadata is how many bytes the entry takes beside its content.
+func (ch *change) metadata() int {
+	n := len(ch.name) + len(ch.hardlink)
+	if ch.inode != nil {
+		n += len(ch.inode.Target) + xattrSize(ch.inode.Xattrs)
+	}
+	return n
+}
+
 func newInode(h *tar.Header) (*Inode, error) {
 	n := &Inode{
 		Perm: uint32(h.Mode) & 0o7777, UID: h.Uid, GID: h.Gid, ModTime: h.ModTime,
 		Xattrs: xattrs(h),
 	}
+	if xattrSize(n.Xattrs) > maxXattrs {
+		return nil, fmt.Errorf("extended attributes of more than %d bytes", maxXattrs)
+	}
 	switch h.Typeflag {
 	case tar.TypeReg, tar.TypeCont, tar.TypeGNUSparse:
 		n.Type, n.Size = Regular, h.Size
 	case tar.TypeDir:
-		n.Type, n.children = Directory, map[string]*entry{}
+		n.Type, n.children = Directory, map[string]*Inode{}
 	case tar.TypeSymlink:
-		n.Type, n.Target = Symlink, h.Linkname
+		n.Type, n.Target = Symlink, strings.Clone(h.Linkname)
 		if n.Target == "" {
 			return nil, errors.New("symlink without a target")
 		}
@@ -269,13 +283,25 @@ func newInode(h *tar.Header) (*Inode, error) {
 	return n, nil
 }
 
+// maxXattrs bounds the extended attributes of one file, names and values
+// together. It is what the kernel takes of either: XATTR_LIST_MAX and
+// XATTR_SIZE_MAX.
+const maxXattrs = 64 << 10
+
+func xattrSize(x map[string]string) (n int) {
+	for k, v := range x {
+		n += len(k) + len(v)
+	}
+	return n
+}
+
 // xattrs returns the extended attributes that the header carries.
 func xattrs(h *tar.Header) map[string]string {
 	const prefix = "SCHILY.xattr."
 	out := map[string]string{}
 	for k, v := range h.PAXRecords {
 		if name, ok := strings.CutPrefix(k, prefix); ok {
-			out[name] = v
+			out[strings.Clone(name)] = strings.Clone(v)
 		}
 	}
 	if len(out) == 0 {

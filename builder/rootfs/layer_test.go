@@ -6,9 +6,12 @@ import (
 	"archive/tar"
 	"context"
 	"errors"
+	"fmt"
 	"os"
+	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
@@ -43,6 +46,9 @@ func TestLayers(t *testing.T) {
 		{"whiteout, then back", [][]member{{file("a", "1")}, {file(".wh.a", "")}, {file("a", "3")}}, "a=3\n"},
 		{"whiteout of the layer's own entry", [][]member{{file("a", "1"), file(".wh.a", "")}}, "a=1\n"},
 		{"whiteout through a linked parent", [][]member{{file("usr/lib/a", "1"), symlink("lib", "usr/lib")}, {file("lib/.wh.a", "")}}, "lib -> usr/lib\nusr/\nusr/lib/\n"},
+		{"whiteout in a folder that is new", [][]member{{file("a", "1")}, {file("d/.wh.a", ""), dir("d")}}, "a=1\nd/\n"},
+		{"whiteout in a folder that was a file", [][]member{{file("d", "1")}, {dir("d"), file("d/.wh.a", ""), file("d/b", "2")}}, "d/\nd/b=2\n"},
+		{"whiteouts twice and in a folder that goes", [][]member{{file("d/a", "1")}, {file(".wh.d", ""), file("d/.wh.a", ""), file(".wh.d", ""), file("d/b", "2")}}, "d/\nd/b=2\n"},
 		{"whiteout of a symlink", [][]member{{file("a", "1"), symlink("s", "a")}, {file(".wh.s", "")}}, "a=1\n"},
 
 		{"opaque before", [][]member{{file("d/a", "1"), file("d/e/b", "1")}, {file("d/.wh..wh..opq", ""), file("d/new", "2")}}, "d/\nd/new=2\n"},
@@ -119,7 +125,9 @@ func TestLayers(t *testing.T) {
 }
 
 func TestLayersRefused(t *testing.T) {
-	deep := strings.Repeat("d/", 2000)
+	deep := strings.Repeat(strings.Repeat("d", 99)+"/", 40)
+	xattrs := file("a", "")
+	xattrs.PAXRecords = map[string]string{"SCHILY.xattr.user.x": strings.Repeat("x", maxXattrs-len("user.x")+1)}
 	tests := []struct {
 		name    string
 		members []member
@@ -144,6 +152,8 @@ func TestLayersRefused(t *testing.T) {
 		// Each name is short enough; together they would nest without an end.
 		{"path beyond PATH_MAX by way of links", []member{symlink("s", deep), symlink(deep+"t", deep), file("s/t/"+deep+"x", ""), symlink("u", "s/"+deep), file("u/x", "")}, "longer than 4095 bytes"},
 		{"too many entries", make1001(), "more entries or bytes"},
+		{"too many parents that no layer has", []member{file(strings.Repeat("d/", 600)+"f", ""), file("e/"+strings.Repeat("d/", 600)+"f", "")}, "more entries or bytes"},
+		{"too many extended attributes", []member{xattrs}, "extended attributes of more than 65536 bytes"},
 		{"too many bytes", []member{file("a", strings.Repeat("x", 1<<20)), file("b", "x")}, "more entries or bytes"},
 	}
 	for _, test := range tests {
@@ -183,6 +193,83 @@ func TestLimitsOverLayers(t *testing.T) {
 		if err == nil {
 			tree.Close()
 		}
+	}
+}
+
+// The memory for names and attributes is bounded for all layers together too,
+// parents that no layer has included.
+func TestMetadataLimit(t *testing.T) {
+	m := symlink("name", "target")
+	m.PAXRecords = map[string]string{"SCHILY.xattr.user.x": "value"}
+	l := layer(t, m, hardlink("b", "name"), file("dir/file", ""))
+	need := len("name" + "target" + "user.x" + "value" + "b" + "name" + "dir/file" + "dir")
+	for _, test := range []struct {
+		limit int
+		want  error
+	}{{need, nil}, {need - 1, errMetadata}, {5, errMetadata}} {
+		left := newBudget(DefaultLimits)
+		left.metadata.Store(int64(test.limit))
+		c, err := readBlob(t.Context(), l, l.digest, l.diffID, t.TempDir(), left, quiet)
+		defer c.spool.Close()
+		if err == nil {
+			err = New().apply(t.Context(), c, left)
+		}
+		if !errors.Is(err, test.want) {
+			t.Errorf("%d bytes: %v", test.limit, err)
+		}
+	}
+}
+
+// What is kept of an entry does not keep its header, which can have 1 MiB.
+func TestHeadersAreFreed(t *testing.T) {
+	m := file(strings.Repeat("long/", 60)+"name", "")
+	m.PAXRecords = map[string]string{"SCHILY.xattr.user.x": "value", "comment": strings.Repeat("x", 1000<<10)}
+	s := m
+	s.Typeflag, s.Name, s.Linkname = tar.TypeSymlink, "s", m.Name
+	members := []member{}
+	for range 10 {
+		members = append(members, m, s)
+	}
+	l := layer(t, members...)
+	heap := func() int64 {
+		var s runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&s)
+		return int64(s.HeapAlloc)
+	}
+	before := heap()
+	c, err := readBlob(t.Context(), l, l.digest, l.diffID, t.TempDir(), newBudget(DefaultLimits), quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.spool.Close()
+	if grown := heap() - before; grown > 4<<20 {
+		t.Errorf("%d entries take %d bytes", len(c.entries), grown)
+	}
+	runtime.KeepAlive(c.entries)
+	runtime.KeepAlive(l)
+}
+
+// Whiteouts of a full folder that stand beside its files cost as much as any
+// other entry.
+func TestRepeatedWhiteouts(t *testing.T) {
+	const n = 20_000
+	var c changes
+	for i := range n {
+		c.entries = append(c.entries, change{name: fmt.Sprint("d/", i), inode: NewFile(nil, 0, 0o644)}, change{name: ".wh.d", inode: NewFile(nil, 0, 0)})
+	}
+	start := time.Now()
+	tree := New()
+	if err := tree.apply(t.Context(), &c, nil); err != nil || len(tree.root.children["d"].children) != n {
+		t.Fatal(err)
+	}
+	if took := time.Since(start); took > 5*time.Second { // it was over a minute
+		t.Errorf("took %v", took)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := New().apply(ctx, &c, nil); !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled: %v", err)
 	}
 }
 
@@ -350,7 +437,7 @@ func FuzzLayer(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if tree.apply(c, 2) != nil || tree.Walk(checkLength) != nil {
+		if tree.apply(t.Context(), c, left) != nil || tree.Walk(checkLength) != nil {
 			return
 		}
 		err = tree.Walk(func(name string, n *Inode) error {

@@ -49,13 +49,7 @@ type Inode struct {
 
 	data     io.ReaderAt // contents of a regular file, from offset on
 	offset   int64
-	children map[string]*entry // of a directory
-}
-
-// entry is one name in a directory; layer is the last one that touched it.
-type entry struct {
-	inode *Inode
-	layer int
+	children map[string]*Inode // of a directory
 }
 
 // Open returns the contents of a regular file.
@@ -81,7 +75,7 @@ type Tree struct {
 func New() *Tree { return &Tree{root: newDir()} }
 
 func newDir() *Inode {
-	return &Inode{Type: Directory, Perm: 0o755, ModTime: time.Unix(0, 0), children: map[string]*entry{}}
+	return &Inode{Type: Directory, Perm: 0o755, ModTime: time.Unix(0, 0), children: map[string]*Inode{}}
 }
 
 // Close releases the contents; the tree is not usable afterwards.
@@ -101,7 +95,7 @@ func (t *Tree) Walk(fn func(path string, n *Inode) error) error {
 
 func walk(prefix string, dir *Inode, fn func(string, *Inode) error) error {
 	for _, name := range slices.Sorted(maps.Keys(dir.children)) {
-		n := dir.children[name].inode
+		n := dir.children[name]
 		if err := fn(prefix+name, n); err != nil {
 			return err
 		}
@@ -120,23 +114,23 @@ func (t *Tree) Lookup(name string) (*Inode, error) {
 	if err != nil || base == "" {
 		return dir, err
 	}
-	if e := dir.children[base]; e != nil {
-		return e.inode, nil
+	if n := dir.children[base]; n != nil {
+		return n, nil
 	}
 	return nil, &fs.PathError{Op: "lookup", Path: name, Err: fs.ErrNotExist}
 }
 
 // Put adds a file at a path, with its missing parents; what stood there is
-// replaced.
+// replaced. The limits of images do not count here.
 func (t *Tree) Put(name string, n *Inode) error {
-	dir, base, err := t.mkparents(name, 0)
+	dir, base, err := t.mkparents(name, nil)
 	if err != nil {
 		return err
 	}
 	if base == "" {
 		return fmt.Errorf("%s: is the root", name)
 	}
-	dir.children[base] = &entry{inode: n}
+	dir.children[base] = n
 	return nil
 }
 
@@ -152,18 +146,18 @@ func (t *Tree) Remove(drop func(path string) bool) (entries int, bytes int64) {
 }
 
 func remove(prefix string, dir *Inode, drop func(string) bool) (entries int, bytes int64) {
-	for name, e := range dir.children {
+	for name, n := range dir.children {
 		all := drop
 		gone := drop(prefix + name)
 		if gone {
 			delete(dir.children, name)
 			entries++
-			bytes += e.inode.Size
+			bytes += n.Size
 			all = func(string) bool { return true }
 		}
-		if e.inode.Type == Directory {
-			n, b := remove(prefix+name+"/", e.inode, all)
-			entries, bytes = entries+n, bytes+b
+		if n.Type == Directory {
+			e, b := remove(prefix+name+"/", n, all)
+			entries, bytes = entries+e, bytes+b
 		}
 	}
 	return entries, bytes
@@ -183,16 +177,20 @@ func (t *Tree) parent(name string) (dir *Inode, base string, err error) {
 	return t.descend(name, false, nil)
 }
 
-// mkparents is parent, but makes missing directories as part of layer.
-func (t *Tree) mkparents(name string, layer int) (dir *Inode, base string, err error) {
-	return t.descend(name, false, func(in *Inode, missing string) *Inode {
+// mkparents is parent, but makes missing directories. Each is charged to left:
+// one short name can ask for two thousand of them.
+func (t *Tree) mkparents(name string, left *budget) (dir *Inode, base string, err error) {
+	return t.descend(name, false, func(in *Inode, missing string) (*Inode, error) {
+		if err := left.take(0, len(missing)); err != nil {
+			return nil, err
+		}
 		n := newDir()
-		in.children[missing] = &entry{inode: n, layer: layer}
-		return n
+		in.children[missing] = n
+		return n, nil
 	})
 }
 
-func (t *Tree) descend(name string, follow bool, missing func(in *Inode, name string) *Inode) (*Inode, string, error) {
+func (t *Tree) descend(name string, follow bool, missing func(in *Inode, name string) (*Inode, error)) (*Inode, string, error) {
 	fail := func(err error) (*Inode, string, error) {
 		return nil, "", &fs.PathError{Op: "lookup", Path: name, Err: err}
 	}
@@ -206,18 +204,18 @@ func (t *Tree) descend(name string, follow bool, missing func(in *Inode, name st
 			continue
 		}
 		dir := stack[len(stack)-1]
-		e := dir.children[elem]
-		if last := len(todo) == 0; last && (!follow || e == nil || e.inode.Type != Symlink) {
+		n := dir.children[elem]
+		if last := len(todo) == 0; last && (!follow || n == nil || n.Type != Symlink) {
 			return dir, elem, nil
 		}
-		var n *Inode
-		switch {
-		case e != nil:
-			n = e.inode
-		case missing != nil:
-			n = missing(dir, elem)
-		default:
+		if n == nil && missing == nil {
 			return fail(fs.ErrNotExist)
+		}
+		if n == nil {
+			var err error
+			if n, err = missing(dir, elem); err != nil {
+				return nil, "", err
+			}
 		}
 		switch n.Type {
 		case Directory:

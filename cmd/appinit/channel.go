@@ -127,7 +127,7 @@ func (p *pid1) receive() {
 		case err != nil:
 			note("%v; the host is not listened to any more", err)
 			return
-		case m.Signal != nil && m.Signal.Number >= 1 && m.Signal.Number <= 64:
+		case m.Signal != nil:
 			p.signals <- unix.Signal(m.Signal.Number)
 		default:
 			note("control: refused a message that is out of place")
@@ -167,10 +167,4 @@ func uptime() int64 {
 	var t unix.Timespec
 	_ = unix.ClockGettime(unix.CLOCK_BOOTTIME, &t) // cannot fail with this clock
 	return t.Nano()
-}
-
-// oneLine makes text fit for a message: one line of at most 4 KiB.
-func oneLine(text string) string {
-	text = strings.ReplaceAll(strings.TrimSpace(text), "\n", "; ")
-	return strings.ToValidUTF8(text[:min(len(text), 4096)], "")
 }

@@ -65,7 +65,7 @@ func (s *healthState) observe(ok bool) bool {
 func (s *healthState) report(err error) *control.Health {
 	h := &control.Health{Status: s.status}
 	if err != nil {
-		h.Output = oneLine(err.Error())
+		h.Output = control.Line(err.Error())
 	}
 	return h
 }

@@ -169,7 +169,7 @@ func failure(err error) control.Exit {
 	if start, ok := errors.AsType[*startError](err); ok {
 		code = start.code
 	}
-	return control.Exit{Code: code, Error: oneLine(err.Error())}
+	return control.Exit{Code: code, Error: control.Line(err.Error())}
 }
 
 // note tells people about something that does not stop the app.

@@ -205,7 +205,7 @@ func summary(a *app, r *builder.Result, took time.Duration) {
 		fmt.Fprintf(a.stderr, "dropped    %d entries, %s, as recipe %s says\n", d.Entries, size(d.Bytes), d.Recipe)
 	}
 	for _, l := range r.Fidelity.Lost {
-		fmt.Fprintf(a.stderr, "lost       %s: %s\n", l.Path, l.What)
+		fmt.Fprintf(a.stderr, "lost       %s: %s\n", printable(l.Path), printable(l.What))
 	}
 	fmt.Fprintf(a.stderr, "took       %.1f s\n", took.Seconds())
 }

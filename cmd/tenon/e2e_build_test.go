@@ -115,20 +115,23 @@ func soak() bool { return os.Getenv("TENON_SOAK") != "" }
 // objects of another configuration, in the shared cache; and from nothing,
 // elsewhere, with other surroundings. The digests must be equal.
 func TestE2EReproducible(t *testing.T) {
+	probeBundle(t) // so that "here" starts from objects of another configuration
 	builds := map[string][]string{
-		"tiny": {"-r", must(filepath.Abs("../../testdata/recipes/tiny.toml")), image(t, nil, probeFiles...)},
+		"tiny": {"--name", "tiny", "-r", must(filepath.Abs("../../testdata/recipes/tiny.toml")), image(t, nil, probeFiles...)},
 	}
 	if soak() {
-		builds["redis"] = []string{"oci:" + required(t, "TENON_REDIS_IMAGE")}
-		builds["redis detached"] = []string{"--detached", "oci:" + required(t, "TENON_REDIS_IMAGE")}
+		builds["redis"] = []string{"--name", "redis", "oci:" + required(t, "TENON_REDIS_IMAGE")}
+		builds["redis detached"] = []string{"--name", "redis", "--detached", "oci:" + required(t, "TENON_REDIS_IMAGE")}
 	}
 	for name, args := range builds {
 		t.Run(name, func(t *testing.T) {
 			_, here := build(t, append(args, "-j", "2")...)
 			elsewhere := filepath.Join(t.TempDir(), "some/other-folder")
-			if err := os.MkdirAll(elsewhere, 0o700); err != nil {
+			moved := filepath.Join(elsewhere, "image-by-another-name")
+			if err := os.CopyFS(moved, os.DirFS(strings.TrimPrefix(args[len(args)-1], "oci:"))); err != nil {
 				t.Fatal(err)
 			}
+			args[len(args)-1] = "oci:" + moved
 			// The cache is new but for the unpacked source, which takes no part in this.
 			cache := filepath.Join(elsewhere, "cache")
 			linkSource(t, cache)
@@ -155,13 +158,17 @@ func linkSource(t *testing.T, cache string) {
 	if err := os.MkdirAll(cache, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	shared := filepath.Join(must(os.UserCacheDir()), "tenon")
-	if dir := os.Getenv("TENON_CACHE"); dir != "" {
-		shared = dir
-	}
-	if err := os.Symlink(filepath.Join(shared, "source"), filepath.Join(cache, "source")); err != nil {
+	if err := os.Symlink(filepath.Join(sharedCache(), "source"), filepath.Join(cache, "source")); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// sharedCache is the cache that tests use unless they say otherwise.
+func sharedCache() string {
+	if dir := os.Getenv("TENON_CACHE"); dir != "" {
+		return dir
+	}
+	return filepath.Join(must(os.UserCacheDir()), "tenon")
 }
 
 // TestE2EBuildRefuses checks bad input of build: one line that names the object
@@ -282,13 +289,16 @@ func flip(t *testing.T, path string) {
 // different stages.
 func TestE2EDiskFull(t *testing.T) {
 	img := image(t, nil, probeFiles...)
-	for _, size := range []string{"1M", "200M"} {
-		t.Run(size, func(t *testing.T) {
+	for stage, size := range map[string]string{"reading the image": "1M", "unpacking the source": "200M", "compiling": "60M"} {
+		t.Run(stage, func(t *testing.T) {
 			disk := t.TempDir()
 			if err := unix.Mount("tmpfs", disk, "tmpfs", 0, "size="+size); err != nil {
 				t.Fatalf("mounting a tmpfs (needs root): %v", err)
 			}
 			defer func() { _ = unix.Unmount(disk, unix.MNT_DETACH) }()
+			if stage == "compiling" {
+				linkSource(t, disk)
+			}
 			out := filepath.Join(t.TempDir(), "out.tenon")
 			o := command(t, "build", "-r", probeRecipe, "--cache-dir", disk, "-o", out, img)
 			if o.code != 1 || !strings.Contains(o.stderr, "no space left on device") || !strings.Contains(o.stderr, "hint: make room") {
@@ -297,9 +307,9 @@ func TestE2EDiskFull(t *testing.T) {
 			if _, err := os.Stat(out); err == nil {
 				t.Error("there is an output")
 			}
-			for _, kind := range []string{"tmp", "source", "objects", "kernel"} {
-				if left := must(os.ReadDir(filepath.Join(disk, kind))); len(left) > 0 {
-					t.Errorf("left in the cache: %s/%v", kind, left)
+			for _, pattern := range []string{"tmp/*", "objects/*/work", "kernel/*"} {
+				if left := must(filepath.Glob(filepath.Join(disk, pattern))); len(left) > 0 {
+					t.Errorf("left in the cache: %v", left)
 				}
 			}
 		})
@@ -311,6 +321,16 @@ func TestE2EDiskFull(t *testing.T) {
 func TestE2EKilled(t *testing.T) {
 	probeBundle(t) // so that the objects are there
 	img := image(t, nil, append(probeFiles, file{tar.Header{Name: "name", Mode: 0o644}, []byte(t.Name())})...)
+	kernels := filepath.Join(sharedCache(), "kernel")
+	before := names(t, kernels)
+	_, undisturbed := build(t, "-r", probeRecipe, "--name", "killed", img)
+	for name := range names(t, kernels) {
+		if !before[name] { // forget it, so that it is made again
+			if err := os.RemoveAll(filepath.Join(kernels, name)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
 	rounds := 1
 	if soak() {
 		rounds = 20
@@ -322,7 +342,7 @@ func TestE2EKilled(t *testing.T) {
 			var stderr running
 			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 			defer cancel()
-			cmd := exec.CommandContext(ctx, tenon(t), "build", "-r", probeRecipe, "-o", filepath.Join(dir, "out.tenon"), img)
+			cmd := exec.CommandContext(ctx, tenon(t), "build", "-r", probeRecipe, "--name", "killed", "-o", filepath.Join(dir, "out.tenon"), img)
 			cmd.Stderr = &stderr
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)
@@ -343,14 +363,27 @@ func TestE2EKilled(t *testing.T) {
 			}
 		})
 	}
-	first, one := build(t, "-r", probeRecipe, "--name", "killed", img)
-	_, two := build(t, "-r", probeRecipe, "--name", "killed", img)
-	if one != two {
-		t.Errorf("digests differ: %s, %s", one, two)
+	path, digest := build(t, "-r", probeRecipe, "--name", "killed", img)
+	if digest != undisturbed {
+		t.Errorf("digests differ: %s after kills, %s without", digest, undisturbed)
 	}
-	if o := run(t, first); o.code != 0 {
+	for _, pattern := range []string{"tmp/*", "objects/*/work"} {
+		if left := must(filepath.Glob(filepath.Join(sharedCache(), pattern))); len(left) > 0 {
+			t.Errorf("left in the cache: %v", left)
+		}
+	}
+	if o := run(t, path); o.code != 0 {
 		t.Error(o)
 	}
+}
+
+func names(t *testing.T, dir string) map[string]bool {
+	t.Helper()
+	found := map[string]bool{}
+	for _, e := range must(os.ReadDir(dir)) {
+		found[e.Name()] = true
+	}
+	return found
 }
 
 // TestE2EAtOnce runs the same build twice at once.

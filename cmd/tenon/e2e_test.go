@@ -413,8 +413,8 @@ func TestE2EExitStatus(t *testing.T) {
 	t.Run("stubborn app is ended", func(t *testing.T) {
 		r := start(t, bundle, "--stop-timeout", "1s", "-e", "PROBE=stubborn")
 		r.expect(t, "WAITING")
-		if code := r.signalAndWait(t, syscall.SIGTERM); code != 125 && code != 137 {
-			t.Errorf("exit status %d", code)
+		if code := r.signalAndWait(t, syscall.SIGTERM); code != 137 {
+			t.Errorf("exit status %d, want 137 as after docker stop: %s", code, r)
 		}
 	})
 	t.Run("no QEMU outlives tenon", func(t *testing.T) {
@@ -558,7 +558,9 @@ func TestE2ESealHolds(t *testing.T) {
 		t.Errorf("sealed: command line %q, want %q", r.Cmdline, want)
 	}
 	for _, line := range r.Kmsg {
-		for _, bad := range []string{"Table Upgrade", "found in initrd", "Load bootconfig", "microcode:"} {
+		// Microcode has no line to look for under emulation: that it is off is
+		// checked in the configuration, when the kernel is built.
+		for _, bad := range []string{"Table Upgrade", "found in initrd", "Load bootconfig"} {
 			if strings.Contains(line, bad) {
 				t.Errorf("sealed: the kernel took something from the initrd: %s", line)
 			}
@@ -566,6 +568,12 @@ func TestE2ESealHolds(t *testing.T) {
 	}
 	if !slices.ContainsFunc(r.Kmsg, func(s string) bool { return strings.Contains(s, "locked down") }) {
 		t.Errorf("sealed: lockdown=none from outside was obeyed: %q", r.Kmsg)
+	}
+
+	// What the decompressor reads from outside moves the kernel, and nothing else.
+	placed := parseReport(t, boot(t, "-kernel", layerFile(t, sealed, true), "-append", "nokaslr no5lvl mem=300M memmap=16M$0x1000000 hugepages=100"))
+	if placed.Cmdline != r.Cmdline || placed.MemTotal != r.MemTotal {
+		t.Errorf("sealed: options of the decompressor gave command line %q and %q, want %q and %q", placed.Cmdline, placed.MemTotal, r.Cmdline, r.MemTotal)
 	}
 
 	// With a kernel that would take a boot configuration, so that its part is real.

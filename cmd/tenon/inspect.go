@@ -63,7 +63,9 @@ func layers(b *bundle.Bundle) []layer {
 func (a *app) printBundle(b *bundle.Bundle) error {
 	m := b.Manifest
 	w := tabwriter.NewWriter(a.stdout, 0, 8, 2, ' ', 0)
-	row := func(name, format string, args ...any) { fmt.Fprintf(w, "%s\t%s\n", name, fmt.Sprintf(format, args...)) }
+	row := func(name, format string, args ...any) {
+		fmt.Fprintf(w, "%s\t%s\n", name, printable(fmt.Sprintf(format, args...)))
+	}
 	row("name", "%s", m.Name)
 	row("digest", "%s", b.Digest)
 	row("target", "%s on %s", m.Target, m.Platform)

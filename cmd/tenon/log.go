@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"strconv"
 	"strings"
 	"sync"
+	"unicode"
 )
 
 // handler prints log records for people: "tenon: message (key: value, ...)".
@@ -24,7 +26,7 @@ func (h *handler) WithGroup(string) slog.Handler                    { return h }
 func (h *handler) Handle(_ context.Context, r slog.Record) error {
 	var attrs []string
 	r.Attrs(func(a slog.Attr) bool {
-		attrs = append(attrs, a.Key+": "+a.Value.String())
+		attrs = append(attrs, a.Key+": "+printable(a.Value.String()))
 		return true
 	})
 	line := "tenon: "
@@ -39,4 +41,15 @@ func (h *handler) Handle(_ context.Context, r slog.Record) error {
 	defer h.mu.Unlock()
 	_, err := fmt.Fprintln(h.w, line)
 	return err
+}
+
+// printable quotes text that is not plain, so that what an image or a guest says
+// cannot pass for what we say.
+func printable(text string) string {
+	for _, r := range text {
+		if !unicode.IsPrint(r) {
+			return strconv.Quote(text)
+		}
+	}
+	return text
 }

@@ -15,6 +15,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"syscall"
+	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -48,6 +49,7 @@ func main() {
 	a := &app{stdout: os.Stdout, stderr: os.Stderr}
 	a.log = slog.New(&handler{w: a.stderr})
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	context.AfterFunc(ctx, stop) // a second signal ends the program at once
 	code := a.run(ctx, os.Args[1:])
 	stop()
 	os.Exit(code)
@@ -88,10 +90,21 @@ func (a *app) report(err error) {
 		err = errors.New("interrupted")
 	}
 	line := strings.Join(strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' }), "; ")
-	fmt.Fprintf(a.stderr, "tenon: error: %s\n", line)
+	fmt.Fprintf(a.stderr, "tenon: error: %s\n", escape(line))
 	if h := hint(err); h != "" {
 		fmt.Fprintf(a.stderr, "tenon: hint: %s\n", h)
 	}
+}
+
+// escape makes a text of printable characters alone: errors name what strangers
+// named.
+func escape(text string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return '?'
+	}, text)
 }
 
 func (a *app) newRootCmd() *cobra.Command {

@@ -73,12 +73,28 @@ func (a *app) runBundle(ctx context.Context, ref string, o runOptions) error {
 	if o.allowUnsigned {
 		a.log.Warn("running without a signature: nothing proves who made this bundle", "bundle", ref)
 	}
-	// From here on signals are for the app.
+	// From here on signals are for the app, once it is there.
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
 	defer signal.Stop(signals)
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
+	stoppable := make(chan func(), 1)
+	go func() {
+		defer cancel()
+		<-signals
+		select {
+		case stop := <-stoppable:
+			stop()
+		default:
+			return
+		}
+		select {
+		case <-signals:
+		case <-time.After(o.stopTimeout):
+			a.log.Warn("the app did not stop in time, ending the machine")
+		}
+	}()
 
 	v, err := loader.Verify(ctx, ref, loader.Policy{AllowUnsigned: o.allowUnsigned})
 	if err != nil {
@@ -111,19 +127,14 @@ func (a *app) runBundle(ctx context.Context, ref string, o runOptions) error {
 	if err := instance.Start(ctx); err != nil {
 		return err
 	}
-	go func() {
-		<-signals
+	stoppable <- func() {
 		say("stopping the app", "signal", unix.SignalName(stop))
-		if instance.Signal(int(stop)) != nil {
-			cancel()
-		}
-		select {
-		case <-signals:
-		case <-time.After(o.stopTimeout):
-			a.log.Warn("the app did not stop in time, ending the machine")
-		}
-		cancel()
-	}()
+		go func() {
+			if err := instance.Signal(int(stop)); err != nil {
+				a.log.Warn("the app could not be asked to stop", "why", err)
+			}
+		}()
+	}
 	exit, err := instance.Wait()
 	if err != nil {
 		return err

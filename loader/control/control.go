@@ -17,10 +17,13 @@ package control
 import (
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
 )
@@ -66,7 +69,7 @@ type Ready struct {
 // Health reports a change of the health state: "healthy" or "unhealthy".
 type Health struct {
 	Status string `json:"status"`
-	Output string `json:"output,omitempty"` // why, one line, at most 4 KiB
+	Output string `json:"output,omitempty"` // why, as Line makes it
 }
 
 // Heartbeat comes every HeartbeatInterval.
@@ -74,9 +77,9 @@ type Heartbeat struct {
 	Uptime int64 `json:"uptime"` // nanoseconds since the kernel started
 }
 
-// Exit is the guest's last frame: how the app ended. Exactly one of the three
-// holds: Error is set when PID 1 could not run the app; Signal when a signal
-// ended it; else Code is its exit status.
+// Exit is the guest's last frame: how the app ended. Error is set when PID 1
+// could not run the app, and Code is then 125, 126 or 127 as in docker; Signal
+// is set when a signal ended it; else Code is its exit status, 0 to 255.
 type Exit struct {
 	Code   int    `json:"code"`
 	Signal int    `json:"signal,omitempty"`
@@ -155,7 +158,8 @@ func (c *Conn) Receive() (*Message, error) {
 	return &m, nil
 }
 
-// check refuses a message that has not exactly one field set.
+// check refuses a message that has not exactly one field set, or values that
+// the other side could not rely on.
 func (m *Message) check() error {
 	set := 0
 	for _, present := range []bool{m.Hello != nil, m.Ready != nil, m.Health != nil, m.Heartbeat != nil, m.Exit != nil, m.Configure != nil, m.Signal != nil} {
@@ -163,8 +167,48 @@ func (m *Message) check() error {
 			set++
 		}
 	}
-	if set != 1 {
+	switch {
+	case set != 1:
 		return fmt.Errorf("control: a frame has %d messages, want 1", set)
+	case m.Hello != nil && m.Hello.Version != Version:
+		return fmt.Errorf("control: protocol version %d, want %d", m.Hello.Version, Version)
+	case m.Health != nil && m.Health.Status != "healthy" && m.Health.Status != "unhealthy":
+		return fmt.Errorf("control: health status %q", m.Health.Status)
+	case m.Health != nil && m.Health.Output != Line(m.Health.Output):
+		return errors.New("control: health output is not one printable line")
+	case m.Exit != nil:
+		return m.Exit.check()
+	case m.Signal != nil && (m.Signal.Number < 1 || m.Signal.Number > maxSignal):
+		return fmt.Errorf("control: signal %d", m.Signal.Number)
 	}
 	return nil
 }
+
+const maxSignal = 64
+
+func (e *Exit) check() error {
+	switch {
+	case e.Error != "" && (e.Error != Line(e.Error) || e.Signal != 0 || e.Code < 125 || e.Code > 127):
+		return fmt.Errorf("control: exit with error %.80q, code %d, signal %d", e.Error, e.Code, e.Signal)
+	case e.Code < 0 || e.Code > 255 || e.Signal < 0 || e.Signal > maxSignal || e.Code != 0 && e.Signal != 0:
+		return fmt.Errorf("control: exit with code %d, signal %d", e.Code, e.Signal)
+	}
+	return nil
+}
+
+// Line makes text fit for a message: one printable line of at most 4 KiB.
+func Line(text string) string {
+	text = strings.ReplaceAll(strings.TrimSpace(text), "\n", "; ")
+	text = strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return '?'
+	}, strings.ToValidUTF8(text, "?"))
+	if len(text) > maxLine {
+		text = strings.ToValidUTF8(text[:maxLine], "")
+	}
+	return strings.TrimSpace(text)
+}
+
+const maxLine = 4096

@@ -9,7 +9,6 @@
 package qemu
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -17,7 +16,6 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -71,7 +69,7 @@ func (b *Backend) Load(ctx context.Context, v *loader.Verified, c loader.Config)
 			b.Log.Info("using KVM")
 		}
 	}
-	i := &instance{config: c, exited: make(chan struct{}), spoke: make(chan struct{})}
+	i := &instance{config: c, exited: make(chan struct{})}
 	if err := i.prepare(program, accel, v); err != nil {
 		return nil, errors.Join(err, i.Close())
 	}
@@ -87,15 +85,44 @@ type instance struct {
 	console *os.File
 	channel *os.File
 	control *control.Conn
-	stderr  bytes.Buffer
+	stderr  tail
 	started time.Time
 
-	exited  chan struct{} // closed when QEMU is gone and the console is drained
-	spoke   chan struct{} // closed when the control channel has ended
-	waitErr error         // of QEMU; valid after exited
+	exited     chan struct{} // closed when QEMU is gone, the console drained, the control channel ended
+	waitErr    error         // of QEMU; valid after exited
+	consoleErr error         // of writing the console; likewise
+	talkErr    error         // the guest broke the protocol; likewise
 
-	mu   sync.Mutex
-	exit *control.Exit
+	mu         sync.Mutex
+	exit       *control.Exit
+	killed     bool
+	configured bool  // Configure has been sent
+	pending    []int // signals that came before that
+}
+
+// tail keeps the last of what is written to it.
+type tail []byte
+
+const tailSize = 4096
+
+func (t *tail) Write(p []byte) (int, error) {
+	*t = append(*t, p...)
+	*t = (*t)[max(0, len(*t)-tailSize):]
+	return len(p), nil
+}
+
+// sink passes on what is written to it until that fails, and takes the rest, so
+// that the machine does not hang because nobody reads its console.
+type sink struct {
+	w   io.Writer
+	err error
+}
+
+func (s *sink) Write(p []byte) (int, error) {
+	if s.err == nil {
+		_, s.err = s.w.Write(p)
+	}
+	return len(p), nil
 }
 
 func (i *instance) prepare(program, accel string, v *loader.Verified) error {
@@ -103,6 +130,7 @@ func (i *instance) prepare(program, accel string, v *loader.Verified) error {
 	i.network = m.Claims.Device("net") != nil
 	args := []string{
 		"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
+		"-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
 		"-name", m.Name,
 		"-machine", "q35,smm=off,vmport=off,sata=off,smbus=off",
 		"-accel", accelArgs[accel], "-cpu", cpuModels[accel],
@@ -184,16 +212,21 @@ func (i *instance) Start(ctx context.Context) error {
 		return fmt.Errorf("starting %s: %w", i.cmd.Path, err)
 	}
 	i.closeFiles()
-	drained := make(chan struct{})
-	go func() {
-		defer close(drained)
-		_, _ = io.Copy(i.config.Console, i.console) // ends with QEMU
-	}()
-	go i.converse()
+	var output sync.WaitGroup
+	output.Go(func() {
+		out := &sink{w: i.config.Console}
+		_, _ = io.Copy(out, i.console) // ends with QEMU
+		i.consoleErr = out.err
+	})
+	output.Go(func() {
+		if err := i.converse(); err != nil {
+			i.talkErr = err
+			_ = i.Kill()
+		}
+	})
 	go func() {
 		i.waitErr = i.cmd.Wait()
-		<-drained
-		<-i.spoke
+		output.Wait()
 		close(i.exited)
 	}()
 	go func() {
@@ -214,32 +247,64 @@ func (i *instance) closeFiles() {
 	i.files = nil
 }
 
-// converse is the host's side of the control channel.
-func (i *instance) converse() {
-	defer close(i.spoke)
+// converse is the host's side of the control channel. It returns an error when
+// the guest breaks the protocol, nil when it is gone.
+func (i *instance) converse() error {
 	for {
 		m, err := i.control.Receive()
-		if err != nil {
-			return // QEMU is gone, or the guest is not to be trusted any more
-		}
-		event := loader.Event{Since: time.Since(i.started), Hello: m.Hello, Ready: m.Ready, Health: m.Health}
 		switch {
+		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, os.ErrClosed):
+			return nil
+		case err != nil:
+			return err
 		case m.Hello != nil:
-			if i.control.Send(&control.Message{Configure: i.configure()}) != nil {
-				return
+			if err := i.answer(); err != nil {
+				return err
 			}
 		case m.Exit != nil:
 			i.mu.Lock()
 			i.exit = m.Exit
 			i.mu.Unlock()
 			continue
-		case m.Ready == nil && m.Health == nil:
+		case m.Configure != nil, m.Signal != nil:
+			return errors.New("control: the guest sent what only a host sends")
+		case m.Heartbeat != nil:
 			continue
 		}
 		if i.config.Event != nil {
-			i.config.Event(event)
+			i.config.Event(loader.Event{Since: time.Since(i.started), Hello: m.Hello, Ready: m.Ready, Health: m.Health})
 		}
 	}
+}
+
+// answer sends Configure, and the signals that came too early for the guest.
+func (i *instance) answer() error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.configured {
+		return errors.New("control: the guest said hello twice")
+	}
+	i.configured = true
+	messages := []*control.Message{{Configure: i.configure()}}
+	for _, n := range i.pending {
+		messages = append(messages, &control.Message{Signal: &control.Signal{Number: n}})
+	}
+	for _, m := range messages {
+		if err := i.send(m); err != nil {
+			return fmt.Errorf("control: the guest does not listen: %w", err)
+		}
+	}
+	return nil
+}
+
+// sendTimeout is how long a guest may leave a message unread.
+const sendTimeout = 2 * time.Second
+
+func (i *instance) send(m *control.Message) error {
+	if err := i.channel.SetWriteDeadline(time.Now().Add(sendTimeout)); err != nil {
+		return err
+	}
+	return i.control.Send(m)
 }
 
 func (i *instance) configure() *control.Configure {
@@ -250,9 +315,16 @@ func (i *instance) configure() *control.Configure {
 	return c
 }
 
-// Signal asks PID 1 to signal the app.
+// Signal asks PID 1 to signal the app. Before PID 1 listens, the signal is kept
+// for it.
 func (i *instance) Signal(number int) error {
-	return i.control.Send(&control.Message{Signal: &control.Signal{Number: number}})
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if !i.configured {
+		i.pending = append(i.pending, number)
+		return nil
+	}
+	return i.send(&control.Message{Signal: &control.Signal{Number: number}})
 }
 
 // Kill ends QEMU.
@@ -264,6 +336,9 @@ func (i *instance) Kill() error {
 	if errors.Is(err, os.ErrProcessDone) {
 		return nil
 	}
+	i.mu.Lock()
+	i.killed = true
+	i.mu.Unlock()
 	return err
 }
 
@@ -273,17 +348,16 @@ func (i *instance) Wait() (*control.Exit, error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	switch {
+	case i.talkErr != nil:
+		return nil, fmt.Errorf("the guest was ended: %w", i.talkErr)
+	case i.consoleErr != nil:
+		return nil, fmt.Errorf("writing the console: %w", i.consoleErr)
 	case i.exit != nil:
 		return i.exit, nil
+	case i.killed:
+		return &control.Exit{Signal: int(unix.SIGKILL)}, nil
 	case i.waitErr != nil:
-		reason := strings.TrimSpace(i.stderr.String())
-		if j := strings.LastIndexByte(reason, '\n'); j >= 0 {
-			reason = reason[j+1:]
-		}
-		if reason == "" {
-			reason = i.waitErr.Error()
-		}
-		return nil, fmt.Errorf("QEMU failed: %s", reason)
+		return nil, fmt.Errorf("QEMU failed: %w: %s", i.waitErr, control.Line(string(i.stderr)))
 	}
 	return nil, errors.New("the kernel ended without an exit status of the app: it panicked or was reset")
 }

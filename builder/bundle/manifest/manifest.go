@@ -112,7 +112,7 @@ type Device struct {
 
 // Image is the OCI image that the initramfs was made from.
 type Image struct {
-	Reference string `json:"reference"` // registry reference, or TRANSPORT:BASENAME for local ones
+	Reference string `json:"reference"` // registry reference, or TRANSPORT[:TAG] for local ones
 	Digest    string `json:"digest"`    // of its OCI manifest
 }
 

@@ -12,6 +12,8 @@ import (
 	"io/fs"
 	"os"
 	"path"
+
+	"github.com/tenon-build/tenon/builder/bundle/regular"
 )
 
 // FS is an open tar file.
@@ -27,9 +29,9 @@ type member struct {
 
 const maxMembers = 100_000
 
-// Open indexes the tar file at a path.
+// Open indexes the tar file at a path, which must be a regular file.
 func Open(file string) (*FS, error) {
-	f, err := os.Open(file)
+	f, err := regular.Open(file)
 	if err != nil {
 		return nil, err
 	}
