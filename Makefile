@@ -14,10 +14,12 @@ SHELL := /bin/bash
 export CGO_ENABLED := 0
 IMAGE := demo/redis-image
 export TENON_BIN := $(CURDIR)/bin
+IMAGES := $(IMAGE) demo/nginx-image
 export TENON_REDIS_IMAGE := $(CURDIR)/$(IMAGE)
+export TENON_NGINX_IMAGE := $(CURDIR)/demo/nginx-image
 
 PACKAGES := make gcc libc6-dev flex bison bc libelf-dev zstd perl xz-utils linux-source-6.1 linux-image-amd64 \
-	qemu-system-x86 cpio libarchive-tools mmdebstrap umoci skopeo busybox-static redis-tools
+	qemu-system-x86 cpio libarchive-tools mmdebstrap umoci skopeo busybox-static redis-tools procps
 
 GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
@@ -36,9 +38,9 @@ deps:
 	if [ -n "$$missing" ]; then echo "installing:$$missing"; \
 		apt-get -qq update; DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends $$missing >/dev/null; fi
 
-$(IMAGE): testdata/redis-image.sh | deps
-	@echo "making an OCI image of redis from Debian's packages"
-	@testdata/redis-image.sh $@
+demo/%-image: testdata/debian-image.sh | deps
+	@echo "making an OCI image of $* from Debian's packages"
+	@testdata/debian-image.sh $* $@
 
 demo: deps build $(IMAGE)
 	@testdata/demo.sh bin/tenon $(IMAGE) demo/redis.tenon
@@ -56,13 +58,13 @@ bin/golangci-lint:
 unit:
 	go test ./...
 
-e2e: deps build $(IMAGE)
+e2e: deps build $(IMAGES)
 	go test -tags e2e -count=1 -timeout 80m -v -run '^TestE2E' ./builder ./cmd/tenon
 
 bench: deps build $(IMAGE)
 	testdata/bench.sh bin/tenon $(IMAGE)
 
-soak: deps build $(IMAGE)
+soak: deps build $(IMAGES)
 	TENON_SOAK=1 go test -tags e2e -count=1 -timeout 5h -v -run '^TestE2E' ./builder ./cmd/tenon
 	CGO_ENABLED=1 go test -race ./...
 	for t in $(FUZZ); do go test -run '^$$' -fuzz "^$${t#*:}$$" -fuzztime 3m -fuzzminimizetime 20x $${t%:*}; done

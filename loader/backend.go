@@ -74,8 +74,11 @@ type Event struct {
 }
 
 // Resolve fills in what is left to the bundle and refuses what lies outside
-// its claims, before anything is touched.
+// its claims, before anything is touched. m is what Verified.Manifest returns.
 func (c *Config) Resolve(backend string, m *manifest.Manifest) error {
+	if m == nil {
+		return errors.New("the bundle was not verified")
+	}
 	if m.Target != backend {
 		return fmt.Errorf("bundle %q is built for target %s, back end %s cannot boot it", m.Name, m.Target, backend)
 	}

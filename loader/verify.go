@@ -5,11 +5,13 @@
 // In: a reference to a bundle and a Policy. Out: a *Verified, which alone a
 // back end takes: its bytes are held in sealed memory, so that what was
 // verified is what is booted. Refused: everything that the policy does not
-// allow, with an error that wraps ErrRefused.
+// allow, with an error that wraps ErrRefused; accidents on the way, such as too
+// many open files, are errors that do not.
 package loader
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -37,9 +39,10 @@ type Policy struct {
 	AllowUnsigned bool
 }
 
-// Verified is a bundle that Verify accepted. Only Verify makes one.
+// Verified is a bundle that Verify accepted. Only Verify makes one; of the zero
+// value, which has no manifest, Config.Resolve makes an error.
 type Verified struct {
-	manifest  *manifest.Manifest
+	manifest  []byte // JSON, so that nobody can change it through what Manifest returns
 	digest    v1.Hash
 	kernel    *os.File
 	initramfs *os.File
@@ -51,20 +54,23 @@ type Verified struct {
 func Verify(ctx context.Context, ref string, policy Policy) (*Verified, error) {
 	b, err := bundle.Open(ref)
 	if err != nil {
-		if errors.Is(err, bundle.ErrInvalid) {
-			err = fmt.Errorf("%w: %w", ErrRefused, err)
-		}
-		return nil, err
+		return nil, refuse(err)
 	}
 	defer b.Close()
-	v := &Verified{manifest: b.Manifest, digest: b.Digest}
+	v := &Verified{digest: b.Digest}
 	if err := v.verify(ctx, b, policy); err != nil {
-		if ctx.Err() == nil { // who gives up refuses nothing
-			err = fmt.Errorf("%w: %w", ErrRefused, err)
-		}
-		return nil, errors.Join(fmt.Errorf("bundle %q: %w", ref, err), v.Close())
+		return nil, errors.Join(fmt.Errorf("bundle %q: %w", ref, refuse(err)), v.Close())
 	}
 	return v, nil
+}
+
+// refuse wraps a verdict in ErrRefused. That a bundle could not be read, or that
+// somebody gave up, is none.
+func refuse(err error) error {
+	if errors.Is(err, bundle.ErrInvalid) || errors.Is(err, ErrUnsigned) {
+		err = fmt.Errorf("%w: %w", ErrRefused, err)
+	}
+	return err
 }
 
 func (v *Verified) verify(ctx context.Context, b *bundle.Bundle, policy Policy) error {
@@ -72,6 +78,9 @@ func (v *Verified) verify(ctx context.Context, b *bundle.Bundle, policy Policy) 
 		return ErrUnsigned // signatures do not exist yet
 	}
 	var err error
+	if v.manifest, err = json.Marshal(b.Manifest); err != nil {
+		return err
+	}
 	if v.kernel, err = sealedMemory(ctx, b, bundle.KernelType); err != nil {
 		return err
 	}
@@ -79,7 +88,7 @@ func (v *Verified) verify(ctx context.Context, b *bundle.Bundle, policy Policy) 
 		return nil
 	}
 	if got := b.LayerDigest(bundle.InitramfsType).String(); got != b.Manifest.Initramfs.Digest {
-		return fmt.Errorf("the initramfs layer is %s, the manifest says %s", got, b.Manifest.Initramfs.Digest)
+		return fmt.Errorf("%w: the initramfs layer is %s, the manifest says %s", bundle.ErrInvalid, got, b.Manifest.Initramfs.Digest)
 	}
 	v.initramfs, err = sealedMemory(ctx, b, bundle.InitramfsType)
 	return err
@@ -116,8 +125,14 @@ type readerFunc func([]byte) (int, error)
 
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
-// Manifest returns the bundle's manifest. It must not be changed.
-func (v *Verified) Manifest() *manifest.Manifest { return v.manifest }
+// Manifest returns a copy of the bundle's manifest, nil of the zero Verified.
+func (v *Verified) Manifest() *manifest.Manifest {
+	m, err := manifest.Decode(v.manifest)
+	if err != nil { // it was decoded before, so there is none
+		return nil
+	}
+	return m
+}
 
 // Digest returns the bundle's identity.
 func (v *Verified) Digest() v1.Hash { return v.digest }

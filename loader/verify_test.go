@@ -3,6 +3,7 @@
 package loader
 
 import (
+	"archive/tar"
 	"bytes"
 	"context"
 	"errors"
@@ -175,6 +176,74 @@ func TestVerifyRefuses(t *testing.T) {
 	path, _ := newBundle(t, "", nil)
 	if _, err := Verify(ctx, path, Policy{AllowUnsigned: true}); !errors.Is(err, context.Canceled) || errors.Is(err, ErrRefused) {
 		t.Errorf("cancelled: %v", err)
+	}
+}
+
+// That something fails on the way, here for too many open files, is no verdict
+// either, wherever it happens.
+func TestVerifyAccidents(t *testing.T) {
+	dir, _ := newBundle(t, "initramfs", nil)
+	archive := filepath.Join(t.TempDir(), "web.tar")
+	b := new(bytes.Buffer)
+	w := tar.NewWriter(b)
+	if err := errors.Join(w.AddFS(os.DirFS(dir)), w.Close(), os.WriteFile(archive, b.Bytes(), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	var before unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &before); err != nil {
+		t.Fatal(err)
+	}
+	verify := func(path string, more int) error {
+		free, err := unix.Dup(0) // the lowest descriptor that is free
+		if err != nil {
+			t.Fatal(err)
+		}
+		unix.Close(free)
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: uint64(free + more), Max: before.Max}); err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Setrlimit(unix.RLIMIT_NOFILE, &before)
+		v, err := Verify(t.Context(), path, Policy{AllowUnsigned: true})
+		if err == nil {
+			v.Close()
+		}
+		return err
+	}
+	for _, path := range []string{dir, archive} {
+		if err := verify(path, 100); err != nil { // and the runtime has what it needs open
+			t.Fatal(err)
+		}
+		for more := 0; ; more++ {
+			err := verify(path, more)
+			if err == nil && more > 2 {
+				break
+			}
+			if !errors.Is(err, unix.EMFILE) || errors.Is(err, ErrRefused) || errors.Is(err, bundle.ErrInvalid) {
+				t.Errorf("%d descriptors: %v", more, err)
+			}
+			if more > 20 {
+				t.Fatal("never enough")
+			}
+		}
+	}
+}
+
+// A back end gets what was verified, whatever was done to an earlier copy, and
+// an error for what was not.
+func TestManifestIsACopy(t *testing.T) {
+	path, _ := newBundle(t, "initramfs", nil)
+	v, err := Verify(t.Context(), path, Policy{AllowUnsigned: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer v.Close()
+	m := v.Manifest()
+	m.CommandLine, m.App.Entrypoint[0], m.Claims.Devices[0].Kind = "init=/bin/sh", "/evil", "x"
+	if m = v.Manifest(); m.CommandLine != "quiet" || m.App.Entrypoint[0] != "/web" || m.Claims.Devices[0].Kind != "net" {
+		t.Errorf("changed: %+v", m)
+	}
+	if err := new(Config).Resolve("qemu", new(Verified).Manifest()); err == nil || err.Error() != "the bundle was not verified" {
+		t.Errorf("zero value: %v", err)
 	}
 }
 

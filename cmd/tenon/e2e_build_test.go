@@ -289,7 +289,7 @@ func flip(t *testing.T, path string) {
 // different stages.
 func TestE2EDiskFull(t *testing.T) {
 	img := image(t, nil, probeFiles...)
-	for stage, size := range map[string]string{"reading the image": "1M", "unpacking the source": "200M", "compiling": "60M"} {
+	for stage, size := range map[string]string{"reading the image": "1M", "unpacking the source": "200M", "compiling": "24M"} {
 		t.Run(stage, func(t *testing.T) {
 			disk := t.TempDir()
 			if err := unix.Mount("tmpfs", disk, "tmpfs", 0, "size="+size); err != nil {

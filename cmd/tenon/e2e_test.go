@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -311,6 +312,27 @@ func TestE2ERedis(t *testing.T) {
 	}
 	if !strings.Contains(r.String(), "Redis is now ready to exit") {
 		t.Errorf("redis did not stop by itself:\n%s", r)
+	}
+}
+
+// TestE2ENginx boots the other recipe: it must serve, and stop by its own
+// signal.
+func TestE2ENginx(t *testing.T) {
+	bundle, _ := build(t, "oci:"+required(t, "TENON_NGINX_IMAGE"))
+	port := freePort(t)
+	r := start(t, bundle, "-p", fmt.Sprintf("%d:80", port))
+	r.expect(t, "the app is healthy")
+	resp, err := http.Get(fmt.Sprintf("http://127.0.0.1:%d/", port))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != http.StatusOK || !strings.Contains(string(body), "Welcome to nginx") {
+		t.Errorf("got %s, %v: %.200s", resp.Status, err, body)
+	}
+	if code := r.signalAndWait(t, syscall.SIGTERM); code != 0 || !strings.Contains(r.String(), "SIGQUIT") {
+		t.Errorf("exit status %d, nginx ends with 0 on SIGQUIT\n%s", code, r)
 	}
 }
 
