@@ -202,10 +202,12 @@ func TestVerifyAccidents(t *testing.T) {
 		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: uint64(free + more), Max: before.Max}); err != nil {
 			t.Fatal(err)
 		}
-		defer unix.Setrlimit(unix.RLIMIT_NOFILE, &before)
 		v, err := Verify(t.Context(), path, Policy{AllowUnsigned: true})
 		if err == nil {
 			v.Close()
+		}
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &before); err != nil {
+			t.Fatal(err)
 		}
 		return err
 	}

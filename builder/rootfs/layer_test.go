@@ -210,7 +210,9 @@ func TestMetadataLimit(t *testing.T) {
 		left := newBudget(DefaultLimits)
 		left.metadata.Store(int64(test.limit))
 		c, err := readBlob(t.Context(), l, l.digest, l.diffID, t.TempDir(), left, quiet)
-		defer c.spool.Close()
+		if c != nil {
+			defer c.spool.Close()
+		}
 		if err == nil {
 			err = New().apply(t.Context(), c, left)
 		}
@@ -253,7 +255,7 @@ func TestHeadersAreFreed(t *testing.T) {
 // Whiteouts of a full folder that stand beside its files cost as much as any
 // other entry.
 func TestRepeatedWhiteouts(t *testing.T) {
-	const n = 20_000
+	const n = 50_000
 	var c changes
 	for i := range n {
 		c.entries = append(c.entries, change{name: fmt.Sprint("d/", i), inode: NewFile(nil, 0, 0o644)}, change{name: ".wh.d", inode: NewFile(nil, 0, 0)})
@@ -263,7 +265,7 @@ func TestRepeatedWhiteouts(t *testing.T) {
 	if err := tree.apply(t.Context(), &c, nil); err != nil || len(tree.root.children["d"].children) != n {
 		t.Fatal(err)
 	}
-	if took := time.Since(start); took > 5*time.Second { // it was over a minute
+	if took := time.Since(start); took > 5*time.Second { // each whiteout that looks at every file makes it a minute
 		t.Errorf("took %v", took)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
