@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package kernel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// build compiles, or links again, in the folder "work" beside the objects. Its
+// path is the same for all configurations of one source, because the kernel's
+// build writes it into its dependency files and would compile everything again
+// elsewhere. It starts from a copy of these objects, or of the newest ones of
+// another configuration, of which the kernel's build keeps what does not depend
+// on the difference. Nothing works in the copies, so that a killed build harms
+// nothing.
+func build(ctx context.Context, cache *Cache, req Request, config []byte, objects, kernelKey string, lock *os.File) (err error) {
+	dir := cache.Path("objects", objects)
+	work := filepath.Join(filepath.Dir(dir), "work")
+	if err := os.RemoveAll(work); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(work)) }()
+	start, err := newest(filepath.Dir(dir))
+	if err != nil {
+		return err
+	}
+	compiled := cache.has("objects", objects)
+	switch {
+	case compiled:
+		err = copyObjects(ctx, dir, work)
+	case start != "":
+		err = copyObjects(ctx, start, work)
+	default:
+		err = os.MkdirAll(work, 0o755)
+	}
+	if err != nil {
+		return err
+	}
+	if req.Sealed {
+		if err := copyFile(req.Initramfs.Path, filepath.Join(work, initramfsName)); err != nil {
+			return err
+		}
+	}
+	if err := compile(ctx, req, config, work, compiled, lock); err != nil {
+		return err
+	}
+	result, err := collect(cache, work)
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(result)
+	if err := cache.commit(result, "kernel", kernelKey); err != nil || compiled {
+		return err
+	}
+	for _, pattern := range linked {
+		files, err := filepath.Glob(filepath.Join(work, pattern))
+		if err != nil {
+			return err
+		}
+		for _, f := range files {
+			if err := os.Remove(f); err != nil {
+				return err
+			}
+		}
+	}
+	return cache.commit(work, "objects", objects)
+}
+
+// linked is what every link makes anew: large, and not worth keeping.
+var linked = []string{
+	initramfsName, "usr/initramfs_inc_data", "usr/initramfs_data.o", "vmlinux", "vmlinux.o", ".tmp_vmlinux*",
+	"arch/x86/boot/bzImage", "arch/x86/boot/vmlinux.bin", "arch/x86/boot/compressed/vmlinux*", "arch/x86/boot/compressed/piggy.*",
+}
+
+// newest returns the objects that were finished last, empty when there are none.
+func newest(home string) (string, error) {
+	entries, err := os.ReadDir(home)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", err
+	}
+	var path string
+	var latest time.Time
+	for _, e := range entries {
+		info, err := e.Info()
+		if err != nil {
+			return "", err
+		}
+		if e.IsDir() && info.ModTime().After(latest) {
+			path, latest = filepath.Join(home, e.Name()), info.ModTime()
+		}
+	}
+	return path, nil
+}
+
+func compile(ctx context.Context, req Request, config []byte, work string, compiled bool, lock *os.File) error {
+	log, err := os.Create(filepath.Join(filepath.Dir(work), "build.log"))
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	k := kbuild{source: req.Source.Dir, objects: work, jobs: req.Jobs, sealed: req.Sealed, log: log, lock: lock}
+	total := 0
+	if !compiled {
+		if err := os.WriteFile(filepath.Join(work, ".config"), config, 0o644); err != nil {
+			return err
+		}
+		req.Progress(0, 0)
+		if err := k.run(ctx, nil, "prepare"); err != nil {
+			return err
+		}
+		total = k.countSteps(ctx)
+	}
+	done := 0
+	k.step = func(string) {
+		done++
+		req.Progress(done, total)
+	}
+	if err := k.run(ctx, nil, "bzImage"); err != nil {
+		return err
+	}
+	got, err := os.ReadFile(filepath.Join(work, ".config"))
+	if err == nil && string(got) != string(config) {
+		err = errors.New("the kernel's build changed its configuration")
+	}
+	return err
+}
+
+// collect copies the results out of the object tree.
+func collect(cache *Cache, work string) (string, error) {
+	tmp, err := cache.TempDir()
+	if err != nil {
+		return "", err
+	}
+	for file, from := range map[string]string{
+		"bzImage":    "arch/x86/boot/bzImage",
+		"System.map": "System.map",
+		"config":     ".config",
+		"release":    "include/config/kernel.release",
+	} {
+		if err := copyFile(filepath.Join(work, from), filepath.Join(tmp, file)); err != nil {
+			return "", errors.Join(err, os.RemoveAll(tmp))
+		}
+	}
+	return tmp, nil
+}
+
+func copyFile(from, to string) error {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(out, in)
+	return errors.Join(err, out.Close())
+}
+
+// copyObjects copies an object tree with the times that make compares.
+func copyObjects(ctx context.Context, from, to string) error {
+	out, err := exec.CommandContext(ctx, "cp", "-a", "--reflink=auto", from, to).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("copying compiled objects: %w: %s", err, strings.TrimSpace(string(out)))
+	}
+	return nil
+}
