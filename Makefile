@@ -59,13 +59,13 @@ unit:
 	go test ./...
 
 e2e: deps build $(IMAGES)
-	go test -tags e2e -count=1 -timeout 80m -v -run '^TestE2E' ./builder ./cmd/tenon
+	for p in ./builder ./cmd/tenon; do go test -tags e2e -count=1 -timeout 80m -v -run '^TestE2E' $$p; done
 
 bench: deps build $(IMAGE)
 	testdata/bench.sh bin/tenon $(IMAGE)
 
 soak: deps build $(IMAGES)
-	TENON_SOAK=1 go test -tags e2e -count=1 -timeout 5h -v -run '^TestE2E' ./builder ./cmd/tenon
+	TENON_SOAK=1 go test -tags e2e -count=1 -timeout 5h -v -run '^TestE2E' ./cmd/tenon
 	CGO_ENABLED=1 go test -race ./...
 	for t in $(FUZZ); do go test -run '^$$' -fuzz "^$${t#*:}$$" -fuzztime 3m -fuzzminimizetime 20x $${t%:*}; done
 
