@@ -7,20 +7,18 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"time"
 )
 
 // build compiles, or links again, in the folder "work" beside the objects. Its
 // path is the same for all configurations of one source, because the kernel's
 // build writes it into its dependency files and would compile everything again
-// elsewhere. It starts from a copy of these objects, or of the newest ones of
-// another configuration, of which the kernel's build keeps what does not depend
-// on the difference. Nothing works in the copies, so that a killed build harms
+// elsewhere. It starts from a copy of these objects, or of those of the
+// closest other configuration, of which the kernel's build keeps what does not
+// depend on the difference. Nothing works in the copies, so that a killed build harms
 // nothing.
 func build(ctx context.Context, cache *Cache, req Request, config []byte, objects, kernelKey string, lock *os.File) (err error) {
 	dir := cache.Path("objects", objects)
@@ -29,7 +27,7 @@ func build(ctx context.Context, cache *Cache, req Request, config []byte, object
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(work)) }()
-	start, err := newest(filepath.Dir(dir))
+	start, err := closest(filepath.Dir(dir), config)
 	if err != nil {
 		return err
 	}
@@ -81,21 +79,34 @@ var linked = []string{
 	"arch/x86/boot/bzImage", "arch/x86/boot/vmlinux.bin", "arch/x86/boot/compressed/vmlinux*", "arch/x86/boot/compressed/piggy.*",
 }
 
-// newest returns the objects that were finished last, empty when there are none.
-func newest(home string) (string, error) {
-	entries, err := os.ReadDir(home)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+// closest returns the objects whose configuration differs in the fewest lines,
+// empty when there are none.
+func closest(home string, config []byte) (string, error) {
+	found, err := filepath.Glob(filepath.Join(home, "*", ".config"))
+	if err != nil {
 		return "", err
 	}
+	want := map[string]bool{}
+	for line := range strings.Lines(string(config)) {
+		want[line] = true
+	}
 	var path string
-	var latest time.Time
-	for _, e := range entries {
-		info, err := e.Info()
+	least := -1
+	for _, file := range found {
+		data, err := os.ReadFile(file)
 		if err != nil {
 			return "", err
 		}
-		if e.IsDir() && info.ModTime().After(latest) {
-			path, latest = filepath.Join(home, e.Name()), info.ModTime()
+		differing := len(want)
+		for line := range strings.Lines(string(data)) {
+			if want[line] {
+				differing--
+			} else {
+				differing++
+			}
+		}
+		if least < 0 || differing < least {
+			path, least = filepath.Dir(file), differing
 		}
 	}
 	return path, nil
