@@ -320,7 +320,7 @@ func TestE2EDiskFull(t *testing.T) {
 // that the next one makes the right thing and that nothing stays behind.
 func TestE2EKilled(t *testing.T) {
 	probeBundle(t) // so that the objects are there
-	img := image(t, nil, append(probeFiles, file{tar.Header{Name: "name", Mode: 0o644}, []byte(t.Name())})...)
+	img := newImage(t)
 	kernels := filepath.Join(sharedCache(), "kernel")
 	before := names(t, kernels)
 	_, undisturbed := build(t, "-r", probeRecipe, "--name", "killed", img)
@@ -377,6 +377,12 @@ func TestE2EKilled(t *testing.T) {
 	}
 }
 
+// newImage is the probe's image with contents that no cache has seen.
+func newImage(t *testing.T) string {
+	t.Helper()
+	return image(t, nil, append(probeFiles, file{tar.Header{Name: "now", Mode: 0o644}, []byte(time.Now().String())})...)
+}
+
 func names(t *testing.T, dir string) map[string]bool {
 	t.Helper()
 	found := map[string]bool{}
@@ -388,7 +394,7 @@ func names(t *testing.T, dir string) map[string]bool {
 
 // TestE2EAtOnce runs the same build twice at once.
 func TestE2EAtOnce(t *testing.T) {
-	img := image(t, nil, append(probeFiles, file{tar.Header{Name: "name", Mode: 0o644}, []byte(t.Name())})...)
+	img := newImage(t)
 	digests := make(chan string)
 	for range 2 {
 		go func() {
