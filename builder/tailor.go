@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/tenon-build/tenon/builder/bundle"
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
 	"github.com/tenon-build/tenon/builder/kernel"
 	"github.com/tenon-build/tenon/kconfig"
@@ -36,11 +35,7 @@ func buildKernel(ctx context.Context, req *Request, m *manifest.Manifest, tools 
 	if err != nil {
 		return nil, fmt.Errorf("building the kernel for %q: %w", m.Name, err)
 	}
-	config, err := bundle.FileDigest(k.Path("config"))
-	if err != nil {
-		return nil, err
-	}
-	m.Kernel = manifest.Kernel{Release: k.Release, Source: source.Digest, Config: config.String()}
+	m.Kernel = manifest.Kernel{Release: k.Release, Source: source.Digest, Config: k.ConfigDigest}
 	m.Toolchain = manifest.Toolchain{Compiler: tools.Compiler, Linker: tools.Linker, Tenon: req.Tenon}
 	return k, nil
 }

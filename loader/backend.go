@@ -68,7 +68,6 @@ type Forward struct {
 // Event is one thing that an instance reported; exactly one pointer is set.
 type Event struct {
 	Since  time.Duration // since Start
-	Hello  *control.Hello
 	Ready  *control.Ready
 	Health *control.Health
 }

@@ -275,14 +275,3 @@ func syncDir(path string) error {
 	}
 	return errors.Join(d.Sync(), d.Close())
 }
-
-// FileDigest returns the sha256 digest of a file.
-func FileDigest(path string) (v1.Hash, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return v1.Hash{}, err
-	}
-	defer f.Close()
-	digest, _, err := v1.SHA256(f)
-	return digest, err
-}

@@ -18,8 +18,8 @@ import (
 // build writes it into its dependency files and would compile everything again
 // elsewhere. It starts from a copy of these objects, or of those of the
 // closest other configuration, of which the kernel's build keeps what does not
-// depend on the difference. Nothing works in the copies, so that a killed build harms
-// nothing.
+// depend on the difference. Nothing works in the objects that are kept, so that
+// a killed build harms nothing.
 func build(ctx context.Context, cache *Cache, req Request, config []byte, objects, kernelKey string, lock *os.File) (err error) {
 	dir := cache.Path("objects", objects)
 	work := filepath.Join(filepath.Dir(dir), "work")

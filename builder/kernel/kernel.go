@@ -56,6 +56,8 @@ type Kernel struct {
 	Release string // as uname -r prints it
 	Dir     string // has the files bzImage, config and System.map
 	Config  *kconfig.Config
+
+	ConfigDigest string // "sha256:HEX" of the file config
 }
 
 // Path returns the path of one of the kernel's files: bzImage, config or
@@ -115,7 +117,10 @@ func open(dir string) (*Kernel, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Kernel{Release: strings.TrimSpace(string(release)), Dir: dir, Config: config}, nil
+	return &Kernel{
+		Release: strings.TrimSpace(string(release)), Dir: dir,
+		Config: config, ConfigDigest: fmt.Sprintf("sha256:%x", sha256.Sum256(data)),
+	}, nil
 }
 
 // Resolve runs the tree's own configuration program over the request's

@@ -4,7 +4,6 @@ package kernel
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -56,7 +55,7 @@ func checkForce(source string) error {
 		return err
 	}
 	if !bytes.Contains(data, []byte("CONFIG_INITRAMFS_FORCE")) {
-		return errors.New("the kernel cannot be sealed: its init/initramfs.c does not know INITRAMFS_FORCE")
+		return fmt.Errorf("the kernel cannot be sealed: init/initramfs.c of source %s does not know INITRAMFS_FORCE", source)
 	}
 	return nil
 }

@@ -261,6 +261,7 @@ func (i *instance) converse() error {
 			if err := i.answer(); err != nil {
 				return err
 			}
+			continue
 		case m.Exit != nil:
 			i.mu.Lock()
 			i.exit = m.Exit
@@ -272,7 +273,7 @@ func (i *instance) converse() error {
 			continue
 		}
 		if i.config.Event != nil {
-			i.config.Event(loader.Event{Since: time.Since(i.started), Hello: m.Hello, Ready: m.Ready, Health: m.Health})
+			i.config.Event(loader.Event{Since: time.Since(i.started), Ready: m.Ready, Health: m.Health})
 		}
 	}
 }
