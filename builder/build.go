@@ -150,23 +150,15 @@ func describeImage(req *Request, img *Image) (*manifest.Manifest, error) {
 		},
 	}
 	if m.Name == "" {
-		name := img.Name
-		if abs, err := filepath.Abs(name); err == nil && img.Reference != img.Name {
-			name = abs // of "." too
-		}
-		m.Name = nameOf(name)
+		m.Name = nameOf(img.Name)
 	}
 	return m, nil
 }
 
-// nameOf makes a bundle's name of a reference: its last path element without
+// nameOf makes a bundle's name of an image's Name: its last path element without
 // tag, digest and file name extension.
-func nameOf(reference string) string {
-	base := reference
-	for _, prefix := range []string{"oci:", "oci-archive:", "docker-archive:", "dir:"} {
-		base = strings.TrimPrefix(base, prefix)
-	}
-	base = base[strings.LastIndexByte(base, '/')+1:]
+func nameOf(name string) string {
+	base := name[strings.LastIndexByte(name, '/')+1:]
 	base, _, _ = strings.Cut(base, "@")
 	base, _, _ = strings.Cut(base, ":")
 	base = strings.TrimSuffix(base, filepath.Ext(base))

@@ -29,31 +29,29 @@ func canceled(t *testing.T) context.Context {
 }
 
 func TestNameOf(t *testing.T) {
-	for reference, want := range map[string]string{
+	for name, want := range map[string]string{
 		"index.docker.io/library/redis:7.2":           "redis",
 		"registry.example:5000/team/app":              "app",
 		"registry.example/team/app@sha256:0123456789": "app",
 		"registry.example/team/My_App:v1":             "my-app",
 		"registry.example/team/app.server:1.0":        "app",
-		"oci:redis-image":                             "redis-image",
-		"oci:redis-image:v1":                          "redis-image",
-		"oci-archive:redis.tar":                       "redis",
-		"docker-archive:save.tar:repo/app:1.0":        "app",
-		"dir:rootfs":                                  "rootfs",
-		"dir:.":                                       "app",
-		"dir:--":                                      "app",
-		"oci:ÜÄ":                                      "app",
-		"oci:" + strings.Repeat("a", 100):             strings.Repeat("a", 63),
+		"/images/redis-image":                         "redis-image",
+		"/images/redis.tar":                           "redis",
+		"/rootfs":                                     "rootfs",
+		"/":                                           "app",
+		"/--":                                         "app",
+		"/ÜÄ":                                         "app",
+		"/" + strings.Repeat("a", 100):                strings.Repeat("a", 63),
 		// A DNS label does not end in a hyphen.
-		"oci:" + strings.Repeat("a", 62) + "-b": strings.Repeat("a", 62),
+		"/" + strings.Repeat("a", 62) + "-b": strings.Repeat("a", 62),
 	} {
-		got := nameOf(reference)
+		got := nameOf(name)
 		if got != want {
-			t.Errorf("%s: got %q, want %q", reference, got, want)
+			t.Errorf("%s: got %q, want %q", name, got, want)
 		}
 		spec := []byte(`{"version":1,"name":"` + got + `","app":{"cmd":["x"]},"network":false}`)
 		if _, err := manifest.DecodeSpec(spec); err != nil {
-			t.Errorf("%s: %v", reference, err)
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }

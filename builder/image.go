@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"net/http"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -34,7 +35,7 @@ var (
 type Image struct {
 	v1.Image
 	Reference string // registry reference, or TRANSPORT[:TAG]: where a local image lies is not part of it
-	Name      string // registry reference, or path of the local image
+	Name      string // registry reference, or absolute path of the local image
 	close     func() error
 }
 
@@ -79,7 +80,7 @@ func openImage(ctx context.Context, reference string, platform v1.Platform) (*Im
 			return nil, notFound(err)
 		}
 		img, err := layoutImage(regular.FS{Root: root}, tag, platform)
-		return finish(img, err, localName("oci", tag), file, root.Close)
+		return finish(img, err, localName("oci", tag), absolute(file), root.Close)
 	case "oci-archive", "docker-archive":
 		file, tag := splitTag(rest)
 		archive, err := tarfs.Open(file)
@@ -91,10 +92,10 @@ func openImage(ctx context.Context, reference string, platform v1.Platform) (*Im
 			open = dockerImage
 		}
 		img, err := open(archive, tag, platform)
-		return finish(img, err, localName(transportName, tag), file, archive.Close)
+		return finish(img, err, localName(transportName, tag), absolute(file), archive.Close)
 	case "dir":
 		img, err := dirImage(ctx, rest, platform)
-		return finish(img, notFound(err), localName("dir", ""), rest, nil)
+		return finish(img, notFound(err), localName("dir", ""), absolute(rest), nil)
 	}
 	// docker://REF is skopeo's form; docker:TAG is an image of that name.
 	return remoteImage(ctx, strings.TrimPrefix(reference, "docker://"), platform)
@@ -134,6 +135,14 @@ func localName(transportName, tag string) string {
 		return transportName
 	}
 	return transportName + ":" + tag
+}
+
+// absolute makes a path that has a last element, as "." has none.
+func absolute(file string) string {
+	if abs, err := filepath.Abs(file); err == nil {
+		return abs
+	}
+	return file
 }
 
 func remoteImage(ctx context.Context, reference string, platform v1.Platform) (*Image, error) {
