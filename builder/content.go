@@ -136,8 +136,6 @@ func (r readerAt) ReadAt(p []byte, off int64) (int, error) {
 	return r.n.Open().(io.ReaderAt).ReadAt(p, off)
 }
 
-const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
 func lookPath(t *rootfs.Tree, program string, app manifest.App) (*rootfs.Inode, error) {
 	if strings.ContainsRune(program, '/') {
 		if !path.IsAbs(program) {
@@ -145,7 +143,7 @@ func lookPath(t *rootfs.Tree, program string, app manifest.App) (*rootfs.Inode, 
 		}
 		return t.Lookup(program)
 	}
-	search := defaultPath
+	search := manifest.DefaultPath
 	for _, e := range app.Env {
 		if p, ok := strings.CutPrefix(e, "PATH="); ok {
 			search = p

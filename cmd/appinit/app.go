@@ -18,10 +18,8 @@ import (
 	"github.com/tenon-build/tenon/loader/control"
 )
 
-const (
-	defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-	openFiles   = 1 << 20 // docker's limit, and the kernel's own (fs.nr_open)
-)
+// openFiles is docker's limit of open files, and the kernel's own (fs.nr_open).
+const openFiles = 1 << 20
 
 // app is what runs, and as whom.
 type app struct {
@@ -67,7 +65,7 @@ func newApp(spec *manifest.Spec, config *control.Configure) (*app, error) {
 
 // withDefaults adds the variables that docker sets when the image does not.
 func withDefaults(env []string, hostname, home string) []string {
-	for _, d := range [][2]string{{"PATH", defaultPath}, {"HOSTNAME", hostname}, {"HOME", home}} {
+	for _, d := range [][2]string{{"PATH", manifest.DefaultPath}, {"HOSTNAME", hostname}, {"HOME", home}} {
 		if _, ok := lookupEnv(env, d[0]); !ok {
 			env = append(env, d[0]+"="+d[1])
 		}

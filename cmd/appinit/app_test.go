@@ -8,11 +8,13 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+
+	"github.com/tenon-build/tenon/builder/bundle/manifest"
 )
 
 func TestWithDefaults(t *testing.T) {
 	got := withDefaults([]string{"A=1"}, "web", "/root")
-	if want := []string{"A=1", "PATH=" + defaultPath, "HOSTNAME=web", "HOME=/root"}; !slices.Equal(got, want) {
+	if want := []string{"A=1", "PATH=" + manifest.DefaultPath, "HOSTNAME=web", "HOME=/root"}; !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 	image := []string{"HOME=/h", "PATH=", "HOSTNAME=mine"}

@@ -26,6 +26,9 @@ const (
 	SpecPath = Dir + "/spec.json"
 )
 
+// DefaultPath is the PATH of an app whose image sets none, as docker has it.
+const DefaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
 // Manifest says what a bundle is: what it runs, what it needs, and what it was
 // made from.
 type Manifest struct {
