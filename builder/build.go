@@ -35,7 +35,7 @@ type Request struct {
 	Detached     bool
 	KernelSource string // as kernel.OpenSource takes it
 	Appinit      string // path of the program that becomes PID 1
-	Output       string // as bundle.Write takes it; empty: ./NAME.tenon
+	Output       string // as bundle.Save takes it; empty: ./NAME.tenon
 	Jobs         int
 	Tenon        string // version of this program, for the manifest
 	Limits       rootfs.Limits
@@ -124,7 +124,7 @@ func Build(ctx context.Context, req Request) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	return writeBundle(&req, m, root, packed, k)
+	return writeBundle(ctx, &req, m, root, packed, k)
 }
 
 // nameRE takes what a bundle's name may hold.
@@ -224,7 +224,7 @@ func fillApp(app *manifest.App, from manifest.App) {
 	}
 }
 
-func writeBundle(req *Request, m *manifest.Manifest, root *content, packed string, k *kernel.Kernel) (*Result, error) {
+func writeBundle(ctx context.Context, req *Request, m *manifest.Manifest, root *content, packed string, k *kernel.Kernel) (*Result, error) {
 	fidelity, err := json.Marshal(root.fidelity)
 	if err != nil {
 		return nil, err
@@ -236,8 +236,11 @@ func writeBundle(req *Request, m *manifest.Manifest, root *content, packed strin
 	if !m.Initramfs.Sealed {
 		c.Initramfs = packed
 	}
-	digest, err := bundle.Write(req.Output, c)
+	b, err := bundle.New(c)
 	if err != nil {
+		return nil, fmt.Errorf("making bundle %q: %w", m.Name, err)
+	}
+	if err := b.Save(ctx, req.Output, nil); err != nil {
 		return nil, err
 	}
 	info, err := os.Stat(k.Path("bzImage"))
@@ -245,7 +248,7 @@ func writeBundle(req *Request, m *manifest.Manifest, root *content, packed strin
 		return nil, err
 	}
 	return &Result{
-		Output: req.Output, Digest: digest, Manifest: m, Fidelity: root.fidelity,
+		Output: req.Output, Digest: b.Digest, Manifest: m, Fidelity: root.fidelity,
 		Image: root.size, Kernel: info.Size(), Symbols: k.Config.Enabled(),
 	}, nil
 }

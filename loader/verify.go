@@ -52,7 +52,7 @@ type Verified struct {
 // reads all that will be booted into sealed memory, checks every digest, and
 // then the policy.
 func Verify(ctx context.Context, ref string, policy Policy) (*Verified, error) {
-	b, err := bundle.Open(ref)
+	b, err := bundle.Open(ctx, ref)
 	if err != nil {
 		return nil, refuse(err)
 	}

@@ -64,11 +64,14 @@ func newBundle(t *testing.T, initramfs string, change func(*manifest.Manifest)) 
 		change(c.Manifest)
 	}
 	path = filepath.Join(dir, "web.tenon")
-	digest, err := bundle.Write(path, c)
+	b, err := bundle.New(c)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return path, digest
+	if err := b.Save(t.Context(), path, nil); err != nil {
+		t.Fatal(err)
+	}
+	return path, b.Digest
 }
 
 func TestVerify(t *testing.T) {

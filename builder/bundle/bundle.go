@@ -2,16 +2,18 @@
 
 // Package bundle reads and writes bundles: an OCI image manifest with an
 // artifact type, in an OCI image layout (a directory or an uncompressed tar
-// archive of one).
+// archive of one) or a registry. Signatures, and whatever else people attach,
+// are OCI referrers of it and travel with it.
 //
 // In and out: the manifest of package manifest as the config blob, the kernel,
 // its configuration and System.map, the fidelity report, and the initramfs
-// when it is detached, as layers. Refused: another version, unknown fields and
-// layers, anything larger than its limit, and every byte that does not match
-// its digest.
+// when it is detached, as layers; referrers with their blobs. Refused: another
+// version, unknown fields and layers, anything larger than its limit, and every
+// byte that does not match its digest. Signatures are carried, not judged.
 package bundle
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 
@@ -34,6 +36,16 @@ const (
 	FidelityType  types.MediaType = "application/vnd.tenon.fidelity.v1+json"        // what the initramfs holds of the image
 )
 
+// The artifact types of signatures. Each has one layer.
+const (
+	AuthenticodeType = "application/vnd.tenon.signature.authenticode.v1" // PKCS#7 over the PE image, as package authenticode makes it
+	StatementType    = "application/vnd.tenon.signature.statement.v1"    // detached PKCS#7 over the statement of package statement
+	SigstoreType     = "application/vnd.dev.sigstore.bundle.v0.3+json"   // sigstore bundle over the digest of the OCI manifest
+)
+
+// PKCS7Type is the media type of the layer of a PKCS#7 signature.
+const PKCS7Type types.MediaType = "application/pkcs7-signature"
+
 // limits are the largest sizes of blobs that are read, in bytes.
 var limits = map[types.MediaType]int64{
 	ManifestType:  manifest.MaxSize,
@@ -44,8 +56,13 @@ var limits = map[types.MediaType]int64{
 	FidelityType:  64 << 20,
 }
 
-// maxDocument is the largest index or OCI manifest that is read, in bytes.
-const maxDocument = 1 << 20
+// Limits of what is read beside the bundle's own blobs.
+const (
+	maxDocument      = 1 << 20 // an index, an OCI manifest or a signature, in bytes
+	maxReferrers     = 128
+	maxReferrerBlobs = 16
+	maxReferrerBlob  = 1 << 30 // a blob of a referrer, which is carried and not looked at, in bytes
+)
 
 // ErrInvalid says that something is not a bundle, or a damaged one; test with
 // errors.Is.
@@ -61,18 +78,25 @@ type ociManifest struct {
 	Annotations   map[string]string `json:"annotations,omitempty"`
 }
 
+// descriptor has all fields of an OCI descriptor. What is raw is known to the
+// specification, and kept for others to read.
 type descriptor struct {
 	MediaType    types.MediaType   `json:"mediaType"`
 	Digest       v1.Hash           `json:"digest"`
 	Size         int64             `json:"size"`
-	ArtifactType string            `json:"artifactType,omitempty"`
+	URLs         json.RawMessage   `json:"urls,omitempty"`
 	Annotations  map[string]string `json:"annotations,omitempty"`
+	Data         json.RawMessage   `json:"data,omitempty"`
+	Platform     json.RawMessage   `json:"platform,omitempty"`
+	ArtifactType string            `json:"artifactType,omitempty"`
 }
 
 type ociIndex struct {
 	SchemaVersion int               `json:"schemaVersion"`
 	MediaType     types.MediaType   `json:"mediaType,omitempty"`
+	ArtifactType  string            `json:"artifactType,omitempty"`
 	Manifests     []descriptor      `json:"manifests"`
+	Subject       json.RawMessage   `json:"subject,omitempty"`
 	Annotations   map[string]string `json:"annotations,omitempty"`
 }
 
@@ -96,6 +120,8 @@ func (m *ociManifest) check() error {
 			return fmt.Errorf("manifest: %s has %d bytes, want 1 to %d", d.MediaType, d.Size, limit)
 		case seen[d.MediaType]:
 			return fmt.Errorf("manifest: two layers of type %q", d.MediaType)
+		case d.URLs != nil || d.Data != nil || d.Platform != nil:
+			return fmt.Errorf("manifest: %s has a field that bundles do not have: urls, data or platform", d.MediaType)
 		case d.Digest.Algorithm != "sha256":
 			return fmt.Errorf("manifest: %s: digest algorithm %q is not sha256", d.MediaType, d.Digest.Algorithm)
 		}

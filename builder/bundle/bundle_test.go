@@ -5,6 +5,7 @@ package bundle
 import (
 	"archive/tar"
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -20,6 +21,7 @@ import (
 	"testing"
 	"time"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"golang.org/x/sys/unix"
 
@@ -60,6 +62,15 @@ func content(t testing.TB, initramfs string) Content {
 		c.Initramfs = write(t, filepath.Join(dir, "initramfs"), []byte(initramfs))
 	}
 	return c
+}
+
+// writeBundle makes a bundle and saves it.
+func writeBundle(out string, c Content) (v1.Hash, error) {
+	b, err := New(c)
+	if err != nil {
+		return v1.Hash{}, fmt.Errorf("making bundle %q: %w", out, err)
+	}
+	return b.Digest, b.Save(context.Background(), out, nil)
 }
 
 // snapshot lists everything below a folder with its content.
@@ -105,13 +116,13 @@ func TestWriteAndOpen(t *testing.T) {
 		dir := t.TempDir()
 		var digests []string
 		for _, out := range []string{"oci:" + dir + "/a", dir + "/b", "oci-archive:" + dir + "/c.tar", "oci:" + dir + "/d/"} {
-			digest, err := Write(out, c)
+			digest, err := writeBundle(out, c)
 			if err != nil {
 				t.Fatal(err)
 			}
 			path := strings.TrimPrefix(strings.TrimPrefix(out, "oci-archive:"), "oci:")
 			for _, ref := range []string{out, path} {
-				b, err := Open(ref)
+				b, err := Open(t.Context(), ref)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -153,15 +164,15 @@ func TestWriteReplaces(t *testing.T) {
 	forms := []string{"oci:" + dir + "/out", "oci-archive:" + dir + "/out"}
 	for _, before := range forms {
 		for _, after := range forms {
-			if _, err := Write(before, old); err != nil {
+			if _, err := writeBundle(before, old); err != nil {
 				t.Fatal(err)
 			}
-			digest, err := Write(after, renamed)
+			digest, err := writeBundle(after, renamed)
 			if err != nil {
 				t.Errorf("%s over %s: %v", after, before, err)
 				continue
 			}
-			b, err := Open(after)
+			b, err := Open(t.Context(), after)
 			if err != nil || b.Digest != digest || b.Manifest.Name != "new" {
 				t.Fatalf("%s over %s: %+v, %v", after, before, b, err)
 			}
@@ -173,10 +184,10 @@ func TestWriteReplaces(t *testing.T) {
 	}
 	t.Run("open bundle goes on", func(t *testing.T) {
 		for _, out := range forms {
-			if _, err := Write(out, old); err != nil {
+			if _, err := writeBundle(out, old); err != nil {
 				t.Fatal(err)
 			}
-			b, err := Open(out)
+			b, err := Open(t.Context(), out)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -186,7 +197,7 @@ func TestWriteReplaces(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer r.Close()
-			if _, err := Write(out, renamed); err != nil {
+			if _, err := writeBundle(out, renamed); err != nil {
 				t.Fatal(err)
 			}
 			if data, err := io.ReadAll(r); err != nil || !strings.HasPrefix(string(data), "bzImage") {
@@ -195,14 +206,14 @@ func TestWriteReplaces(t *testing.T) {
 		}
 	})
 	t.Run("symlink to a bundle", func(t *testing.T) {
-		if _, err := Write(dir+"/target", old); err != nil {
+		if _, err := writeBundle(dir+"/target", old); err != nil {
 			t.Fatal(err)
 		}
 		if err := os.Symlink("target", dir+"/link"); err != nil {
 			t.Fatal(err)
 		}
 		want := snapshot(t, dir+"/target")
-		if _, err := Write(dir+"/link", renamed); err != nil {
+		if _, err := writeBundle(dir+"/link", renamed); err != nil {
 			t.Fatal(err)
 		}
 		if snapshot(t, dir+"/target") != want {
@@ -226,7 +237,7 @@ func TestWriteRefusesToDestroy(t *testing.T) {
 			return errors.Join(os.Mkdir(p, 0o755), unix.Mkfifo(p+"/index.json", 0o644))
 		},
 		"bundle beside an image": func(p string) error {
-			_, err := Write(p, content(t, ""))
+			_, err := writeBundle(p, content(t, ""))
 			image := fmt.Sprintf(`"manifests":[{"mediaType":%q,"digest":"sha256:%s","size":1},`, types.OCIManifestSchema1, sha(nil))
 			damaged{t, p}.replace("index.json", `"manifests":[`, image)
 			return err
@@ -243,7 +254,7 @@ func TestWriteRefusesToDestroy(t *testing.T) {
 				if err := CheckOutput(form + dir + "/out"); !errors.Is(err, ErrExists) {
 					t.Errorf("CheckOutput: %v", err)
 				}
-				if _, err := Write(form+dir+"/out", content(t, "")); !errors.Is(err, ErrExists) || !strings.Contains(err.Error(), dir+"/out") {
+				if _, err := writeBundle(form+dir+"/out", content(t, "")); !errors.Is(err, ErrExists) || !strings.Contains(err.Error(), dir+"/out") {
 					t.Errorf("Write: %v", err)
 				}
 				if got := snapshot(t, dir); got != before {
@@ -273,14 +284,14 @@ func TestWriteFails(t *testing.T) {
 				t.Run(fmt.Sprint(test.name, " ", form, exists), func(t *testing.T) {
 					dir := t.TempDir()
 					if exists {
-						if _, err := Write(form+dir+"/out", content(t, "")); err != nil {
+						if _, err := writeBundle(form+dir+"/out", content(t, "")); err != nil {
 							t.Fatal(err)
 						}
 					}
 					before := snapshot(t, dir)
 					c := content(t, "")
 					test.change(&c)
-					_, err := Write(form+dir+"/out", c)
+					_, err := writeBundle(form+dir+"/out", c)
 					if err == nil || !strings.Contains(err.Error(), test.want) || !strings.Contains(err.Error(), dir+"/out") {
 						t.Errorf("got  %v\nwant %s", err, test.want)
 					}
@@ -292,18 +303,24 @@ func TestWriteFails(t *testing.T) {
 		}
 	}
 	t.Run("no folder to write to", func(t *testing.T) {
-		if _, err := Write("oci:"+t.TempDir()+"/no/out", content(t, "")); !errors.Is(err, fs.ErrNotExist) {
+		if _, err := writeBundle("oci:"+t.TempDir()+"/no/out", content(t, "")); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("got %v", err)
 		}
 	})
 	// A file that changes between its digest and its copy.
 	t.Run("kernel that grows", func(t *testing.T) {
-		for _, write := range []func(string, []blob) error{writeDir, writeArchive} {
+		for _, form := range []string{"oci:", "oci-archive:"} {
 			dir := t.TempDir()
-			b := document("blobs/sha256/x", []byte("12345"))
-			b.size = 4
-			if err := write(dir+"/out", []blob{b}); err == nil {
-				t.Error("taken")
+			c := content(t, "")
+			b, err := New(c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(c.Kernel, []byte("a kernel that is quite another one"), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			if err := b.Save(t.Context(), form+dir+"/out", nil); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), string(KernelType)) {
+				t.Error(err)
 			}
 			if got := snapshot(t, dir); got != ". d---------\n" {
 				t.Errorf("left behind:\n%s", got)
@@ -405,7 +422,8 @@ func TestOpenRefuses(t *testing.T) {
 		{"index with two bundles", "", func(d damaged) {
 			s := string(d.read("index.json"))
 			one := s[strings.Index(s, "[{")+1 : strings.LastIndex(s, "}]")+1]
-			d.replace("index.json", one, one+","+one)
+			oci, _, _ := d.blobs()
+			d.replace("index.json", one, one+","+strings.Replace(one, filepath.Base(oci), sha(nil), 1))
 		}, "index.json: has 2 bundles, want 1"},
 		{"index with a path for a digest", "", func(d damaged) {
 			oci, _, _ := d.blobs()
@@ -471,12 +489,12 @@ func TestOpenRefuses(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			d := damaged{t, filepath.Join(t.TempDir(), "b")}
-			if _, err := Write(d.dir, content(t, test.initramfs)); err != nil {
+			if _, err := writeBundle(d.dir, content(t, test.initramfs)); err != nil {
 				t.Fatal(err)
 			}
 			test.damage(d)
 			for _, ref := range []string{d.dir, pack(t, d.dir)} {
-				b, err := Open(ref)
+				b, err := Open(t.Context(), ref)
 				if err == nil {
 					b.Close()
 					t.Fatal("taken")
@@ -511,7 +529,7 @@ func pack(t testing.TB, dir string) string {
 func TestDamagedBlobs(t *testing.T) {
 	for _, initramfs := range []string{"", "initramfs"} {
 		good := filepath.Join(t.TempDir(), "good")
-		if _, err := Write(good, content(t, initramfs)); err != nil {
+		if _, err := writeBundle(good, content(t, initramfs)); err != nil {
 			t.Fatal(err)
 		}
 		names, err := filepath.Glob(good + "/blobs/sha256/*")
@@ -550,7 +568,7 @@ func TestDamagedBlobs(t *testing.T) {
 }
 
 func openAndRead(ref string) error {
-	b, err := Open(ref)
+	b, err := Open(context.Background(), ref)
 	if err != nil {
 		return err
 	}
@@ -569,7 +587,7 @@ func openAndRead(ref string) error {
 // A layout that someone else made can hold what keeps whoever opens it waiting.
 func TestOpenIrregularFiles(t *testing.T) {
 	good := filepath.Join(t.TempDir(), "good")
-	if _, err := Write(good, content(t, "initramfs")); err != nil {
+	if _, err := writeBundle(good, content(t, "initramfs")); err != nil {
 		t.Fatal(err)
 	}
 	names := []string{"index.json"}
@@ -618,6 +636,14 @@ func inTime(t *testing.T, fn func() error) error {
 	return nil
 }
 
+// fsStore is a layout in an fs.FS.
+type fsStore struct {
+	fs.FS
+	store
+}
+
+func (s fsStore) open(name string) (io.ReadCloser, error) { return openFile(s.FS, name) }
+
 // brokenFS fails with err, when it opens or when it reads.
 type brokenFS struct {
 	fs.FS
@@ -649,14 +675,14 @@ func (f brokenFile) Read([]byte) (int, error) {
 // That something could not be read says nothing about the bundle.
 func TestAccidents(t *testing.T) {
 	d := damaged{t, filepath.Join(t.TempDir(), "b")}
-	if _, err := Write(d.dir, content(t, "")); err != nil {
+	if _, err := writeBundle(d.dir, content(t, "")); err != nil {
 		t.Fatal(err)
 	}
 	oci, config, layers := d.blobs()
 	for _, name := range []string{"index.json", oci, config, layers[KernelType]} {
 		for _, reader := range []bool{false, true} {
 			for _, accident := range []syscall.Errno{syscall.EMFILE, syscall.EACCES, syscall.EIO, syscall.ENOMEM} {
-				b := &Bundle{fsys: brokenFS{os.DirFS(d.dir), name, accident, reader}}
+				b := &Bundle{store: fsStore{FS: brokenFS{os.DirFS(d.dir), name, accident, reader}}}
 				err := b.read()
 				if err == nil {
 					_, err = readLayer(b, KernelType)
@@ -680,13 +706,13 @@ func TestAccidents(t *testing.T) {
 
 func TestOpenNothing(t *testing.T) {
 	dir := t.TempDir()
-	if _, err := Open(dir + "/missing"); !errors.Is(err, fs.ErrNotExist) || errors.Is(err, ErrInvalid) {
+	if _, err := Open(t.Context(), dir + "/missing"); !errors.Is(err, fs.ErrNotExist) || errors.Is(err, ErrInvalid) {
 		t.Errorf("missing: %v", err)
 	}
 	garbage := write(t, dir+"/garbage", bytes.Repeat([]byte("garbage "), 1000))
 	empty := write(t, dir+"/empty", nil)
 	for _, ref := range []string{dir, "oci:" + dir, garbage, "oci-archive:" + garbage, empty, "/dev/null"} {
-		if _, err := Open(ref); !errors.Is(err, ErrInvalid) || strings.Contains(err.Error(), "\n") {
+		if _, err := Open(t.Context(), ref); !errors.Is(err, ErrInvalid) || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%s: %v", ref, err)
 		}
 	}
@@ -695,7 +721,7 @@ func TestOpenNothing(t *testing.T) {
 	if err := os.Symlink(outside, escape+"/index.json"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Open(escape); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "escapes") {
+	if _, err := Open(t.Context(), escape); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "escapes") {
 		t.Errorf("symlink to the outside: %v", err)
 	}
 }
@@ -705,7 +731,7 @@ func TestOpenNothing(t *testing.T) {
 func FuzzOpen(f *testing.F) {
 	for _, initramfs := range []string{"", "initramfs"} {
 		d := damaged{f, filepath.Join(f.TempDir(), "b")}
-		if _, err := Write(d.dir, content(f, initramfs)); err != nil {
+		if _, err := writeBundle(d.dir, content(f, initramfs)); err != nil {
 			f.Fatal(err)
 		}
 		oci, config, _ := d.blobs()
@@ -731,7 +757,7 @@ func FuzzOpen(f *testing.F) {
 		write(t, dir+"/index.json", index)
 		write(t, dir+"/blobs/sha256/"+sha(oci), oci)
 		write(t, dir+"/blobs/sha256/"+sha(config), config)
-		b, err := Open(dir)
+		b, err := Open(t.Context(), dir)
 		if err != nil {
 			if !errors.Is(err, ErrInvalid) {
 				t.Errorf("%v", err)

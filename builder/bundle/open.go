@@ -4,14 +4,12 @@ package bundle
 
 import (
 	"bytes"
-	"crypto/sha256"
-	"encoding/hex"
+	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 	"io/fs"
-	"os"
 	"slices"
 	"strings"
 	"syscall"
@@ -20,55 +18,49 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
-	"github.com/tenon-build/tenon/builder/bundle/regular"
-	"github.com/tenon-build/tenon/builder/bundle/tarfs"
 )
 
-// Bundle is an open bundle. Its manifest has been read and checked; layers are
-// checked as they are read.
+// Bundle is an open bundle. Its manifest has been read and checked, and so have
+// the manifests of its referrers; blobs are checked as they are read.
 type Bundle struct {
-	Manifest *manifest.Manifest
-	Digest   v1.Hash // of the OCI manifest: the bundle's identity
-	layers   []descriptor
-	alone    bool // the index names nothing else
-	fsys     fs.FS
-	closer   io.Closer
+	Manifest  *manifest.Manifest
+	Digest    v1.Hash // of the OCI manifest: the bundle's identity
+	top       descriptor
+	config    descriptor
+	layers    []descriptor
+	referrers []Referrer
+	others    []descriptor // what else the index names
+	store     store
 }
 
-// Open opens oci:DIR, oci-archive:FILE, or a path to either. Errors about what
-// it found there wrap ErrInvalid; accidents on the way, such as too many open
-// files, do not.
-func Open(ref string) (*Bundle, error) {
-	fsys, closer, err := openLayout(ref)
+// store is where a bundle's layout lies. Files are named as in an OCI image
+// layout.
+type store interface {
+	open(name string) (io.ReadCloser, error)
+	// add adds files, the index last. When it fails, the bundle is as it was.
+	add(ctx context.Context, files []blob) error
+	Close() error
+}
+
+// Open opens a bundle: oci:DIR, oci-archive:FILE or a path to either, or a
+// reference in a registry, with or without docker:// before it: HOST/NAME with
+// a tag or a digest; the host is never implied. Credentials come from the docker
+// keychain. Errors about what was found there wrap ErrInvalid; accidents on the
+// way, such as too many open files, do not. ctx also ends what is read later.
+func Open(ctx context.Context, ref string) (*Bundle, error) {
+	s, err := openStore(ctx, ref)
 	if err != nil {
 		return nil, fmt.Errorf("opening bundle %q: %w", ref, err)
 	}
-	b := &Bundle{fsys: fsys, closer: closer}
+	b := &Bundle{store: s}
 	if err := b.read(); err != nil {
-		return nil, errors.Join(fmt.Errorf("opening bundle %q: %w", ref, err), closer.Close())
+		return nil, errors.Join(fmt.Errorf("opening bundle %q: %w", ref, err), s.Close())
 	}
 	return b, nil
 }
 
 // Close closes the bundle's files.
-func (b *Bundle) Close() error { return b.closer.Close() }
-
-func openLayout(ref string) (fs.FS, io.Closer, error) {
-	path := strings.TrimPrefix(strings.TrimPrefix(ref, "oci:"), "oci-archive:")
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, nil, err
-	}
-	if !info.IsDir() {
-		a, err := tarfs.Open(path)
-		return a, a, judge(err)
-	}
-	root, err := os.OpenRoot(path)
-	if err != nil {
-		return nil, nil, err
-	}
-	return regular.FS{Root: root}, root, nil
-}
+func (b *Bundle) Close() error { return b.store.Close() }
 
 // judge wraps in ErrInvalid what says that a layout has no regular file of some
 // name, or no layout is there. The system's own errors stay what they are, but
@@ -85,29 +77,85 @@ func judge(err error) error {
 }
 
 func (b *Bundle) read() error {
-	data, err := readAll(b.fsys, "index.json", maxDocument)
+	entries, err := b.readIndex()
 	if err != nil {
 		return err
 	}
+	if err := b.readManifest(); err != nil {
+		return err
+	}
+	return b.readReferrers(entries)
+}
+
+// entry is a manifest that the index names, and what it refers to.
+type entry struct {
+	descriptor
+	subject v1.Hash
+}
+
+// readIndex finds the one bundle of the layout, and returns what else the index
+// names.
+func (b *Bundle) readIndex() ([]entry, error) {
+	data, err := b.readIndexFile()
+	if err != nil {
+		return nil, err
+	}
 	var index ociIndex
 	if err := manifest.DecodeStrict(data, maxDocument, &index); err != nil {
-		return fmt.Errorf("%w: index.json: %w", ErrInvalid, err)
+		return nil, fmt.Errorf("%w: index.json: %w", ErrInvalid, err)
 	}
-	var found []descriptor
+	found := map[v1.Hash]bool{}
+	var rest []entry
 	for _, d := range index.Manifests {
-		if d.ArtifactType == ArtifactType {
-			found = append(found, d)
+		e := entry{descriptor: d}
+		// Some tools copy descriptors without their artifact type: look inside.
+		isBundle := d.ArtifactType == ArtifactType
+		if d.MediaType == types.OCIManifestSchema1 && !isBundle {
+			if isBundle, e.subject, err = b.peek(d); err != nil {
+				return nil, err
+			}
+		}
+		if isBundle && !found[d.Digest] {
+			found[d.Digest] = true
+			b.top, b.Digest = d, d.Digest
+		} else {
+			rest = append(rest, e) // also the bundle under another name
 		}
 	}
-	if len(found) == 0 && len(index.Manifests) == 1 && index.Manifests[0].ArtifactType == "" {
-		found = index.Manifests // some tools copy descriptors without their artifact type
-	}
 	if len(found) != 1 {
-		return fmt.Errorf("%w: index.json: has %d bundles, want 1", ErrInvalid, len(found))
+		return nil, fmt.Errorf("%w: index.json: has %d bundles, want 1", ErrInvalid, len(found))
 	}
-	b.alone = len(index.Manifests) == 1
-	b.Digest = found[0].Digest
-	if data, err = b.document("manifest", found[0], maxDocument); err != nil {
+	return rest, nil
+}
+
+// alone says whether the layout has nothing but the bundle and its referrers.
+func (b *Bundle) alone() bool {
+	return !slices.ContainsFunc(b.others, func(d descriptor) bool { return d.Digest != b.Digest })
+}
+
+// peek looks into a manifest whose descriptor does not say that it is a bundle.
+func (b *Bundle) peek(d descriptor) (isBundle bool, subject v1.Hash, err error) {
+	data, err := b.document("manifest", d, maxDocument)
+	if err != nil {
+		return false, v1.Hash{}, err
+	}
+	var m struct {
+		ArtifactType string      `json:"artifactType"`
+		Subject      *descriptor `json:"subject"`
+	}
+	if err := json.Unmarshal(data, &m); err != nil {
+		return false, v1.Hash{}, fmt.Errorf("%w: manifest %s: %w", ErrInvalid, d.Digest, err)
+	}
+	if m.Subject != nil {
+		return false, m.Subject.Digest, nil
+	}
+	return d.ArtifactType == "" && m.ArtifactType == ArtifactType, v1.Hash{}, nil
+}
+
+// readManifest reads the OCI manifest and the bundle manifest.
+func (b *Bundle) readManifest() error {
+	data, err := b.document("manifest", b.top, maxDocument)
+	if err != nil {
 		return err
 	}
 	var m ociManifest
@@ -123,7 +171,7 @@ func (b *Bundle) read() error {
 	if b.Manifest, err = manifest.Decode(data); err != nil {
 		return fmt.Errorf("%w: bundle manifest: %w", ErrInvalid, err)
 	}
-	b.layers = m.Layers
+	b.config, b.layers = m.Config, m.Layers
 	if _, detached := b.layer(InitramfsType); detached == b.Manifest.Initramfs.Sealed {
 		return fmt.Errorf("%w: bundle manifest: sealed is %v, and an initramfs layer is there: %v", ErrInvalid, b.Manifest.Initramfs.Sealed, detached)
 	}
@@ -151,6 +199,15 @@ func (b *Bundle) LayerDigest(mt types.MediaType) v1.Hash {
 	return d.Digest
 }
 
+// Layers lists the types of the layers.
+func (b *Bundle) Layers() []types.MediaType {
+	var out []types.MediaType
+	for _, d := range b.layers {
+		out = append(out, d.MediaType)
+	}
+	return out
+}
+
 // OpenLayer returns a layer's content. Reading it to its end returns an error
 // that wraps ErrInvalid, instead of io.EOF, unless size and digest match.
 func (b *Bundle) OpenLayer(mt types.MediaType) (io.ReadCloser, error) {
@@ -174,54 +231,42 @@ func (b *Bundle) document(what string, d descriptor, limit int64) ([]byte, error
 }
 
 func (b *Bundle) blob(what string, d descriptor) (io.ReadCloser, error) {
-	f, err := b.fsys.Open("blobs/sha256/" + d.Digest.Hex)
+	if d.Digest.Algorithm != "sha256" {
+		return nil, fmt.Errorf("%w: %s: digest algorithm %q is not sha256", ErrInvalid, what, d.Digest.Algorithm)
+	}
+	f, err := b.store.open(blobName(d.Digest))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%w: %s: no blob %s", ErrInvalid, what, d.Digest)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", what, judge(err))
+		return nil, fmt.Errorf("%s: %w", what, err)
 	}
-	return &blobReader{what: what, file: f, desc: d, left: d.Size, sum: sha256.New()}, nil
+	return newBlobReader(what, f, d), nil
 }
 
-// blobReader checks what it reads.
-type blobReader struct {
-	what string
-	file io.ReadCloser
-	desc descriptor
-	left int64
-	sum  hash.Hash
-}
+func blobName(h v1.Hash) string { return "blobs/sha256/" + h.Hex }
 
-func (r *blobReader) Close() error { return r.file.Close() }
-
-func (r *blobReader) Read(p []byte) (int, error) {
-	n, err := r.file.Read(p)
-	r.sum.Write(p[:n])
-	r.left -= int64(n)
-	switch {
-	case r.left < 0:
-		return 0, fmt.Errorf("%w: %s %s is longer than %d bytes", ErrInvalid, r.what, r.desc.Digest, r.desc.Size)
-	case err == io.EOF && r.left > 0:
-		return 0, fmt.Errorf("%w: %s %s is truncated: %d of %d bytes are missing", ErrInvalid, r.what, r.desc.Digest, r.left, r.desc.Size)
-	case err == io.EOF:
-		if got := hex.EncodeToString(r.sum.Sum(nil)); got != r.desc.Digest.Hex {
-			return 0, fmt.Errorf("%w: %s: digest mismatch: %s has the content sha256:%s", ErrInvalid, r.what, r.desc.Digest, got)
-		}
-	}
-	return n, err
-}
-
-func readAll(fsys fs.FS, name string, limit int64) ([]byte, error) {
-	f, err := fsys.Open(name)
+func (b *Bundle) readIndexFile() ([]byte, error) {
+	f, err := b.store.open("index.json")
 	if err != nil {
-		return nil, judge(err)
+		return nil, err
 	}
 	defer f.Close()
-	var b bytes.Buffer
-	n, err := b.ReadFrom(io.LimitReader(f, limit+1))
-	if err == nil && n > limit {
-		err = fmt.Errorf("%w: %s: larger than %d bytes", ErrInvalid, name, limit)
+	var data bytes.Buffer
+	n, err := data.ReadFrom(io.LimitReader(f, maxDocument+1))
+	if err == nil && n > maxDocument {
+		err = fmt.Errorf("%w: index.json: larger than %d bytes", ErrInvalid, maxDocument)
 	}
-	return b.Bytes(), err
+	return data.Bytes(), err
+}
+
+// cutTransport splits a reference into transport and the rest; a reference
+// without one has an empty transport.
+func cutTransport(ref string) (transport, rest string) {
+	for _, t := range []string{"oci:", "oci-archive:", "docker://"} {
+		if rest, ok := strings.CutPrefix(ref, t); ok {
+			return t, rest
+		}
+	}
+	return "", ref
 }

@@ -5,6 +5,7 @@ package bundle
 import (
 	"archive/tar"
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,7 +13,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
+	"sync/atomic"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
@@ -25,8 +26,8 @@ import (
 // so that writing would destroy something else.
 var ErrExists = errors.New("exists and is not a bundle and nothing else")
 
-// Content is what a bundle is written from. Paths name files; Initramfs is
-// empty when sealed.
+// Content is what a bundle is made from. Paths name files; Initramfs is empty
+// when sealed.
 type Content struct {
 	Manifest  *manifest.Manifest
 	Kernel    string
@@ -36,30 +37,34 @@ type Content struct {
 	Fidelity  []byte
 }
 
-// Write writes a bundle to oci:DIR, oci-archive:FILE or a path to a directory,
-// and returns its digest. A bundle that stands there is replaced in one step;
+// Progress receives how many of the bytes of all blobs have been moved. It is
+// called from several goroutines, and may be nil.
+type Progress func(done, total int64)
+
+// Save writes the bundle with its referrers to oci:DIR, oci-archive:FILE or a
+// path to a directory. A bundle that stands there is replaced in one step;
 // anything else there is refused with ErrExists. When it fails, nothing has
 // changed.
-func Write(out string, c Content) (digest v1.Hash, err error) {
-	path, archive := outputPath(out)
+func (b *Bundle) Save(ctx context.Context, out string, progress Progress) error {
 	if err := CheckOutput(out); err != nil {
-		return v1.Hash{}, err
+		return err
 	}
-	files, digest, err := layout(c)
+	files, err := b.files()
+	if err == nil {
+		files = counted(files, progress)
+		if path, archive := outputPath(out); archive {
+			err = writeArchive(ctx, path, files)
+		} else {
+			err = writeDir(ctx, path, files)
+		}
+	}
 	if err != nil {
-		return v1.Hash{}, fmt.Errorf("writing bundle %q: %w", out, err)
+		return fmt.Errorf("writing bundle %q: %w", out, err)
 	}
-	write := writeDir
-	if archive {
-		write = writeArchive
-	}
-	if err := write(path, files); err != nil {
-		return v1.Hash{}, fmt.Errorf("writing bundle %q: %w", out, err)
-	}
-	return digest, nil
+	return nil
 }
 
-// CheckOutput says whether Write would refuse out, before long work is done.
+// CheckOutput says whether Save would refuse out, before long work is done.
 func CheckOutput(out string) error {
 	path, _ := outputPath(out)
 	if _, err := os.Stat(filepath.Dir(path)); err != nil {
@@ -72,112 +77,120 @@ func CheckOutput(out string) error {
 	if err != nil {
 		return fmt.Errorf("output %q: %w", out, err)
 	}
-	b, err := Open(path)
+	b, err := Open(context.Background(), "oci:"+path)
 	switch {
 	case errors.Is(err, ErrInvalid) || errors.Is(err, fs.ErrNotExist): // a symlink may lead nowhere
 		return fmt.Errorf("output %q: %w", out, ErrExists)
 	case err != nil:
 		return fmt.Errorf("output %q: %w", out, err)
-	case !b.alone:
+	case !b.alone():
 		err = fmt.Errorf("output %q: %w", out, ErrExists)
 	}
 	return errors.Join(err, b.Close())
 }
 
 func outputPath(out string) (path string, archive bool) {
-	path, archive = strings.CutPrefix(out, "oci-archive:")
-	if !archive {
-		path = strings.TrimPrefix(out, "oci:")
-	}
-	return filepath.Clean(path), archive
+	transport, path := cutTransport(out)
+	return filepath.Clean(path), transport == "oci-archive:"
 }
 
 // blob is one file of a layout.
 type blob struct {
 	name string
-	size int64
+	desc descriptor
 	open func() (io.ReadCloser, error)
 }
 
-// layout lists all files of the bundle, with the digest of its manifest.
-func layout(c Content) ([]blob, v1.Hash, error) {
+func newBlob(mt types.MediaType, data []byte) blob {
+	digest, size, _ := v1.SHA256(bytes.NewReader(data)) // reading memory does not fail
+	return blob{blobName(digest), descriptor{MediaType: mt, Digest: digest, Size: size}, func() (io.ReadCloser, error) {
+		return io.NopCloser(bytes.NewReader(data)), nil
+	}}
+}
+
+// memoryStore is the layout of a bundle that has not been written anywhere.
+type memoryStore map[string]blob
+
+func (s memoryStore) open(name string) (io.ReadCloser, error) {
+	b, ok := s[name]
+	if !ok {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
+	}
+	return b.open()
+}
+
+func (s memoryStore) add(_ context.Context, files []blob) error {
+	for _, b := range files {
+		s[b.name] = b
+	}
+	return nil
+}
+
+func (s memoryStore) Close() error { return nil }
+
+// New makes a bundle of content, which must stay as it is until Save has
+// written it.
+func New(c Content) (*Bundle, error) {
 	config, err := json.Marshal(c.Manifest)
 	if err != nil {
-		return nil, v1.Hash{}, err
+		return nil, err
 	}
 	if _, err := manifest.Decode(config); err != nil {
-		return nil, v1.Hash{}, fmt.Errorf("bundle manifest: %w", err)
+		return nil, fmt.Errorf("bundle manifest: %w", err)
 	}
-	files := []blob{document("oci-layout", []byte(`{"imageLayoutVersion":"1.0.0"}`))}
-	add := func(mt types.MediaType, b blob) (descriptor, error) {
-		r, err := b.open()
-		if err != nil {
-			return descriptor{}, err
-		}
-		defer r.Close()
-		digest, size, err := v1.SHA256(r)
-		if err != nil {
-			return descriptor{}, err
-		}
-		b.name, b.size = "blobs/sha256/"+digest.Hex, size
-		files = append(files, b)
-		return descriptor{MediaType: mt, Digest: digest, Size: size}, nil
-	}
-	m := ociManifest{SchemaVersion: 2, MediaType: types.OCIManifestSchema1, ArtifactType: ArtifactType}
-	if m.Config, err = add(ManifestType, document("", config)); err != nil {
-		return nil, v1.Hash{}, err
-	}
-	layers := []struct {
-		mt types.MediaType
-		b  blob
+	files := []blob{newBlob(ManifestType, config)}
+	for _, l := range []struct {
+		mt   types.MediaType
+		open func() (io.ReadCloser, error)
 	}{
-		{KernelType, padded(c.Kernel)}, {ConfigType, file(c.Config)}, {SystemMapType, file(c.SystemMap)}, {FidelityType, document("", c.Fidelity)},
-	}
-	if c.Initramfs != "" {
-		layers = append(layers, struct {
-			mt types.MediaType
-			b  blob
-		}{InitramfsType, file(c.Initramfs)})
-	}
-	for _, l := range layers {
-		d, err := add(l.mt, l.b)
-		if err != nil {
-			return nil, v1.Hash{}, err
+		{KernelType, padded(c.Kernel)}, {ConfigType, file(c.Config)}, {SystemMapType, file(c.SystemMap)},
+		{FidelityType, newBlob(FidelityType, c.Fidelity).open}, {InitramfsType, file(c.Initramfs)},
+	} {
+		if l.mt == InitramfsType && c.Initramfs == "" {
+			continue
 		}
-		m.Layers = append(m.Layers, d)
+		b, err := measured(l.mt, l.open)
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, b)
+	}
+	m := ociManifest{SchemaVersion: 2, MediaType: types.OCIManifestSchema1, ArtifactType: ArtifactType, Config: files[0].desc}
+	for _, b := range files[1:] {
+		m.Layers = append(m.Layers, b.desc)
 	}
 	if err := m.check(); err != nil {
-		return nil, v1.Hash{}, err
+		return nil, err
 	}
-	raw, err := json.Marshal(m)
+	data, err := json.Marshal(m)
 	if err != nil {
-		return nil, v1.Hash{}, err
+		return nil, err
 	}
-	top, err := add(m.MediaType, document("", raw))
-	if err != nil {
-		return nil, v1.Hash{}, err
-	}
-	top.ArtifactType = ArtifactType
-	top.Annotations = map[string]string{"org.opencontainers.image.ref.name": c.Manifest.Name}
-	index, err := json.Marshal(ociIndex{SchemaVersion: 2, MediaType: types.OCIImageIndex, Manifests: []descriptor{top}})
-	if err != nil {
-		return nil, v1.Hash{}, err
-	}
-	return append(files, document("index.json", index)), top.Digest, nil
+	top := newBlob(m.MediaType, data)
+	b := &Bundle{Digest: top.desc.Digest, top: top.desc, store: memoryStore{}}
+	_ = b.store.add(context.Background(), append(files, top)) // into memory: does not fail
+	return b, b.readManifest()
 }
 
-func document(name string, data []byte) blob {
-	return blob{name, int64(len(data)), func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(data)), nil }}
+// measured is a blob with the size and digest of what open returns.
+func measured(mt types.MediaType, open func() (io.ReadCloser, error)) (blob, error) {
+	r, err := open()
+	if err != nil {
+		return blob{}, err
+	}
+	defer r.Close()
+	digest, size, err := v1.SHA256(r)
+	return blob{blobName(digest), descriptor{MediaType: mt, Digest: digest, Size: size}, open}, err
 }
 
-func file(path string) blob {
-	return blob{open: func() (io.ReadCloser, error) { return os.Open(path) }}
+func file(path string) func() (io.ReadCloser, error) {
+	return func() (io.ReadCloser, error) { return os.Open(path) }
 }
 
 // padded is a file with zeros up to a multiple of 8 bytes, where a
 // WIN_CERTIFICATE may begin.
-func padded(path string) blob {
-	return blob{open: func() (io.ReadCloser, error) {
+func padded(path string) func() (io.ReadCloser, error) {
+	return func() (io.ReadCloser, error) {
 		f, err := os.Open(path)
 		if err != nil {
 			return nil, err
@@ -191,10 +204,83 @@ func padded(path string) blob {
 			io.Reader
 			io.Closer
 		}{io.MultiReader(f, zeros), f}, nil
-	}}
+	}
 }
 
-func writeDir(path string, files []blob) (err error) {
+// files lists all files of a layout of the bundle and its referrers, index.json
+// last.
+func (b *Bundle) files() ([]blob, error) {
+	layout := newBlob("", []byte(`{"imageLayoutVersion":"1.0.0"}`))
+	layout.name = "oci-layout"
+	files := []blob{layout}
+	listed := map[v1.Hash]bool{}
+	add := func(what string, descriptors ...descriptor) {
+		for _, d := range descriptors {
+			if !listed[d.Digest] {
+				listed[d.Digest] = true
+				files = append(files, blob{blobName(d.Digest), d, func() (io.ReadCloser, error) { return b.blob(what, d) }})
+			}
+		}
+	}
+	add("bundle manifest", b.config)
+	for _, l := range b.layers {
+		add(string(l.MediaType), l)
+	}
+	add("manifest", b.top)
+	for _, r := range b.referrers {
+		add("referrer "+r.Digest.String(), append(r.layers, r.config, r.desc)...)
+	}
+	index, err := b.indexes(nil)
+	return append(files, index...), err
+}
+
+// counted reports what is read of files.
+func counted(files []blob, progress Progress) []blob {
+	if progress == nil {
+		return files
+	}
+	var done atomic.Int64
+	var total int64
+	for _, b := range files {
+		total += b.desc.Size
+	}
+	out := make([]blob, len(files))
+	for i, b := range files {
+		open := b.open
+		b.open = func() (io.ReadCloser, error) {
+			r, err := open()
+			if err != nil {
+				return nil, err
+			}
+			return struct {
+				io.Reader
+				io.Closer
+			}{readerFunc(func(p []byte) (int, error) {
+				n, err := r.Read(p)
+				progress(min(done.Add(int64(n)), total), total) // more is read when something is tried again
+				return n, err
+			}), r}, nil
+		}
+		out[i] = b
+	}
+	return out
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
+// withContext is r until ctx ends.
+func withContext(ctx context.Context, r io.Reader) io.Reader {
+	return readerFunc(func(p []byte) (int, error) {
+		if err := ctx.Err(); err != nil {
+			return 0, err
+		}
+		return r.Read(p)
+	})
+}
+
+func writeDir(ctx context.Context, path string, files []blob) (err error) {
 	tmp, err := os.MkdirTemp(filepath.Dir(path), "."+filepath.Base(path)+".tmp-")
 	if err != nil {
 		return err
@@ -203,10 +289,12 @@ func writeDir(path string, files []blob) (err error) {
 	if err := errors.Join(os.Chmod(tmp, 0o755), os.MkdirAll(filepath.Join(tmp, "blobs", "sha256"), 0o755)); err != nil {
 		return err
 	}
-	for _, b := range files {
-		if err := writeFile(filepath.Join(tmp, b.name), b); err != nil {
-			return err
-		}
+	root, err := os.OpenRoot(tmp)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(writeFiles(ctx, root, files), root.Close()); err != nil {
+		return err
 	}
 	return replace(tmp, path)
 }
@@ -226,41 +314,45 @@ func replace(tmp, path string) error {
 	return syncDir(filepath.Dir(path))
 }
 
-func writeFile(path string, b blob) error {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
-	if err != nil {
-		return err
-	}
-	return errors.Join(copyBlob(f, b), f.Sync(), f.Close())
-}
-
-func copyBlob(w io.Writer, b blob) error {
+func copyBlob(ctx context.Context, w io.Writer, b blob) error {
 	r, err := b.open()
 	if err != nil {
 		return err
 	}
 	defer r.Close()
-	n, err := io.Copy(w, r)
-	if err == nil && n != b.size {
+	n, err := io.Copy(w, withContext(ctx, r))
+	if err == nil && n != b.desc.Size {
 		err = fmt.Errorf("%s changed while it was written", b.name)
 	}
 	return err
 }
 
-func writeArchive(path string, files []blob) (err error) {
+func writeArchive(ctx context.Context, path string, files []blob) error {
+	return writeTar(path, func(tw *tar.Writer) error { return writeMembers(ctx, tw, files) })
+}
+
+func writeMembers(ctx context.Context, tw *tar.Writer, files []blob) error {
+	for _, b := range files {
+		if err := tw.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: b.name, Size: b.desc.Size, Mode: 0o644}); err != nil {
+			return err
+		}
+		if err := copyBlob(ctx, tw, b); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// writeTar writes an archive to a temporary name and puts it at path.
+func writeTar(path string, write func(*tar.Writer) error) (err error) {
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".tmp-")
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, f.Close(), os.RemoveAll(f.Name())) }()
 	tw := tar.NewWriter(f)
-	for _, b := range files {
-		if err := tw.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: b.name, Size: b.size, Mode: 0o644}); err != nil {
-			return err
-		}
-		if err := copyBlob(tw, b); err != nil {
-			return err
-		}
+	if err := write(tw); err != nil {
+		return err
 	}
 	if err := errors.Join(tw.Close(), f.Chmod(0o644), f.Sync()); err != nil {
 		return err

@@ -535,7 +535,7 @@ func boot(t *testing.T, args ...string) string {
 // layerFile copies a layer of a bundle into a file.
 func layerFile(t *testing.T, ref string, kernel bool) string {
 	t.Helper()
-	b, err := bundle.Open(ref)
+	b, err := bundle.Open(t.Context(), ref)
 	if err != nil {
 		t.Fatal(err)
 	}

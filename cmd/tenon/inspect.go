@@ -18,11 +18,11 @@ func newInspectCmd(a *app) *cobra.Command {
 	var format string
 	cmd := &cobra.Command{
 		Use: "inspect BUNDLE", Short: "Show what a bundle is", Args: cobra.ExactArgs(1),
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := checkFormat(format); err != nil {
 				return err
 			}
-			b, err := bundle.Open(args[0])
+			b, err := bundle.Open(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}

@@ -115,13 +115,16 @@ func writtenBundle(t *testing.T) (path, digest string) {
 		Image:  manifest.Image{Reference: "oci:web", Digest: zeros},
 	}
 	path = filepath.Join(t.TempDir(), "web.tenon")
-	h, err := bundle.Write(path, bundle.Content{
+	b, err := bundle.New(bundle.Content{
 		Manifest: m, Kernel: writeTemp(t, "bzImage", "kernel"), Config: writeTemp(t, "config", "#"), SystemMap: writeTemp(t, "map", "m"), Fidelity: []byte("{}"),
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return path, h.String()
+	if err := b.Save(t.Context(), path, nil); err != nil {
+		t.Fatal(err)
+	}
+	return path, b.Digest.String()
 }
 
 func TestErrors(t *testing.T) {

@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bundle
+
+import (
+	"archive/tar"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"github.com/tenon-build/tenon/builder/bundle/regular"
+	"github.com/tenon-build/tenon/builder/bundle/tarfs"
+)
+
+func openLocal(file string) (store, error) {
+	info, err := os.Stat(file)
+	if err != nil {
+		return nil, err
+	}
+	if info.IsDir() {
+		root, err := os.OpenRoot(file)
+		if err != nil {
+			return nil, err
+		}
+		return &dirStore{file, root}, nil
+	}
+	a, err := tarfs.Open(file)
+	if err != nil {
+		return nil, judge(err)
+	}
+	return &archiveStore{file, a}, nil
+}
+
+// openFile opens a file of a layout.
+func openFile(fsys fs.FS, name string) (io.ReadCloser, error) {
+	f, err := fsys.Open(name)
+	if err != nil {
+		return nil, judge(err)
+	}
+	return f, nil
+}
+
+// dirStore is a layout in a directory.
+type dirStore struct {
+	path string
+	root *os.Root
+}
+
+func (s *dirStore) open(name string) (io.ReadCloser, error) {
+	return openFile(regular.FS{Root: s.root}, name)
+}
+
+func (s *dirStore) Close() error { return s.root.Close() }
+
+func (s *dirStore) lock() (store, func(), error) { return lockLocal(s.path, s.path) }
+
+// add replaces file by file. Blobs are named by their content, and whatever a
+// file is that the index does not name yet, it harms nobody.
+func (s *dirStore) add(ctx context.Context, files []blob) error {
+	last := len(files) - 1
+	if err := writeFiles(ctx, s.root, files[:last]); err != nil {
+		return err
+	}
+	return writeFiles(ctx, s.root, files[last:])
+}
+
+// writers is how many files are written, or fetched, at once.
+const writers = 4
+
+// writeFiles writes files below root, each to a temporary name first, and
+// returns when they are on the disk.
+func writeFiles(ctx context.Context, root *os.Root, files []blob) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(writers)
+	for _, b := range files {
+		group.Go(func() error { return writeFile(ctx, root, b) })
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	seen := map[string]bool{}
+	for _, b := range files {
+		if dir := path.Dir(b.name); !seen[dir] {
+			seen[dir] = true
+			d, err := root.Open(dir)
+			if err != nil {
+				return err
+			}
+			if err := errors.Join(d.Sync(), d.Close()); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func writeFile(ctx context.Context, root *os.Root, b blob) (err error) {
+	tmp := path.Join(path.Dir(b.name), fmt.Sprintf(".%s.tmp-%d", path.Base(b.name), os.Getpid()))
+	f, err := root.OpenFile(tmp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(copyBlob(ctx, f, b), f.Sync(), f.Close()); err != nil {
+		return errors.Join(err, root.Remove(tmp))
+	}
+	return root.Rename(tmp, b.name)
+}
+
+// archiveStore is a layout in a tar archive.
+type archiveStore struct {
+	path string
+	*tarfs.FS
+}
+
+func (s *archiveStore) open(name string) (io.ReadCloser, error) { return openFile(s.FS, name) }
+
+func (s *archiveStore) lock() (store, func(), error) { return lockLocal(s.path, filepath.Dir(s.path)) }
+
+// add writes a new archive: what the old one had, but for the files that are
+// added.
+func (s *archiveStore) add(ctx context.Context, files []blob) error {
+	target, err := filepath.EvalSymlinks(s.path)
+	if err != nil {
+		return err
+	}
+	old, err := regular.Open(target)
+	if err != nil {
+		return err
+	}
+	defer old.Close()
+	added := map[string]bool{}
+	for _, b := range files {
+		added[b.name] = true
+	}
+	return writeTar(target, func(tw *tar.Writer) error {
+		tr := tar.NewReader(old)
+		for {
+			h, err := tr.Next()
+			if err == io.EOF {
+				return writeMembers(ctx, tw, files)
+			}
+			if err != nil {
+				return err
+			}
+			if added[path.Clean(h.Name)] {
+				continue
+			}
+			if err := tw.WriteHeader(h); err != nil {
+				return err
+			}
+			if _, err := io.Copy(tw, withContext(ctx, tr)); err != nil {
+				return err
+			}
+		}
+	})
+}
+
+// lockLocal waits until nobody else attaches to what lies at path, and opens it
+// then. The lock is on dir, as an archive is replaced.
+func lockLocal(path, dir string) (s store, unlock func(), err error) {
+	d, err := os.Open(dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := unix.Flock(int(d.Fd()), unix.LOCK_EX); err != nil {
+		return nil, nil, errors.Join(&os.PathError{Op: "flock", Path: dir, Err: err}, d.Close())
+	}
+	if s, err = openLocal(path); err != nil {
+		return nil, nil, errors.Join(err, d.Close())
+	}
+	return s, func() { d.Close() }, nil
+}

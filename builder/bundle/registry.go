@@ -1,0 +1,303 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bundle
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/partial"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+	"golang.org/x/sync/errgroup"
+)
+
+// openStore opens what a reference leads to. Without a transport, what exists
+// as a file or directory is taken for that.
+func openStore(ctx context.Context, ref string) (store, error) {
+	transportName, rest := cutTransport(ref)
+	if transportName == "docker://" {
+		return openRegistry(ctx, rest, silence)
+	}
+	s, err := openLocal(rest)
+	if transportName == "" && errors.Is(err, fs.ErrNotExist) && hasHost(ref) {
+		return openRegistry(ctx, ref, silence)
+	}
+	return s, err
+}
+
+// hasHost says whether a reference begins with a registry's host, as docker
+// tells it from a name on its own.
+func hasHost(ref string) bool {
+	host, _, ok := strings.Cut(ref, "/")
+	return ok && !strings.HasPrefix(host, ".") && (strings.ContainsAny(host, ".:") || host == "localhost")
+}
+
+// registryStore shows a bundle and its referrers in a registry as a layout.
+type registryStore struct {
+	ctx       context.Context
+	ref       name.Reference
+	puller    *remote.Puller
+	pusher    *remote.Pusher
+	documents map[string][]byte // files that are here already
+	manifests map[string]bool   // blobs that the registry has as manifests
+}
+
+func newRegistryStore(ctx context.Context, ref string, silence time.Duration) (*registryStore, error) {
+	r, err := name.ParseReference(ref)
+	if err != nil {
+		return nil, err
+	}
+	options := []remote.Option{
+		remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain), remote.WithTransport(patient(silence)),
+	}
+	s := &registryStore{ctx: ctx, ref: r, documents: map[string][]byte{}, manifests: map[string]bool{}}
+	if s.puller, err = remote.NewPuller(options...); err != nil {
+		return nil, err
+	}
+	s.pusher, err = remote.NewPusher(options...)
+	return s, err
+}
+
+// openRegistry reads the manifest and the list of its referrers. silence is how
+// long the registry may say nothing.
+func openRegistry(ctx context.Context, ref string, silence time.Duration) (*registryStore, error) {
+	s, err := newRegistryStore(ctx, ref, silence)
+	if err != nil {
+		return nil, err
+	}
+	top, err := s.puller.Get(ctx, s.ref)
+	if err != nil {
+		var refused *transport.Error
+		if errors.As(err, &refused) && refused.StatusCode == http.StatusNotFound {
+			err = fmt.Errorf("%w: %w", fs.ErrNotExist, err)
+		}
+		return nil, err
+	}
+	var m struct {
+		ArtifactType string `json:"artifactType"`
+	}
+	if json.Unmarshal(top.Manifest, &m) != nil || m.ArtifactType != ArtifactType {
+		return nil, fmt.Errorf("%w: it is a %s with artifact type %q, not %q", ErrInvalid, top.MediaType, m.ArtifactType, ArtifactType)
+	}
+	index := ociIndex{SchemaVersion: 2, MediaType: types.OCIImageIndex, Manifests: []descriptor{
+		{MediaType: top.MediaType, Digest: top.Digest, Size: top.Size, ArtifactType: ArtifactType},
+	}}
+	s.documents[blobName(top.Digest)] = top.Manifest
+	// It reuses the puller's connection and credentials.
+	referrers, err := remote.Referrers(s.ref.Context().Digest(top.Digest.String()), remote.WithContext(ctx), remote.Reuse(s.puller))
+	if err != nil {
+		return nil, fmt.Errorf("listing the referrers: %w", err)
+	}
+	list, err := referrers.IndexManifest()
+	if err != nil {
+		return nil, fmt.Errorf("listing the referrers: %w", err)
+	}
+	for _, d := range list.Manifests {
+		if d.MediaType != types.OCIManifestSchema1 {
+			continue // nothing that carries signatures
+		}
+		s.manifests[blobName(d.Digest)] = true
+		index.Manifests = append(index.Manifests, descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size, ArtifactType: d.ArtifactType})
+	}
+	s.documents["index.json"], err = json.Marshal(index)
+	return s, err
+}
+
+func (s *registryStore) Close() error { return nil }
+
+func (s *registryStore) open(file string) (io.ReadCloser, error) {
+	if data, ok := s.documents[file]; ok {
+		return io.NopCloser(bytes.NewReader(data)), nil
+	}
+	digest := s.ref.Context().Digest("sha256:" + strings.TrimPrefix(file, "blobs/sha256/"))
+	if s.manifests[file] {
+		d, err := s.puller.Get(s.ctx, digest)
+		if err != nil {
+			return nil, err
+		}
+		s.documents[file] = d.Manifest
+		return s.open(file)
+	}
+	return &retryReader{ctx: s.ctx, open: func() (io.ReadCloser, error) {
+		layer, err := s.puller.Layer(s.ctx, digest)
+		if err != nil {
+			return nil, err
+		}
+		return layer.Compressed()
+	}}, nil
+}
+
+// tries is how often a blob that breaks off is asked for again. What fails
+// before its first byte, the library tries again by itself.
+const tries = 3
+
+// retryReader reads a blob from where it broke off. Whether all parts are of
+// one blob, its digest tells.
+type retryReader struct {
+	ctx    context.Context
+	open   func() (io.ReadCloser, error)
+	body   io.ReadCloser
+	done   int64
+	failed int
+}
+
+func (r *retryReader) Read(p []byte) (int, error) {
+	for {
+		if r.body == nil {
+			body, err := r.open()
+			if err != nil {
+				return 0, err
+			}
+			r.body = body
+			if _, err := io.CopyN(io.Discard, body, r.done); err != nil && !r.again(err) {
+				return 0, err
+			} else if err != nil {
+				continue
+			}
+		}
+		n, err := r.body.Read(p)
+		r.done += int64(n)
+		switch {
+		case err == nil || err == io.EOF:
+			return n, err
+		case n > 0: // the error comes again
+			return n, nil
+		case !r.again(err):
+			return 0, err
+		}
+	}
+}
+
+// again says whether to try again, and waits before it.
+func (r *retryReader) again(err error) bool {
+	if r.failed++; r.failed >= tries || r.ctx.Err() != nil || !broken(err) {
+		return false
+	}
+	r.body.Close()
+	r.body = nil
+	select {
+	case <-r.ctx.Done():
+		return false
+	case <-time.After(time.Duration(r.failed) * time.Second):
+		return true
+	}
+}
+
+func (r *retryReader) Close() error {
+	if r.body == nil {
+		return nil
+	}
+	return r.body.Close()
+}
+
+// add pushes blobs, then manifests in their order. Indexes are the registry's
+// own business, or that of the library, which keeps the referrers' tag.
+func (s *registryStore) add(ctx context.Context, files []blob) error {
+	group, uploads := errgroup.WithContext(ctx)
+	group.SetLimit(writers)
+	var manifests []blob
+	for _, b := range files {
+		switch b.desc.MediaType {
+		case "", types.OCIImageIndex:
+		case types.OCIManifestSchema1:
+			manifests = append(manifests, b)
+		default:
+			group.Go(func() error {
+				layer, err := partial.CompressedToLayer(upload{b})
+				if err != nil {
+					return err
+				}
+				return s.pusher.Upload(uploads, s.ref.Context(), layer)
+			})
+		}
+	}
+	if err := group.Wait(); err != nil {
+		return err
+	}
+	for _, b := range manifests {
+		if err := s.put(ctx, s.ref.Context().Digest(b.desc.Digest.String()), b); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *registryStore) put(ctx context.Context, ref name.Reference, b blob) error {
+	r, err := b.open()
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	data, err := io.ReadAll(r)
+	if err != nil {
+		return err
+	}
+	return s.pusher.Put(ctx, ref, manifestBytes{b.desc.MediaType, data})
+}
+
+// manifestBytes is a manifest to be pushed as it is.
+type manifestBytes struct {
+	mt   types.MediaType
+	data []byte
+}
+
+func (m manifestBytes) RawManifest() ([]byte, error)        { return m.data, nil }
+func (m manifestBytes) MediaType() (types.MediaType, error) { return m.mt, nil }
+
+// upload is a blob to be pushed as it is.
+type upload struct{ blob }
+
+func (u upload) Digest() (v1.Hash, error)            { return u.desc.Digest, nil }
+func (u upload) Size() (int64, error)                { return u.desc.Size, nil }
+func (u upload) MediaType() (types.MediaType, error) { return u.desc.MediaType, nil }
+func (u upload) Compressed() (io.ReadCloser, error)  { return u.open() }
+
+// Push copies the bundle with its referrers to a registry: HOST/NAME[:TAG], with
+// or without docker:// before it. The tag is set last, when all is there.
+func (b *Bundle) Push(ctx context.Context, ref string, progress Progress) error {
+	if err := b.pushTo(ctx, ref, silence, progress); err != nil {
+		return fmt.Errorf("pushing to %q: %w", ref, err)
+	}
+	return nil
+}
+
+// ErrReference says that a reference names no place in a registry.
+var ErrReference = errors.New("not a reference to a registry: want HOST/NAME:TAG")
+
+func (b *Bundle) pushTo(ctx context.Context, ref string, silence time.Duration, progress Progress) error {
+	transportName, rest := cutTransport(ref)
+	if transportName != "docker://" && (transportName != "" || !hasHost(ref)) {
+		return ErrReference
+	}
+	s, err := newRegistryStore(ctx, rest, silence)
+	if err != nil {
+		return err
+	}
+	if d, ok := s.ref.(name.Digest); ok && d.DigestStr() != b.Digest.String() {
+		return fmt.Errorf("the bundle's digest is %s", b.Digest)
+	}
+	files, err := b.files()
+	if err != nil {
+		return err
+	}
+	if err := s.add(ctx, counted(files, progress)); err != nil {
+		return err
+	}
+	if _, ok := s.ref.(name.Digest); ok {
+		return nil
+	}
+	return s.put(ctx, s.ref, blob{desc: b.top, open: func() (io.ReadCloser, error) { return b.blob("manifest", b.top) }})
+}
