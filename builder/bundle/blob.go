@@ -56,24 +56,26 @@ func (r *blobReader) WriteTo(w io.Writer) (int64, error) {
 	hashed := make(chan struct{}, 1)
 	var written int64
 	for {
-		n, err := io.ReadFull(r.file, buf[:min(int64(len(buf)), r.left+1)])
-		if err == io.ErrUnexpectedEOF {
-			err = io.EOF
-		}
+		n, err := r.file.Read(buf)
 		go func() {
 			r.sum.Write(buf[:n])
 			hashed <- struct{}{}
 		}()
-		m, failed := w.Write(buf[:n])
+		var failed error
+		if int64(n) <= r.left { // not what is too much
+			_, failed = w.Write(buf[:n])
+		}
 		<-hashed
-		written += int64(m)
 		if failed != nil {
 			return written, failed
 		}
-		if _, err = r.judge(n, err); err == io.EOF {
-			return written, nil
-		} else if err != nil {
-			return written, err
+		if _, err = r.judge(n, err); err == nil {
+			written += int64(n)
+			continue
 		}
+		if err == io.EOF {
+			return written + int64(n), nil
+		}
+		return written, err
 	}
 }

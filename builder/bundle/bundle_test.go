@@ -706,7 +706,7 @@ func TestAccidents(t *testing.T) {
 
 func TestOpenNothing(t *testing.T) {
 	dir := t.TempDir()
-	if _, err := Open(t.Context(), dir + "/missing"); !errors.Is(err, fs.ErrNotExist) || errors.Is(err, ErrInvalid) {
+	if _, err := Open(t.Context(), dir+"/missing"); !errors.Is(err, fs.ErrNotExist) || errors.Is(err, ErrInvalid) {
 		t.Errorf("missing: %v", err)
 	}
 	garbage := write(t, dir+"/garbage", bytes.Repeat([]byte("garbage "), 1000))

@@ -156,7 +156,7 @@ func (s *archiveStore) add(ctx context.Context, files []blob) error {
 			if err := tw.WriteHeader(h); err != nil {
 				return err
 			}
-			if _, err := io.Copy(tw, withContext(ctx, tr)); err != nil {
+			if _, err := io.Copy(contextWriter{ctx, tw}, tr); err != nil {
 				return err
 			}
 		}

@@ -171,7 +171,11 @@ func (b *Bundle) Attach(ctx context.Context, attachments ...Attachment) error {
 		if err != nil {
 			return err
 		}
-		files = append(files, added...)
+		for _, f := range added {
+			if !slices.ContainsFunc(files, func(have blob) bool { return have.name == f.name }) {
+				files = append(files, f)
+			}
+		}
 	}
 	index, err := b.indexes(b.others)
 	if err != nil {

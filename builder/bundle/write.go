@@ -270,16 +270,6 @@ type readerFunc func([]byte) (int, error)
 
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
-// withContext is r until ctx ends.
-func withContext(ctx context.Context, r io.Reader) io.Reader {
-	return readerFunc(func(p []byte) (int, error) {
-		if err := ctx.Err(); err != nil {
-			return 0, err
-		}
-		return r.Read(p)
-	})
-}
-
 func writeDir(ctx context.Context, path string, files []blob) (err error) {
 	tmp, err := os.MkdirTemp(filepath.Dir(path), "."+filepath.Base(path)+".tmp-")
 	if err != nil {
@@ -320,7 +310,7 @@ func copyBlob(ctx context.Context, w io.Writer, b blob) error {
 		return err
 	}
 	defer r.Close()
-	n, err := io.Copy(w, withContext(ctx, r))
+	n, err := io.Copy(contextWriter{ctx, w}, r)
 	if err == nil && n != b.desc.Size {
 		err = fmt.Errorf("%s changed while it was written", b.name)
 	}
