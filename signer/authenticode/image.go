@@ -180,8 +180,8 @@ func (i *Image) parseTable(directories []byte) error {
 	switch {
 	case off%8 != 0 || off < i.certificate+directorySize:
 		return invalid("the certificate table is at %d", off)
-	case size > maxTable:
-		return invalid("the certificate table is larger than %d bytes", maxTable)
+	case size == 0 || size > maxTable:
+		return invalid("the certificate table has %d bytes, want 1 to %d", size, maxTable)
 	case off+size != i.end:
 		return invalid("the certificate table, bytes %d to %d, is not at the end, %d", off, off+size, i.end)
 	}
