@@ -25,6 +25,9 @@ import (
 	"io"
 	"math"
 	"slices"
+
+	"golang.org/x/crypto/cryptobyte"
+	"golang.org/x/crypto/cryptobyte/asn1"
 )
 
 // ErrInvalid says that an image is not one that this package takes.
@@ -53,7 +56,7 @@ const (
 type Certificate struct {
 	Revision uint16
 	Type     uint16
-	Data     []byte // with the zeros that writers put behind it, when they count them
+	Data     []byte // of PKCS#7 without the zeros behind it, which some writers count
 }
 
 // Of a WIN_CERTIFICATE that holds PKCS#7.
@@ -214,12 +217,28 @@ func (i *Image) parseCertificate(table []byte) ([]byte, error) {
 	if len(bytes.Trim(table[n:padded], "\x00")) > 0 {
 		return nil, invalid("bytes behind a certificate that are not zero")
 	}
-	i.Certificates = append(i.Certificates, Certificate{
+	c := Certificate{
 		Revision: binary.LittleEndian.Uint16(table[4:]),
 		Type:     binary.LittleEndian.Uint16(table[6:]),
 		Data:     table[8:n:n],
-	})
+	}
+	if c.Type == TypePKCS7 {
+		c.Data = trim(c.Data)
+	}
+	i.Certificates = append(i.Certificates, c)
 	return table[padded:], nil
+}
+
+// trim cuts off the zeros behind a DER element that fill it up to a multiple of
+// 8, as the kernel does.
+func trim(data []byte) []byte {
+	rest := cryptobyte.String(data)
+	var der cryptobyte.String
+	var tag asn1.Tag
+	if rest.ReadAnyASN1Element(&der, &tag) && len(rest) < 8 && len(bytes.Trim(rest, "\x00")) == 0 {
+		return der
+	}
+	return data
 }
 
 // parseSections checks that the headers and the sections follow one another

@@ -257,9 +257,9 @@ func (m *message) parseAttribute(oid string, values cryptobyte.String, contentTy
 		if !ok || !values.Empty() || m.signingTime.IsZero() {
 			return errors.New("signingTime is not one time")
 		}
-	case oidOpusInfo, oidStatementType:
+	case oidOpusInfo, oidStatementType, oidSMIME: // signed, but they mean nothing to Linux
 		if !values.ReadASN1(&value, tagSequence) || !values.Empty() {
-			return errors.New("SpcSpOpusInfo or SpcStatementType is not one SEQUENCE")
+			return errors.New("SpcSpOpusInfo, SpcStatementType or smimeCapabilities is not one SEQUENCE")
 		}
 	default:
 		return fmt.Errorf("unknown attribute %x", oid)
