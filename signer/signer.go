@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package signer holds the keys that sign, and says who made a signature.
+//
+// In: references to private keys and PEM certificates. Out: a Key, whose
+// certificate is known to belong to it and to be fit for signing code, or a new
+// development CA with a leaf. Refused: keys that a stock kernel does not verify
+// (all but RSA of 2048 to 4096 bits), certificates that are not for code
+// signing or not valid now, and references to anything but files.
+//
+// The packages below make and check one form of signature each. Checking is
+// cryptography alone and returns a Signer; whether that signer is trusted is
+// the question of package trust.
+package signer
+
+import (
+	"crypto"
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"errors"
+	"fmt"
+)
+
+// ErrKey says that a public key is of a kind that is not used here.
+var ErrKey = errors.New("not an RSA key of 2048 to 4096 bits")
+
+// Key is a private key, wherever it is kept, with its certificates.
+type Key struct {
+	crypto.Signer
+	// Chain is the leaf, whose key this is, then the issuer of each, as far as
+	// they are known.
+	Chain []*x509.Certificate
+}
+
+// Signer is who made a signature, as far as cryptography goes.
+type Signer struct {
+	Key crypto.PublicKey // made the signature
+	// Chain came with the signature, the leaf, which is Key's, first. Nobody has
+	// judged it. It is empty where a bare key signed.
+	Chain []*x509.Certificate
+}
+
+// Fingerprint names a public key: "sha256:" and the digest of its PKIX form in
+// lower-case hex. A key that has no such form has the empty fingerprint.
+func Fingerprint(key crypto.PublicKey) string {
+	der, err := x509.MarshalPKIXPublicKey(key)
+	if err != nil {
+		return ""
+	}
+	sum := sha256.Sum256(der)
+	return "sha256:" + hex.EncodeToString(sum[:])
+}
+
+// CheckRSA returns the key if a stock kernel takes it: RSA of 2048 to 4096 bits.
+// The error wraps ErrKey.
+func CheckRSA(key crypto.PublicKey) (*rsa.PublicKey, error) {
+	pub, ok := key.(*rsa.PublicKey)
+	if !ok {
+		return nil, fmt.Errorf("%w: %T", ErrKey, key)
+	}
+	if bits := pub.N.BitLen(); bits < 2048 || bits > 4096 {
+		return nil, fmt.Errorf("%w: RSA of %d bits", ErrKey, bits)
+	}
+	return pub, nil
+}
+
+// CheckUsage says whether a leaf is meant to sign code.
+func CheckUsage(leaf *x509.Certificate) error {
+	code := false
+	for _, usage := range leaf.ExtKeyUsage {
+		code = code || usage == x509.ExtKeyUsageCodeSigning
+	}
+	switch {
+	case !code:
+		return fmt.Errorf("certificate %q is not for code signing (extended key usage)", leaf.Subject)
+	case leaf.KeyUsage&x509.KeyUsageDigitalSignature == 0:
+		return fmt.Errorf("certificate %q is not for digital signatures (key usage)", leaf.Subject)
+	}
+	return nil
+}
