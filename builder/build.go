@@ -23,6 +23,7 @@ import (
 	"github.com/tenon-build/tenon/builder/kernel"
 	"github.com/tenon-build/tenon/builder/rootfs"
 	"github.com/tenon-build/tenon/recipes"
+	"github.com/tenon-build/tenon/signer"
 )
 
 // Request says what to build.
@@ -33,9 +34,10 @@ type Request struct {
 	Name         string          // of the bundle; empty: from the image's reference
 	Target       string          // empty: the recipe's
 	Detached     bool
-	KernelSource string // as kernel.OpenSource takes it
-	Appinit      string // path of the program that becomes PID 1
-	Output       string // as bundle.Save takes it; empty: ./NAME.tenon
+	KernelSource string      // as kernel.OpenSource takes it
+	Appinit      string      // path of the program that becomes PID 1
+	Output       string      // as bundle.Save takes it; empty: ./NAME.tenon
+	Key          *signer.Key // signs the bundle; nil: nobody does
 	Jobs         int
 	Tenon        string // version of this program, for the manifest
 	Limits       rootfs.Limits
@@ -239,6 +241,11 @@ func writeBundle(ctx context.Context, req *Request, m *manifest.Manifest, root *
 	b, err := bundle.New(c)
 	if err != nil {
 		return nil, fmt.Errorf("making bundle %q: %w", m.Name, err)
+	}
+	if req.Key != nil {
+		if err := Sign(ctx, b, req.Key); err != nil {
+			return nil, err
+		}
 	}
 	if err := b.Save(ctx, req.Output, nil); err != nil {
 		return nil, err

@@ -11,18 +11,20 @@ package loader
 
 import (
 	"context"
+	"crypto"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
+	"strings"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/types"
-	"golang.org/x/sys/unix"
 
 	"github.com/tenon-build/tenon/builder/bundle"
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
+	"github.com/tenon-build/tenon/signer"
+	"github.com/tenon-build/tenon/signer/trust"
 )
 
 // ErrRefused says that verification or policy refused a bundle.
@@ -32,33 +34,62 @@ var ErrRefused = errors.New("refused")
 // ErrRefused.
 var ErrUnsigned = errors.New("the bundle is not signed")
 
+// ErrUntrusted says that nobody whom the policy trusts signed the bundle. It
+// comes wrapped in ErrRefused.
+var ErrUntrusted = errors.New("not trusted")
+
 // Policy says which bundles are accepted. The zero value accepts none.
 type Policy struct {
+	// Trust says who may sign what.
+	Trust *trust.Policy
+
 	// AllowUnsigned accepts a bundle of which nothing but the digests was
-	// checked. It is a developer's explicit wish for their own machine.
+	// checked. It is a developer's explicit wish for their own machine, and
+	// excludes Trust.
 	AllowUnsigned bool
 }
+
+// Check is one thing that Verify looked at.
+type Check struct {
+	Object string `json:"object"` // what was looked at, for example "layer application/vnd.tenon.kernel.v1"
+	Result string `json:"result"` // ok, failed, ignored (a signature that does not count)
+	Detail string `json:"detail"` // for people
+}
+
+// The results of a Check.
+const (
+	CheckOK      = "ok"
+	CheckFailed  = "failed"
+	CheckIgnored = "ignored"
+)
 
 // Verified is a bundle that Verify accepted. Only Verify makes one; of the zero
 // value, which has no manifest, Config.Resolve makes an error.
 type Verified struct {
 	manifest  []byte // JSON, so that nobody can change it through what Manifest returns
 	digest    v1.Hash
+	identity  string
 	kernel    *os.File
 	initramfs *os.File
 }
 
-// Verify opens the bundle (oci:DIR, oci-archive:FILE or a path to either),
-// reads all that will be booted into sealed memory, checks every digest, and
-// then the policy.
-func Verify(ctx context.Context, ref string, policy Policy) (*Verified, error) {
+// Verify opens the bundle (a reference as bundle.Open takes it), reads all that
+// will be booted into sealed memory, checks every digest, every signature, and
+// then the policy: one identity that may sign for a bundle of this name must have
+// made a signature of each kind. No socket is opened, unless the bundle lies in a
+// registry. report, which may be nil, is told each check as it is made.
+func Verify(ctx context.Context, ref string, policy Policy, report func(Check)) (*Verified, error) {
+	if report == nil {
+		report = func(Check) {}
+	}
 	b, err := bundle.Open(ctx, ref)
 	if err != nil {
 		return nil, refuse(err)
 	}
 	defer b.Close()
+	report(Check{"manifest", CheckOK, b.Digest.String()})
 	v := &Verified{digest: b.Digest}
-	if err := v.verify(ctx, b, policy); err != nil {
+	if err := v.verify(ctx, b, policy, report); err != nil {
 		return nil, errors.Join(fmt.Errorf("bundle %q: %w", ref, refuse(err)), v.Close())
 	}
 	return v, nil
@@ -67,63 +98,155 @@ func Verify(ctx context.Context, ref string, policy Policy) (*Verified, error) {
 // refuse wraps a verdict in ErrRefused. That a bundle could not be read, or that
 // somebody gave up, is none.
 func refuse(err error) error {
-	if errors.Is(err, bundle.ErrInvalid) || errors.Is(err, ErrUnsigned) {
-		err = fmt.Errorf("%w: %w", ErrRefused, err)
+	for _, verdict := range []error{bundle.ErrInvalid, ErrUnsigned, ErrUntrusted} {
+		if errors.Is(err, verdict) {
+			return fmt.Errorf("%w: %w", ErrRefused, err)
+		}
 	}
 	return err
 }
 
-func (v *Verified) verify(ctx context.Context, b *bundle.Bundle, policy Policy) error {
-	if !policy.AllowUnsigned {
-		return ErrUnsigned // signatures do not exist yet
+func (v *Verified) verify(ctx context.Context, b *bundle.Bundle, policy Policy, report func(Check)) error {
+	if policy.Trust == nil && !policy.AllowUnsigned {
+		return fmt.Errorf("%w: the policy trusts nobody", ErrUntrusted)
+	}
+	if policy.Trust != nil && policy.AllowUnsigned {
+		return errors.New("a policy that trusts somebody and allows unsigned bundles contradicts itself")
 	}
 	var err error
 	if v.manifest, err = json.Marshal(b.Manifest); err != nil {
 		return err
 	}
-	if v.kernel, err = sealedMemory(ctx, b, bundle.KernelType); err != nil {
+	if err := v.readLayers(ctx, b, report); err != nil {
 		return err
 	}
-	if b.Manifest.Initramfs.Sealed {
+	if policy.AllowUnsigned {
+		report(Check{"signatures", CheckIgnored, "whoever made them: unsigned bundles are allowed"})
 		return nil
 	}
-	if got := b.LayerDigest(bundle.InitramfsType).String(); got != b.Manifest.Initramfs.Digest {
-		return fmt.Errorf("%w: the initramfs layer is %s, the manifest says %s", bundle.ErrInvalid, got, b.Manifest.Initramfs.Digest)
-	}
-	v.initramfs, err = sealedMemory(ctx, b, bundle.InitramfsType)
-	return err
+	return v.judge(ctx, b, policy.Trust, report)
 }
 
-// sealedMemory copies a layer into a memfd that nobody can change any more.
-func sealedMemory(ctx context.Context, b *bundle.Bundle, mt types.MediaType) (*os.File, error) {
-	r, err := b.OpenLayer(mt)
-	if err != nil {
-		return nil, err
-	}
-	defer r.Close()
-	fd, err := unix.MemfdCreate(string(mt), unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
-	if err != nil {
-		return nil, fmt.Errorf("memfd_create: %w", err)
-	}
-	f := os.NewFile(uintptr(fd), string(mt))
-	_, err = io.Copy(f, readerFunc(func(p []byte) (int, error) {
-		if err := ctx.Err(); err != nil {
-			return 0, err
+// readLayers checks the digests of all layers, and keeps those that are booted.
+func (v *Verified) readLayers(ctx context.Context, b *bundle.Bundle, report func(Check)) error {
+	for _, mt := range b.Layers() {
+		var err error
+		switch mt {
+		case bundle.KernelType:
+			v.kernel, err = b.SealedLayer(ctx, mt)
+		case bundle.InitramfsType:
+			if got := b.LayerDigest(mt).String(); got != b.Manifest.Initramfs.Digest {
+				err = fmt.Errorf("%w: the initramfs layer is %s, the manifest says %s", bundle.ErrInvalid, got, b.Manifest.Initramfs.Digest)
+			} else {
+				v.initramfs, err = b.SealedLayer(ctx, mt)
+			}
+		default:
+			err = b.CheckLayer(ctx, mt)
 		}
-		return r.Read(p)
-	}))
-	if err == nil {
-		_, err = unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, unix.F_SEAL_WRITE|unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_SEAL)
+		object := "layer " + string(mt)
+		if err != nil {
+			report(Check{object, CheckFailed, err.Error()})
+			return err
+		}
+		report(Check{object, CheckOK, b.LayerDigest(mt).String()})
 	}
-	if err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	return f, nil
+	return nil
 }
 
-type readerFunc func([]byte) (int, error)
+// judge asks the policy.
+func (v *Verified) judge(ctx context.Context, b *bundle.Bundle, policy *trust.Policy, report func(Check)) error {
+	identities := policy.For(b.Manifest.Name)
+	if len(identities) == 0 {
+		return fmt.Errorf("%w: the policy lets nobody sign for %q", ErrUntrusted, b.Manifest.Name)
+	}
+	var keys []crypto.PublicKey
+	for _, i := range identities {
+		if i.Key != nil {
+			keys = append(keys, i.Key)
+		}
+	}
+	signatures, err := Signatures(ctx, b, v.kernel, keys...)
+	if err != nil {
+		return err
+	}
+	if len(signatures) == 0 {
+		return ErrUnsigned
+	}
+	now := time.Now()
+	var why []string
+	for _, i := range identities {
+		missing := missingFrom(&i, signatures, now)
+		if missing == "" && v.identity == "" {
+			v.identity = i.Name
+		}
+		why = append(why, missing)
+	}
+	for _, s := range signatures {
+		report(s.check(identities, now))
+	}
+	if v.identity == "" {
+		return fmt.Errorf("%w: %s", ErrUntrusted, strings.Join(why, "; "))
+	}
+	report(Check{"policy", CheckOK, fmt.Sprintf("%q may sign for %q", v.identity, b.Manifest.Name)})
+	return nil
+}
 
-func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+// missingFrom says which kind of signature an identity did not make, and why
+// those that are there do not count; nothing when it made one of each.
+func missingFrom(i *trust.Identity, signatures []Signature, now time.Time) string {
+	for _, kind := range Kinds {
+		good, reasons := false, []string(nil)
+		for _, s := range signatures {
+			if s.Kind.Type != kind.Type {
+				continue
+			}
+			err := s.Err
+			if err == nil {
+				err = i.Trusts(s.Signer, now)
+			}
+			if err != nil {
+				reasons = append(reasons, fmt.Sprintf("%s: %s", s.Referrer, err))
+			}
+			good = good || err == nil
+		}
+		switch {
+		case good:
+		case len(reasons) == 0:
+			return fmt.Sprintf("%q made no %s signature", i.Name, kind.Name)
+		default:
+			return fmt.Sprintf("no %s signature of %q: %s", kind.Name, i.Name, strings.Join(reasons, ", "))
+		}
+	}
+	return ""
+}
+
+// check reports one signature: failed when it is not one of this bundle, ignored
+// when nobody who is trusted made it.
+func (s *Signature) check(identities []trust.Identity, now time.Time) Check {
+	object := fmt.Sprintf("%s signature %s", s.Kind.Name, s.Referrer)
+	if s.Err != nil {
+		return Check{object, CheckFailed, s.Err.Error()}
+	}
+	var why []string
+	for _, i := range identities {
+		err := i.Trusts(s.Signer, now)
+		if err == nil {
+			return Check{object, CheckOK, fmt.Sprintf("by %s, trusted as %q", Name(s.Signer), i.Name)}
+		}
+		why = append(why, fmt.Sprintf("not %q: %s", i.Name, err))
+	}
+	return Check{object, CheckIgnored, fmt.Sprintf("by %s: %s", Name(s.Signer), strings.Join(why, "; "))}
+}
+
+// Name names a signer for people: the certificate's subject, if there is one,
+// and the key's fingerprint.
+func Name(s *signer.Signer) string {
+	fingerprint := signer.Fingerprint(s.Key)
+	if len(s.Chain) == 0 {
+		return "the key " + fingerprint
+	}
+	return fmt.Sprintf("%s (%s)", s.Chain[0].Subject, fingerprint)
+}
 
 // Manifest returns a copy of the bundle's manifest, nil of the zero Verified.
 func (v *Verified) Manifest() *manifest.Manifest {
@@ -136,6 +259,10 @@ func (v *Verified) Manifest() *manifest.Manifest {
 
 // Digest returns the bundle's identity.
 func (v *Verified) Digest() v1.Hash { return v.digest }
+
+// Identity returns the name of the identity that signed it, empty when unsigned
+// bundles were allowed.
+func (v *Verified) Identity() string { return v.identity }
 
 // Kernel returns the bzImage in sealed memory. The file belongs to v.
 func (v *Verified) Kernel() *os.File { return v.kernel }

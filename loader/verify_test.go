@@ -45,6 +45,11 @@ func newManifest() *manifest.Manifest {
 // initramfs.
 func newBundle(t *testing.T, initramfs string, change func(*manifest.Manifest)) (path string, digest v1.Hash) {
 	t.Helper()
+	return newBundleOf(t, []byte(kernelBytes), initramfs, change)
+}
+
+func newBundleOf(t *testing.T, kernel []byte, initramfs string, change func(*manifest.Manifest)) (path string, digest v1.Hash) {
+	t.Helper()
 	dir := t.TempDir()
 	file := func(name, data string) string {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(data), 0o644); err != nil {
@@ -52,7 +57,7 @@ func newBundle(t *testing.T, initramfs string, change func(*manifest.Manifest)) 
 		}
 		return filepath.Join(dir, name)
 	}
-	c := bundle.Content{Manifest: newManifest(), Kernel: file("bzImage", kernelBytes), Config: file("config", "#"), SystemMap: file("map", "m"), Fidelity: []byte("{}")}
+	c := bundle.Content{Manifest: newManifest(), Kernel: file("bzImage", string(kernel)), Config: file("config", "#"), SystemMap: file("map", "m"), Fidelity: []byte("{}")}
 	if initramfs != "" {
 		h, _, err := v1.SHA256(strings.NewReader(initramfs))
 		if err != nil {
@@ -77,7 +82,7 @@ func newBundle(t *testing.T, initramfs string, change func(*manifest.Manifest)) 
 func TestVerify(t *testing.T) {
 	for _, initramfs := range []string{"", "initramfs"} {
 		path, digest := newBundle(t, initramfs, nil)
-		v, err := Verify(t.Context(), path, Policy{AllowUnsigned: true})
+		v, err := Verify(t.Context(), path, Policy{AllowUnsigned: true}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -147,7 +152,7 @@ func TestVerifyRefuses(t *testing.T) {
 		want      error
 		text      string
 	}{
-		{"zero policy", "", nil, none, Policy{}, ErrUnsigned, "the bundle is not signed"},
+		{"zero policy", "", nil, none, Policy{}, ErrUntrusted, "the policy trusts nobody"},
 		{"flipped byte in the kernel", "", nil, flip(kernelBytes), Policy{AllowUnsigned: true}, bundle.ErrInvalid, "kernel.v1: digest mismatch"},
 		{"flipped byte in the kernel, zero policy", "", nil, flip(kernelBytes), Policy{}, ErrRefused, ""},
 		{"flipped byte in the initramfs", "initramfs", nil, flip("initramfs"), Policy{AllowUnsigned: true}, bundle.ErrInvalid, "digest mismatch"},
@@ -164,20 +169,20 @@ func TestVerifyRefuses(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			path, _ := newBundle(t, test.initramfs, test.change)
 			test.damage(t, path)
-			v, err := Verify(t.Context(), path, test.policy)
+			v, err := Verify(t.Context(), path, test.policy, nil)
 			if v != nil || !errors.Is(err, ErrRefused) || !errors.Is(err, test.want) || !strings.Contains(err.Error(), test.text) || !strings.Contains(err.Error(), path) {
 				t.Errorf("got %v", err)
 			}
 		})
 	}
 	// That something could not be read is no verdict.
-	if _, err := Verify(t.Context(), t.TempDir()+"/missing", Policy{AllowUnsigned: true}); !errors.Is(err, fs.ErrNotExist) || errors.Is(err, ErrRefused) {
+	if _, err := Verify(t.Context(), t.TempDir()+"/missing", Policy{AllowUnsigned: true}, nil); !errors.Is(err, fs.ErrNotExist) || errors.Is(err, ErrRefused) {
 		t.Errorf("missing: %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	path, _ := newBundle(t, "", nil)
-	if _, err := Verify(ctx, path, Policy{AllowUnsigned: true}); !errors.Is(err, context.Canceled) || errors.Is(err, ErrRefused) {
+	if _, err := Verify(ctx, path, Policy{AllowUnsigned: true}, nil); !errors.Is(err, context.Canceled) || errors.Is(err, ErrRefused) {
 		t.Errorf("cancelled: %v", err)
 	}
 }
@@ -205,7 +210,7 @@ func TestVerifyAccidents(t *testing.T) {
 		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: uint64(free + more), Max: before.Max}); err != nil {
 			t.Fatal(err)
 		}
-		v, err := Verify(t.Context(), path, Policy{AllowUnsigned: true})
+		v, err := Verify(t.Context(), path, Policy{AllowUnsigned: true}, nil)
 		if err == nil {
 			v.Close()
 		}
@@ -237,7 +242,7 @@ func TestVerifyAccidents(t *testing.T) {
 // an error for what was not.
 func TestManifestIsACopy(t *testing.T) {
 	path, _ := newBundle(t, "initramfs", nil)
-	v, err := Verify(t.Context(), path, Policy{AllowUnsigned: true})
+	v, err := Verify(t.Context(), path, Policy{AllowUnsigned: true}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

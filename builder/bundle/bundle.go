@@ -43,6 +43,11 @@ const (
 	SigstoreType     = "application/vnd.dev.sigstore.bundle.v0.3+json"   // sigstore bundle over the digest of the OCI manifest
 )
 
+// CertificatesAnnotation is the annotation of a sigstore signature that holds the
+// signer's certificates in PEM, leaf first: its format has no room for more than
+// a hint at the key.
+const CertificatesAnnotation = "vnd.tenon.signature.certificates"
+
 // PKCS7Type is the media type of the layer of a PKCS#7 signature.
 const PKCS7Type types.MediaType = "application/pkcs7-signature"
 

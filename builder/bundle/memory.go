@@ -16,17 +16,12 @@ import (
 // SealedLayer copies a layer, whose digest it checks, into a memfd that nobody
 // can change any more. The file is the caller's.
 func (b *Bundle) SealedLayer(ctx context.Context, mt types.MediaType) (*os.File, error) {
-	r, err := b.OpenLayer(mt)
-	if err != nil {
-		return nil, err
-	}
-	defer r.Close()
 	fd, err := unix.MemfdCreate(string(mt), unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 	if err != nil {
 		return nil, fmt.Errorf("memfd_create: %w", err)
 	}
 	f := os.NewFile(uintptr(fd), string(mt))
-	if _, err = io.Copy(contextWriter{ctx, f}, r); err == nil {
+	if err = b.CopyLayer(ctx, f, mt); err == nil {
 		_, err = unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, unix.F_SEAL_WRITE|unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_SEAL)
 	}
 	if err != nil {
@@ -35,15 +30,20 @@ func (b *Bundle) SealedLayer(ctx context.Context, mt types.MediaType) (*os.File,
 	return f, nil
 }
 
-// CheckLayer reads a layer and checks its digest.
-func (b *Bundle) CheckLayer(ctx context.Context, mt types.MediaType) error {
+// CopyLayer writes a layer to w and checks its digest.
+func (b *Bundle) CopyLayer(ctx context.Context, w io.Writer, mt types.MediaType) error {
 	r, err := b.OpenLayer(mt)
 	if err != nil {
 		return err
 	}
 	defer r.Close()
-	_, err = io.Copy(contextWriter{ctx, io.Discard}, r)
+	_, err = io.Copy(contextWriter{ctx, w}, r)
 	return err
+}
+
+// CheckLayer reads a layer and checks its digest.
+func (b *Bundle) CheckLayer(ctx context.Context, mt types.MediaType) error {
+	return b.CopyLayer(ctx, io.Discard, mt)
 }
 
 // contextWriter is w until ctx ends.

@@ -215,7 +215,7 @@ func (b *Bundle) OpenLayer(mt types.MediaType) (io.ReadCloser, error) {
 	if !ok {
 		return nil, fmt.Errorf("%w: no layer of type %q", ErrInvalid, mt)
 	}
-	return b.blob(string(mt), d)
+	return b.blob("layer "+string(mt), d)
 }
 
 func (b *Bundle) document(what string, d descriptor, limit int64) ([]byte, error) {

@@ -120,7 +120,7 @@ func (b *Bundle) readReferrer(d descriptor) error {
 	switch {
 	case m.SchemaVersion != 2 || m.MediaType != types.OCIManifestSchema1:
 		return fmt.Errorf("%w: %s: schema version %d, media type %q: not an OCI manifest", ErrInvalid, what, m.SchemaVersion, m.MediaType)
-	case m.Subject == nil || m.Subject.Digest != b.Digest || m.Subject.Size != b.top.Size:
+	case m.Subject == nil || m.Subject.Digest != b.Digest || m.Subject.Size != b.top.Size || m.Subject.MediaType != b.top.MediaType:
 		return fmt.Errorf("%w: %s: it does not refer to this bundle", ErrInvalid, what)
 	case len(m.Layers) > maxReferrerBlobs:
 		return fmt.Errorf("%w: %s: has more than %d layers", ErrInvalid, what, maxReferrerBlobs)

@@ -265,39 +265,53 @@ func (u upload) Size() (int64, error)                { return u.desc.Size, nil }
 func (u upload) MediaType() (types.MediaType, error) { return u.desc.MediaType, nil }
 func (u upload) Compressed() (io.ReadCloser, error)  { return u.open() }
 
-// Push copies the bundle with its referrers to a registry: HOST/NAME[:TAG], with
-// or without docker:// before it. The tag is set last, when all is there.
-func (b *Bundle) Push(ctx context.Context, ref string, progress Progress) error {
-	if err := b.pushTo(ctx, ref, silence, progress); err != nil {
-		return fmt.Errorf("pushing to %q: %w", ref, err)
-	}
-	return nil
-}
-
 // ErrReference says that a reference names no place in a registry.
 var ErrReference = errors.New("not a reference to a registry: want HOST/NAME:TAG")
 
-func (b *Bundle) pushTo(ctx context.Context, ref string, silence time.Duration, progress Progress) error {
+// CheckReference says whether Push takes a reference.
+func CheckReference(ref string) error {
 	transportName, rest := cutTransport(ref)
 	if transportName != "docker://" && (transportName != "" || !hasHost(ref)) {
 		return ErrReference
 	}
+	_, err := name.ParseReference(rest)
+	return err
+}
+
+// Push copies the bundle with its referrers to a registry: HOST/NAME[:TAG], with
+// or without docker:// before it. The tag is set last, when all is there. It
+// returns where the bundle is by digest: HOST/NAME@DIGEST.
+func (b *Bundle) Push(ctx context.Context, ref string, progress Progress) (string, error) {
+	where, err := b.push(ctx, ref, silence, progress)
+	if err != nil {
+		return "", fmt.Errorf("pushing to %q: %w", ref, err)
+	}
+	return where, nil
+}
+
+func (b *Bundle) push(ctx context.Context, ref string, silence time.Duration, progress Progress) (string, error) {
+	if err := CheckReference(ref); err != nil {
+		return "", err
+	}
+	_, rest := cutTransport(ref)
 	s, err := newRegistryStore(ctx, rest, silence)
 	if err != nil {
-		return err
+		return "", err
 	}
-	if d, ok := s.ref.(name.Digest); ok && d.DigestStr() != b.Digest.String() {
-		return fmt.Errorf("the bundle's digest is %s", b.Digest)
+	where := s.ref.Context().Digest(b.Digest.String())
+	_, byDigest := s.ref.(name.Digest)
+	if byDigest && s.ref.Name() != where.Name() {
+		return "", fmt.Errorf("the bundle's digest is %s", b.Digest)
 	}
 	files, err := b.files()
 	if err != nil {
-		return err
+		return "", err
 	}
 	if err := s.add(ctx, counted(files, progress)); err != nil {
-		return err
+		return "", err
 	}
-	if _, ok := s.ref.(name.Digest); ok {
-		return nil
+	if !byDigest {
+		err = s.put(ctx, s.ref, blob{desc: b.top, open: func() (io.ReadCloser, error) { return b.blob("manifest", b.top) }})
 	}
-	return s.put(ctx, s.ref, blob{desc: b.top, open: func() (io.ReadCloser, error) { return b.blob("manifest", b.top) }})
+	return where.Name(), err
 }

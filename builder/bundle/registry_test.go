@@ -42,8 +42,9 @@ func TestPushAndPull(t *testing.T) {
 		b := signed(t, dir+"/a")
 		var moved, total atomic.Int64
 		for range 2 { // again changes nothing
-			if err := b.Push(t.Context(), ref, func(done, all int64) { moved.Store(done); total.Store(all) }); err != nil {
-				t.Fatal(err)
+			where, err := b.Push(t.Context(), ref, func(done, all int64) { moved.Store(done); total.Store(all) })
+			if err != nil || where != strings.TrimSuffix(ref, ":1")+"@"+b.Digest.String() {
+				t.Fatal(where, err)
 			}
 		}
 		if moved.Load() == 0 || total.Load() < moved.Load() {
@@ -71,7 +72,7 @@ func TestPushAndPull(t *testing.T) {
 		if got := contents(t, opened(t, ref)); len(got) != 3 {
 			t.Errorf("%q", got)
 		}
-		if err := b.Push(t.Context(), strings.TrimSuffix(ref, ":1")+"@sha256:"+sha(nil), nil); err == nil || !strings.Contains(err.Error(), b.Digest.String()) {
+		if _, err := b.Push(t.Context(), strings.TrimSuffix(ref, ":1")+"@sha256:"+sha(nil), nil); err == nil || !strings.Contains(err.Error(), b.Digest.String()) {
 			t.Errorf("pushed to another digest: %v", err)
 		}
 	}
@@ -86,11 +87,11 @@ func TestRegistryRefuses(t *testing.T) {
 		if _, err := Open(t.Context(), ref); !errors.Is(err, fs.ErrNotExist) || strings.Contains(err.Error(), "://") {
 			t.Errorf("%s is no reference to a registry: %v", ref, err)
 		}
-		if err := signed(t, t.TempDir()+"/b").Push(t.Context(), ref, nil); !errors.Is(err, ErrReference) {
+		if _, err := signed(t, t.TempDir()+"/b").Push(t.Context(), ref, nil); !errors.Is(err, ErrReference) {
 			t.Errorf("push to %s: %v", ref, err)
 		}
 	}
-	if err := signed(t, t.TempDir()+"/b").Push(t.Context(), host+"/UPPER:1", nil); err == nil || !strings.Contains(err.Error(), "UPPER") {
+	if _, err := signed(t, t.TempDir()+"/b").Push(t.Context(), host+"/UPPER:1", nil); err == nil || !strings.Contains(err.Error(), "UPPER") {
 		t.Errorf("malformed: %v", err)
 	}
 	if _, err := Open(t.Context(), "127.0.0.1:1/no/such:1"); err == nil || !strings.Contains(err.Error(), "connection refused") {
@@ -202,7 +203,11 @@ func TestRegistryFaults(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := errors.Join(b.Attach(t.Context(), attachment(StatementType, "one")), b.Push(t.Context(), host+"/web:1", nil)); err != nil {
+			err = b.Attach(t.Context(), attachment(StatementType, "one"))
+			if err == nil {
+				_, err = b.Push(t.Context(), host+"/web:1", nil)
+			}
+			if err != nil {
 				t.Fatal(err)
 			}
 			f.blob = test.blob
@@ -255,7 +260,7 @@ func TestPushFails(t *testing.T) {
 	}
 	for part, want := range map[string]string{"/blobs/": "507", "/manifests/sha256:": "507", "silent": "the registry is silent"} {
 		host := newRegistry(t, true, refuse(part))
-		err := signed(t, t.TempDir()+"/b").pushTo(t.Context(), host+"/web:1", 500*time.Millisecond, nil)
+		_, err := signed(t, t.TempDir()+"/b").push(t.Context(), host+"/web:1", 500*time.Millisecond, nil)
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", part, err)
 		}
@@ -265,7 +270,7 @@ func TestPushFails(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := signed(t, t.TempDir()+"/b").Push(ctx, newRegistry(t, true, nil)+"/web:1", nil); !errors.Is(err, context.Canceled) {
+	if _, err := signed(t, t.TempDir()+"/b").Push(ctx, newRegistry(t, true, nil)+"/web:1", nil); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
 	}
 }

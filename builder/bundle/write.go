@@ -224,7 +224,7 @@ func (b *Bundle) files() ([]blob, error) {
 	}
 	add("bundle manifest", b.config)
 	for _, l := range b.layers {
-		add(string(l.MediaType), l)
+		add("layer "+string(l.MediaType), l)
 	}
 	add("manifest", b.top)
 	for _, r := range b.referrers {

@@ -17,10 +17,12 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tenon-build/tenon/builder"
+	"github.com/tenon-build/tenon/builder/bundle"
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
 	"github.com/tenon-build/tenon/builder/kernel"
 	"github.com/tenon-build/tenon/builder/rootfs"
 	"github.com/tenon-build/tenon/recipes"
+	"github.com/tenon-build/tenon/signer"
 )
 
 var errNoAppinit = errors.New("PID 1 (appinit) not found")
@@ -29,6 +31,9 @@ type buildOptions struct {
 	recipe, output, target, platform, source, name, cacheDir, format string
 
 	detached   bool
+	key        keyOptions
+	tag        string
+	push       bool
 	jobs       int
 	maxEntries int
 	maxSize    string
@@ -46,7 +51,7 @@ or oci:DIR[:TAG], oci-archive:FILE[:TAG], docker-archive:FILE[:REF], dir:ROOTFS.
 
 The kernel is sealed by default: the initramfs and the command line are inside
 the one image that a signature covers. --detached makes the weaker form.`,
-		Example: `  tenon build oci:redis-image -o redis.tenon
+		Example: `  tenon build oci:redis-image -o redis.tenon --key keys/signing.key
   tenon build registry.example/team/app:1.4 -r ./app.toml --detached`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return a.build(cmd, args[0], o) },
@@ -59,6 +64,10 @@ the one image that a signature covers. --detached makes the weaker form.`,
 	f.StringVar(&o.platform, "platform", "linux/amd64", "platform of the image")
 	f.StringVar(&o.source, "kernel-source", "debian:6.1", "debian:VERSION, a tarball or a folder")
 	f.BoolVar(&o.detached, "detached", false, "keep initramfs and command line outside the kernel image: the weaker form")
+	o.key.flags(f)
+	f.StringVarP(&o.tag, "tag", "t", "", "where --push copies the bundle to: HOST/NAME[:TAG]")
+	f.BoolVar(&o.push, "push", false, "copy the bundle to a registry too")
+	cmd.MarkFlagsRequiredTogether("tag", "push")
 	f.IntVarP(&o.jobs, "jobs", "j", runtime.NumCPU(), "processes of the compiler at once")
 	f.IntVar(&o.maxEntries, "max-entries", rootfs.DefaultLimits.Entries, "refuse images with more files than this")
 	f.StringVar(&o.maxSize, "max-size", units.BytesSize(float64(rootfs.DefaultLimits.Bytes)), "refuse images that unpack to more than this")
@@ -85,15 +94,23 @@ func (a *app) build(cmd *cobra.Command, image string, o buildOptions) (err error
 	if err != nil {
 		return err
 	}
-	if result.Manifest.Initramfs.Sealed {
-		a.log.Info("the bundle is not signed yet")
-	} else {
+	if !result.Manifest.Initramfs.Sealed {
 		a.log.Warn("detached: a signature over the kernel does not cover the initramfs and the command line")
+	}
+	if o.push {
+		if _, err := a.push(cmd.Context(), result.Output, o.tag); err != nil {
+			return err
+		}
 	}
 	if o.format == "json" {
 		return a.printJSON(buildOutput(result))
 	}
 	summary(a, result, time.Since(started))
+	if req.Key != nil {
+		a.saySigned(req.Key)
+	} else {
+		fmt.Fprintln(a.stderr, "signed     no: 'tenon sign' does that")
+	}
 	_, err = fmt.Fprintln(a.stdout, result.Digest)
 	return err
 }
@@ -125,6 +142,18 @@ func (a *app) buildRequest(image string, o buildOptions) (builder.Request, error
 		return req, &exitError{exitUsage, fmt.Errorf("--max-size %q is not a size such as 16GiB", o.maxSize)}
 	}
 	req.Limits = rootfs.Limits{Entries: o.maxEntries, Bytes: size}
+	if o.push {
+		if err := bundle.CheckReference(o.tag); err != nil {
+			return req, &exitError{exitUsage, fmt.Errorf("--tag %q: %w", o.tag, err)}
+		}
+	}
+	if o.key.key != "" {
+		if req.Key, err = signer.Open(o.key.key, o.key.cert); err != nil {
+			return req, err
+		}
+	} else if o.key.cert != "" {
+		return req, &exitError{exitUsage, errors.New("--cert without --key")}
+	}
 	if o.recipe != "" {
 		if req.Recipe, err = recipes.Open(o.recipe); err != nil {
 			return req, err

@@ -3,8 +3,14 @@
 package main
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
+	"net/http"
+	"slices"
 	"syscall"
+
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 
 	"github.com/tenon-build/tenon/builder"
 	"github.com/tenon-build/tenon/builder/bundle"
@@ -13,6 +19,7 @@ import (
 	"github.com/tenon-build/tenon/loader"
 	"github.com/tenon-build/tenon/loader/qemu"
 	"github.com/tenon-build/tenon/recipes"
+	"github.com/tenon-build/tenon/signer"
 )
 
 // hints are the next steps for errors, the most particular first.
@@ -20,7 +27,14 @@ var hints = []struct {
 	err  error
 	hint string
 }{
-	{loader.ErrUnsigned, "to run it all the same on your own machine, add --allow-unsigned"},
+	{errNoTrust, "a bundle that nobody signed runs on your own machine with 'tenon run --allow-unsigned'"},
+	{loader.ErrUnsigned, "'tenon sign BUNDLE --key KEY' signs it; on your own machine it runs with 'tenon run --allow-unsigned'"},
+	{errPrivateKey, "give the public key, signing.pub, or a certificate with --cert"},
+	{loader.ErrUntrusted, "'tenon inspect BUNDLE' shows who signed it"},
+	{builder.ErrChoose, "choose whose signature comes first with --cert"},
+	{signer.ErrExists, "keys are never replaced: choose another folder"},
+	{signer.ErrNoCertificate, "give the key's certificate with --cert, or make both with 'tenon key create'"},
+	{bundle.ErrReference, "for example registry.example/team/redis:1.4"},
 	{loader.ErrClaims, "'tenon inspect BUNDLE' shows the claims; the least memory is what its root file system needs to boot"},
 	{manifest.ErrVersion, "the bundle was made by another version of tenon: build it again"},
 	{bundle.ErrExists, "choose another output with -o, or remove it"},
@@ -33,10 +47,21 @@ var hints = []struct {
 	{recipes.ErrUnknown, "choose one with -r NAME, or write your own and give its file: -r ./FILE.toml"},
 	{qemu.ErrNoQEMU, "apt-get install qemu-system-x86"},
 	{errNoAppinit, "'make build' puts it there"},
-	{bundle.ErrInvalid, "a bundle is what 'tenon build' writes: oci:DIR, oci-archive:FILE, or a path to either"},
+	{bundle.ErrInvalid, "a bundle is what 'tenon build' writes: oci:DIR, oci-archive:FILE, a path to either, or HOST/NAME:TAG"},
 }
 
 func hint(err error) string {
+	var refused *transport.Error
+	var unknown x509.UnknownAuthorityError
+	var plain tls.RecordHeaderError
+	switch {
+	case errors.As(err, &refused) && slices.Contains([]int{http.StatusUnauthorized, http.StatusForbidden}, refused.StatusCode):
+		return "'docker login HOST' stores credentials, in $DOCKER_CONFIG if it is set"
+	case errors.As(err, &unknown):
+		return "name the file of the registry's CA in $SSL_CERT_FILE"
+	case errors.As(err, &plain):
+		return "only registries on loopback and private addresses are spoken to without TLS"
+	}
 	for _, h := range hints {
 		if errors.Is(err, h.err) {
 			return h.hint

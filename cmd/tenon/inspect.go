@@ -3,22 +3,35 @@
 package main
 
 import (
+	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"text/tabwriter"
 
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/spf13/cobra"
 
+	"github.com/tenon-build/tenon/builder"
 	"github.com/tenon-build/tenon/builder/bundle"
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
+	"github.com/tenon-build/tenon/kconfig"
+	"github.com/tenon-build/tenon/loader"
 )
 
 func newInspectCmd(a *app) *cobra.Command {
 	var format string
 	cmd := &cobra.Command{
-		Use: "inspect BUNDLE", Short: "Show what a bundle is", Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
+		Use:   "inspect BUNDLE",
+		Short: "Show what a bundle is",
+		Long: `Show what a bundle is, and who signed what of it. Signatures are checked, but
+nobody is trusted here: anyone can have made them. That is what verify judges.
+
+BUNDLE is oci:DIR, oci-archive:FILE, a path to either, or HOST/NAME:TAG.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			if err := checkFormat(format); err != nil {
 				return err
 			}
@@ -26,11 +39,15 @@ func newInspectCmd(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			defer b.Close()
-			if format == "json" {
-				return a.printJSON(inspection{b.Digest.String(), layers(b), b.Manifest})
+			defer func() { err = errors.Join(err, b.Close()) }()
+			i, err := inspectBundle(cmd.Context(), b)
+			if err != nil {
+				return err
 			}
-			return a.printBundle(b)
+			if format == "json" {
+				return a.printJSON(i)
+			}
+			return a.printInspection(i)
 		},
 	}
 	cmd.Flags().StringVar(&format, "format", "text", "text or json")
@@ -39,9 +56,13 @@ func newInspectCmd(a *app) *cobra.Command {
 
 // inspection is the JSON form of inspect.
 type inspection struct {
-	Digest   string             `json:"digest"`
-	Layers   []layer            `json:"layers"`
-	Manifest *manifest.Manifest `json:"manifest"`
+	Digest     string             `json:"digest"`
+	Layers     []layer            `json:"layers"`
+	Symbols    int                `json:"symbols"` // Kconfig symbols that are on
+	Signatures []signature        `json:"signatures"`
+	Referrers  []referrer         `json:"referrers"` // what else refers to the bundle
+	Fidelity   *builder.Fidelity  `json:"fidelity"`
+	Manifest   *manifest.Manifest `json:"manifest"`
 }
 
 type layer struct {
@@ -50,64 +71,173 @@ type layer struct {
 	Size      int64           `json:"size"`
 }
 
-func layers(b *bundle.Bundle) []layer {
-	var out []layer
-	for _, mt := range []types.MediaType{bundle.KernelType, bundle.InitramfsType, bundle.ConfigType, bundle.SystemMapType, bundle.FidelityType} {
-		if n := b.Size(mt); n > 0 {
-			out = append(out, layer{mt, b.LayerDigest(mt).String(), n})
-		}
-	}
-	return out
+// signature is a signature that was checked, by somebody whom nobody judged.
+type signature struct {
+	Kind   string `json:"kind"`
+	Digest string `json:"digest"` // of the referrer
+	Covers string `json:"covers"`
+	Signer string `json:"signer,omitempty"`
+	Error  string `json:"error,omitempty"` // why it is no signature of this bundle
 }
 
-func (a *app) printBundle(b *bundle.Bundle) error {
-	m := b.Manifest
+type referrer struct {
+	ArtifactType string `json:"artifactType"`
+	Digest       string `json:"digest"`
+}
+
+func inspectBundle(ctx context.Context, b *bundle.Bundle) (*inspection, error) {
+	i := &inspection{Digest: b.Digest.String(), Manifest: b.Manifest, Signatures: []signature{}, Referrers: []referrer{}}
+	for _, mt := range b.Layers() {
+		i.Layers = append(i.Layers, layer{mt, b.LayerDigest(mt).String(), b.Size(mt)})
+	}
+	config, err := readLayer(b, bundle.ConfigType)
+	if err != nil {
+		return nil, err
+	}
+	parsed, err := kconfig.ParseConfig(string(bundle.ConfigType), config)
+	if err != nil {
+		return nil, err
+	}
+	i.Symbols = parsed.Enabled()
+	report, err := readLayer(b, bundle.FidelityType)
+	if err != nil {
+		return nil, err
+	}
+	if err := json.Unmarshal(report, &i.Fidelity); err != nil {
+		return nil, fmt.Errorf("layer %s: %w", bundle.FidelityType, err)
+	}
+	i.Signatures, err = checkedSignatures(ctx, b)
+	for _, r := range b.Referrers() {
+		if kindName(r.Type) == r.Type {
+			i.Referrers = append(i.Referrers, referrer{r.Type, r.Digest.String()})
+		}
+	}
+	return i, err
+}
+
+// checkedSignatures lists the signatures, with who made them as far as
+// cryptography goes.
+func checkedSignatures(ctx context.Context, b *bundle.Bundle) ([]signature, error) {
+	if len(b.Referrers()) == 0 {
+		return []signature{}, nil
+	}
+	kernel, err := b.SealedLayer(ctx, bundle.KernelType)
+	if err != nil {
+		return nil, err
+	}
+	defer kernel.Close()
+	signatures, err := loader.Signatures(ctx, b, kernel)
+	out := []signature{}
+	for _, s := range signatures {
+		one := signature{Kind: s.Kind.Name, Digest: s.Referrer.String(), Covers: s.Kind.Covers}
+		if s.Err != nil {
+			one.Error = s.Err.Error()
+		} else {
+			one.Signer = loader.Name(s.Signer)
+		}
+		out = append(out, one)
+	}
+	return out, err
+}
+
+// kindName names an artifact type for people, if it is a signature's.
+func kindName(artifactType string) string {
+	for _, k := range loader.Kinds {
+		if k.Type == artifactType {
+			return k.Name
+		}
+	}
+	return artifactType
+}
+
+// readLayer reads a document; its size has a limit.
+func readLayer(b *bundle.Bundle, mt types.MediaType) ([]byte, error) {
+	r, err := b.OpenLayer(mt)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	return io.ReadAll(r)
+}
+
+func (a *app) printInspection(i *inspection) error {
+	m := i.Manifest
 	w := tabwriter.NewWriter(a.stdout, 0, 8, 2, ' ', 0)
 	row := func(name, format string, args ...any) {
 		fmt.Fprintf(w, "%s\t%s\n", name, printable(fmt.Sprintf(format, args...)))
 	}
 	row("name", "%s", m.Name)
-	row("digest", "%s", b.Digest)
+	row("digest", "%s", i.Digest)
 	row("target", "%s on %s", m.Target, m.Platform)
 	row("image", "%s", m.Image.Reference)
 	row("", "%s", m.Image.Digest)
 	row("recipe", "%s", m.Recipe)
-	row("kernel", "Linux %s, %s", m.Kernel.Release, size(b.Size(bundle.KernelType)))
+	row("kernel", "Linux %s, %d options", m.Kernel.Release, i.Symbols)
 	form := "detached: outside the kernel image, the weaker form"
 	if m.Initramfs.Sealed {
 		form = "sealed inside the kernel image"
 	}
 	row("initramfs", "%s, %d entries, %s unpacked, %s", size(m.Initramfs.Size), m.Initramfs.Entries, size(m.Initramfs.Unpacked), form)
+	printFidelity(row, i.Fidelity)
 	row("command line", "%s", m.CommandLine)
-	row("app", "%q", append(m.App.Entrypoint[:len(m.App.Entrypoint):len(m.App.Entrypoint)], m.App.Cmd...))
-	for _, e := range m.App.Env {
+	printApp(row, &m.App)
+	for _, p := range m.Parameters {
+		row("parameter", "%s (%s) %s", p.Name, p.Type, p.Description)
+	}
+	row("CPUs", "%d to %d", m.Claims.CPUs.Min, m.Claims.CPUs.Max)
+	row("memory", "%s to %s: less does not boot", size(m.Claims.Memory.Min), size(m.Claims.Memory.Max))
+	for _, d := range m.Claims.Devices {
+		row("devices", "%s, %d to %d", d.Kind, d.Count.Min, d.Count.Max)
+	}
+	for _, l := range i.Layers {
+		row("layer", "%s  %s  %s", l.Digest, size(l.Size), l.MediaType)
+	}
+	if len(i.Signatures) == 0 {
+		row("signed", "no")
+	}
+	for _, s := range i.Signatures {
+		if s.Error != "" {
+			row("not signed", "%s %s: %s", s.Kind, s.Digest, s.Error)
+			continue
+		}
+		row("signed", "%s, by %s", s.Kind, s.Signer)
+		row("", "covers %s", s.Covers)
+	}
+	for _, r := range i.Referrers {
+		row("attached", "%s  %s", r.Digest, r.ArtifactType)
+	}
+	return w.Flush()
+}
+
+func printFidelity(row func(name, format string, args ...any), f *builder.Fidelity) {
+	for _, p := range f.Added {
+		row("added", "%s", p)
+	}
+	for _, d := range f.Dropped {
+		row("dropped", "%d entries, %s, as recipe %s says", d.Entries, size(d.Bytes), d.Recipe)
+	}
+	for _, l := range f.Lost {
+		row("lost", "%s: %s", l.Path, l.What)
+	}
+}
+
+func printApp(row func(name, format string, args ...any), app *manifest.App) {
+	row("app", "%q", append(app.Entrypoint[:len(app.Entrypoint):len(app.Entrypoint)], app.Cmd...))
+	for _, e := range app.Env {
 		row("environment", "%s", e)
 	}
 	for _, f := range []struct{ name, value string }{
-		{"user", m.App.User}, {"working dir", m.App.WorkingDir}, {"stop signal", m.App.StopSignal}, {"ports", strings.Join(m.App.Ports, " ")},
+		{"user", app.User}, {"working dir", app.WorkingDir}, {"stop signal", app.StopSignal}, {"ports", strings.Join(app.Ports, " ")},
 	} {
 		if f.value != "" {
 			row(f.name, "%s", f.value)
 		}
 	}
-	if h := m.App.Health; h != nil {
+	if h := app.Health; h != nil {
 		check := fmt.Sprintf("%q", h.Exec)
 		if h.TCP != 0 {
 			check = fmt.Sprintf("TCP port %d", h.TCP)
 		}
 		row("health", "%s every %s", check, h.Interval)
 	}
-	for _, p := range m.Parameters {
-		row("parameter", "%s (%s) %s", p.Name, p.Type, p.Description)
-	}
-	row("CPUs", "%d to %d", m.Claims.CPUs.Min, m.Claims.CPUs.Max)
-	row("memory", "%s to %s", size(m.Claims.Memory.Min), size(m.Claims.Memory.Max))
-	for _, d := range m.Claims.Devices {
-		row("devices", "%s, %d to %d", d.Kind, d.Count.Min, d.Count.Max)
-	}
-	row("signers", "none: the bundle is not signed")
-	for _, l := range layers(b) {
-		row("layer", "%s  %s  %s", l.Digest, size(l.Size), l.MediaType)
-	}
-	return w.Flush()
 }

@@ -123,7 +123,8 @@ func (a *app) newRootCmd() *cobra.Command {
 	cmd.SetOut(a.stdout)
 	cmd.SetErr(a.stderr)
 	cmd.SetFlagErrorFunc(usage)
-	cmd.AddCommand(newBuildCmd(a), newRunCmd(a), newInspectCmd(a), newRecipeCmd(a))
+	cmd.AddCommand(newBuildCmd(a), newSignCmd(a), newVerifyCmd(a), newRunCmd(a), newInspectCmd(a),
+		newPushCmd(a), newPullCmd(a), newExportCmd(a), newKeyCmd(a), newRecipeCmd(a))
 	for _, c := range append(cmd.Commands(), cmd) {
 		c.Args = usageArgs(c.Args)
 	}
@@ -143,7 +144,13 @@ func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
 		if check == nil {
 			return nil
 		}
-		if err := check(cmd, args); err != nil {
+		err := check(cmd, args)
+		for _, next := range []func() error{cmd.ValidateRequiredFlags, cmd.ValidateFlagGroups} {
+			if err == nil {
+				err = next()
+			}
+		}
+		if err != nil {
 			return usage(cmd, err)
 		}
 		return nil

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -32,6 +33,8 @@ var stageNames = map[builder.Stage]string{
 	builder.StagePack:   "packing initramfs",
 	builder.StageSource: "opening kernel source",
 	builder.StageKernel: "building kernel",
+	stagePush:           "pushing",
+	stagePull:           "pulling",
 }
 
 // lineInterval is how often a stage is reported when there is no terminal.
@@ -71,7 +74,7 @@ func (b *bars) update(stage builder.Stage, done, total int64) {
 
 // add adds a bar, or a spinner for a stage without a known end.
 func (b *bars) add(stage builder.Stage, total int64) *mpb.Bar {
-	bytes := stage == builder.StageLayers || stage == builder.StagePack
+	bytes := slices.Contains([]builder.Stage{builder.StageLayers, builder.StagePack, stagePush, stagePull}, stage)
 	name := mpb.PrependDecorators(decor.Name(stageNames[stage], decor.WC{W: 22, C: decor.DindentRight}))
 	elapsed := decor.Elapsed(decor.ET_STYLE_MMSS, decor.WC{W: 7})
 	switch {

@@ -24,7 +24,7 @@ import (
 )
 
 type runOptions struct {
-	allowUnsigned bool
+	trust         trustOptions
 	publish, env  []string
 	memory, accel string
 	hostname      string
@@ -43,12 +43,13 @@ func newRunCmd(a *app) *cobra.Command {
 The console is on standard output. Ctrl-C sends the app's stop signal, a second
 one ends the machine. The exit status is the app's own, 128+n when signal n
 ended it, and 125 when tenon or the machine failed.`,
-		Example: `  tenon run --allow-unsigned -p 6379:6379 redis.tenon`,
+		Example: `  tenon run --cert keys/ca.crt -p 6379:6379 redis.tenon`,
 		Args:    cobra.ExactArgs(1),
 		RunE:    func(cmd *cobra.Command, args []string) error { return a.runBundle(cmd.Context(), args[0], o) },
 	}
 	f := cmd.Flags()
-	f.BoolVar(&o.allowUnsigned, "allow-unsigned", false, "run a bundle that nobody signed: anyone can have made it")
+	o.trust.flags(f)
+	f.BoolVar(&o.trust.allowUnsigned, "allow-unsigned", false, "run a bundle that nobody signed: anyone can have made it")
 	f.StringArrayVarP(&o.publish, "publish", "p", nil, "forward a port: [ADDRESS:]HOST:GUEST[/udp] (the default address is 127.0.0.1)")
 	f.StringArrayVarP(&o.env, "env", "e", nil, "set a parameter of the bundle: NAME=VALUE")
 	f.StringVarP(&o.memory, "memory", "m", "", "memory, for example 512M (default: the least that the bundle claims)")
@@ -57,6 +58,7 @@ ended it, and 125 when tenon or the machine failed.`,
 	f.StringVar(&o.accel, "accel", "", "kvm or tcg (default: kvm if a test guest starts under it)")
 	f.DurationVar(&o.stopTimeout, "stop-timeout", 10*time.Second, "how long the app may take to stop before the machine is ended")
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "say nothing but errors")
+	o.trust.exclusive(cmd)
 	return cmd
 }
 
@@ -70,7 +72,11 @@ func (a *app) runBundle(ctx context.Context, ref string, o runOptions) error {
 	if o.quiet {
 		say = func(string, ...any) {}
 	}
-	if o.allowUnsigned {
+	policy, err := o.trust.load()
+	if err != nil {
+		return err
+	}
+	if policy.AllowUnsigned {
 		a.log.Warn("running without a signature: nothing proves who made this bundle", "bundle", ref)
 	}
 	// From here on signals are for the app, once it is there.
@@ -96,11 +102,14 @@ func (a *app) runBundle(ctx context.Context, ref string, o runOptions) error {
 		}
 	}()
 
-	v, err := loader.Verify(ctx, ref, loader.Policy{AllowUnsigned: o.allowUnsigned})
+	v, err := loader.Verify(ctx, ref, policy, nil)
 	if err != nil {
 		return err
 	}
 	defer v.Close()
+	if v.Identity() != "" {
+		say("the bundle is signed", "by", v.Identity(), "digest", v.Digest())
+	}
 	if !v.Manifest().Initramfs.Sealed {
 		a.log.Warn("detached: no signature over the kernel covers the initramfs and the command line", "bundle", ref)
 	}

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tenon-build/tenon/builder"
+	"github.com/tenon-build/tenon/builder/bundle"
+)
+
+// What moves bundles has one stage each.
+const (
+	stagePush builder.Stage = "push"
+	stagePull builder.Stage = "pull"
+)
+
+func newPushCmd(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "push BUNDLE HOST/NAME[:TAG]",
+		Short: "Copy a bundle with its signatures to a registry",
+		Long: `Copy a bundle, with its signatures and whatever else refers to it, to a
+registry, and print where it is by digest. The tag is set last.
+
+Credentials are docker's ('docker login'). A registry on a loopback address is
+spoken to without TLS; $SSL_CERT_FILE names certificates to trust beside a
+system's own.`,
+		Args: cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			where, err := a.push(cmd.Context(), args[0], args[1])
+			if err == nil {
+				_, err = fmt.Fprintln(a.stdout, where)
+			}
+			return err
+		},
+	}
+}
+
+func (a *app) push(ctx context.Context, from, to string) (where string, err error) {
+	b, err := bundle.Open(ctx, from)
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, b.Close()) }()
+	bars := newBars(a.stderr)
+	where, err = b.Push(ctx, to, func(done, total int64) { bars.update(stagePush, done, total) })
+	bars.done(err == nil)
+	if err == nil {
+		a.sayReferrers("pushed", b)
+	}
+	return where, err
+}
+
+func newPullCmd(a *app) *cobra.Command {
+	var output string
+	cmd := &cobra.Command{
+		Use:   "pull BUNDLE [-o OUT]",
+		Short: "Copy a bundle with its signatures from a registry",
+		Long: `Copy a bundle, with its signatures and whatever else refers to it, to a
+directory or archive, and print its digest.
+
+BUNDLE is HOST/NAME:TAG or HOST/NAME@DIGEST; oci:DIR and oci-archive:FILE are
+copied too. Signatures are carried, not checked: that is what verify does.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return a.pull(cmd.Context(), args[0], output) },
+	}
+	cmd.Flags().StringVarP(&output, "output", "o", "", "oci:DIR or oci-archive:FILE (default ./NAME.tenon)")
+	return cmd
+}
+
+func (a *app) pull(ctx context.Context, from, out string) (err error) {
+	b, err := bundle.Open(ctx, from)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, b.Close()) }()
+	if out == "" {
+		out = b.Manifest.Name + ".tenon"
+	}
+	bars := newBars(a.stderr)
+	err = b.Save(ctx, out, func(done, total int64) { bars.update(stagePull, done, total) })
+	bars.done(err == nil)
+	if err != nil {
+		return err
+	}
+	a.sayReferrers("pulled", b)
+	_, err = fmt.Fprintln(a.stdout, b.Digest)
+	return err
+}
+
+func (a *app) sayReferrers(done string, b *bundle.Bundle) {
+	var names []string
+	for _, r := range b.Referrers() {
+		names = append(names, kindName(r.Type))
+	}
+	with := "without signatures"
+	if len(names) > 0 {
+		with = "with " + strings.Join(names, ", ")
+	}
+	fmt.Fprintf(a.stderr, "%s     %s, %s\n", done, b.Manifest.Name, printable(with))
+}

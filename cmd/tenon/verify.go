@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tenon-build/tenon/loader"
+)
+
+func newVerifyCmd(a *app) *cobra.Command {
+	var trust trustOptions
+	var format string
+	cmd := &cobra.Command{
+		Use:   "verify BUNDLE",
+		Short: "Check a bundle and its signatures",
+		Long: `Check every byte of a bundle, every signature that is attached to it, and
+whether one that you trust made one of each kind. Print its digest if so; end
+with status 3 if not.
+
+BUNDLE is oci:DIR, oci-archive:FILE, a path to either, or HOST/NAME:TAG.`,
+		Example: `  tenon verify redis.tenon --cert keys/ca.crt
+  tenon verify registry.example/team/redis:1.4 --policy policy.toml`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := checkFormat(format); err != nil {
+				return err
+			}
+			policy, err := trust.load()
+			if errors.Is(err, errNoTrust) {
+				return usage(cmd, err)
+			}
+			if err != nil {
+				return err
+			}
+			return a.verify(cmd.Context(), args[0], policy, format == "json")
+		},
+	}
+	trust.flags(cmd.Flags())
+	trust.exclusive(cmd)
+	cmd.Flags().StringVar(&format, "format", "text", "text or json")
+	return cmd
+}
+
+// verdict is the JSON form of verify.
+type verdict struct {
+	Bundle   string         `json:"bundle"` // as it was given
+	Accepted bool           `json:"accepted"`
+	Digest   string         `json:"digest,omitempty"`
+	Identity string         `json:"identity,omitempty"` // who signed it, in the policy's words
+	Reason   string         `json:"reason,omitempty"`   // why it was not accepted
+	Checks   []loader.Check `json:"checks"`
+}
+
+func (a *app) verify(ctx context.Context, ref string, policy loader.Policy, asJSON bool) error {
+	out := verdict{Bundle: ref, Checks: []loader.Check{}}
+	v, err := loader.Verify(ctx, ref, policy, func(c loader.Check) { out.Checks = append(out.Checks, c) })
+	if err == nil {
+		defer v.Close()
+		out.Accepted, out.Digest, out.Identity = true, v.Digest().String(), v.Identity()
+	} else {
+		out.Reason = err.Error()
+	}
+	if asJSON {
+		if failed := a.printJSON(out); failed != nil {
+			return failed
+		}
+		return err
+	}
+	w := tabwriter.NewWriter(a.stderr, 0, 8, 2, ' ', 0)
+	for _, c := range out.Checks {
+		fmt.Fprintf(w, "%s\t%s\t%s\n", c.Result, printable(c.Object), printable(c.Detail))
+	}
+	if flushed := w.Flush(); err != nil || flushed != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(a.stdout, out.Digest)
+	return err
+}
