@@ -195,8 +195,10 @@ var (
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if probePath != "" {
-		_ = os.RemoveAll(filepath.Dir(probePath))
+	for _, path := range []string{probePath, keysPath} {
+		if path != "" {
+			_ = os.RemoveAll(filepath.Dir(path))
+		}
 	}
 	os.Exit(code)
 }
@@ -470,7 +472,8 @@ func TestE2ERunRefuses(t *testing.T) {
 		args []string
 		want string
 	}{
-		{"unsigned", []string{"run", bundle}, "the bundle is not signed"},
+		{"unsigned", []string{"run", "--cert", testKeys(t) + "/ca.crt", bundle}, "the bundle is not signed"},
+		{"for nobody's trust", []string{"run", bundle}, "nothing says whom to trust"},
 		{"too little memory", []string{"run", "--allow-unsigned", "-m", "16M", bundle}, "of memory, not 16"},
 		{"too many CPUs", []string{"run", "--allow-unsigned", "--cpus", "3", bundle}, "takes 1 to 2 CPUs, not 3"},
 		{"undeclared parameter", []string{"run", "--allow-unsigned", "-e", "LD_PRELOAD=/evil.so", bundle}, "LD_PRELOAD is not a parameter"},

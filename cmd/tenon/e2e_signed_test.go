@@ -1,0 +1,407 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build e2e
+
+package main
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/base64"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"math/big"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/crypto/bcrypt"
+
+	"github.com/tenon-build/tenon/builder/bundle"
+	"github.com/tenon-build/tenon/loader"
+)
+
+// testKeys makes keys once for all tests.
+func testKeys(t *testing.T) string {
+	t.Helper()
+	keysOnce.Do(func() {
+		keysPath = filepath.Join(must(os.MkdirTemp("", "tenon-e2e-keys-")), "keys")
+		if o := command(t, "key", "create", keysPath); o.code != 0 {
+			t.Fatal(o)
+		}
+	})
+	return keysPath
+}
+
+var (
+	keysOnce sync.Once
+	keysPath string
+)
+
+// signedProbe is the probe's bundle in a folder of its own, signed.
+func signedProbe(t *testing.T) (path, digest string) {
+	t.Helper()
+	path = filepath.Join(t.TempDir(), "probe.tenon")
+	if err := os.CopyFS(path, os.DirFS(probeBundle(t))); err != nil {
+		t.Fatal(err)
+	}
+	o := command(t, "sign", path, "--key", testKeys(t)+"/signing.key")
+	if o.code != 0 {
+		t.Fatal(o)
+	}
+	return path, strings.TrimSpace(o.stdout)
+}
+
+// verify checks that a bundle is accepted with that digest, or refused.
+func verify(t *testing.T, ref, digest string) {
+	t.Helper()
+	o := command(t, "verify", ref, "--cert", testKeys(t)+"/ca.crt")
+	if digest != "" && (o.code != 0 || strings.TrimSpace(o.stdout) != digest) || digest == "" && o.code != exitRefused {
+		t.Errorf("verify %s, want %q: %s", ref, digest, o)
+	}
+}
+
+// TestE2ESign checks what build and sign make with tools that others wrote.
+func TestE2ESign(t *testing.T) {
+	path, digest := signedProbe(t)
+	keys := testKeys(t)
+	verify(t, path, digest)
+
+	t.Run("build --key makes the same", func(t *testing.T) {
+		built, got := build(t, "-r", probeRecipe, "--name", "probe", "--key", keys+"/signing.key", image(t, nil, probeFiles...))
+		if o := execute(exec.Command("diff", "-r", built, path)); o.code != 0 || got != digest {
+			t.Errorf("%s, want %s: %s", got, digest, o)
+		}
+		archive := "oci-archive:" + t.TempDir() + "/probe.tar"
+		if o := command(t, "pull", path, "-o", archive); o.code != 0 {
+			t.Fatal(o)
+		}
+		verify(t, archive, digest)
+	})
+	t.Run("runs", func(t *testing.T) {
+		for _, trust := range [][]string{{"--cert", keys + "/ca.crt"}, {"--key", keys + "/signing.pub"}} {
+			o := command(t, append([]string{"run", "--accel", "tcg", "-e", "PROBE=exit:42", path}, trust...)...)
+			if o.code != 42 || strings.Contains(o.stderr, "warning") {
+				t.Error(o)
+			}
+		}
+	})
+	t.Run("does not run for others", func(t *testing.T) {
+		others := filepath.Join(t.TempDir(), "others")
+		if o := command(t, "key", "create", others); o.code != 0 {
+			t.Fatal(o)
+		}
+		o := command(t, "run", "--accel", "tcg", "--cert", others+"/ca.crt", path)
+		if o.code != exitRun || !strings.Contains(o.stderr, "no authenticode signature of") || o.stdout != "" {
+			t.Error(o)
+		}
+	})
+	t.Run("json", func(t *testing.T) {
+		var v verdict
+		o := command(t, "verify", path, "--cert", keys+"/ca.crt", "--format", "json")
+		if err := json.Unmarshal([]byte(o.stdout), &v); err != nil || !v.Accepted || v.Digest != digest || len(v.Checks) != 9 {
+			t.Errorf("%v: %s", err, o)
+		}
+		o = command(t, "verify", probeBundle(t), "--cert", keys+"/ca.crt", "--format", "json")
+		if err := json.Unmarshal([]byte(o.stdout), &v); err != nil || v.Accepted || o.code != exitRefused || !strings.Contains(v.Reason, "not signed") {
+			t.Errorf("%v: %s", err, o)
+		}
+	})
+}
+
+// TestE2EExport flips bytes of an exported kernel and of the bundle, and asks
+// everybody.
+func TestE2EExport(t *testing.T) {
+	path, _ := signedProbe(t)
+	keys, dir := testKeys(t), t.TempDir()
+	exported := filepath.Join(dir, "probe.bzImage")
+	if o := command(t, "export", path, "--format", "kernel", "-o", exported, "--cert", keys+"/ca.crt"); o.code != 0 {
+		t.Fatal(o)
+	}
+	accepted := func(file string) map[string]bool {
+		return map[string]bool{
+			"sbverify":     execute(exec.Command("sbverify", "--cert", keys+"/ca.crt", file)).code == 0,
+			"osslsigncode": execute(exec.Command("osslsigncode", "verify", "-CAfile", keys+"/ca.crt", file)).code == 0,
+		}
+	}
+	for tool, ok := range accepted(exported) {
+		if !ok {
+			t.Errorf("%s refuses the exported kernel", tool)
+		}
+	}
+	data := must(os.ReadFile(exported))
+	b := must(bundle.Open(t.Context(), path))
+	defer b.Close()
+	size, blob := int(b.Size(bundle.KernelType)), filepath.Join(path, "blobs/sha256", b.LayerDigest(bundle.KernelType).Hex)
+	pe := int(data[0x3c]) | int(data[0x3d])<<8
+	checksum, table := pe+24+64, pe+24+144
+	kernel := must(os.ReadFile(blob))
+	skipped := []int{checksum, checksum + 3, table, table + 7}
+	hashed := []int{1, 0x40, 0x1f1, pe + 4, checksum - 1, checksum + 4, table - 1, table + 8, size / 2, size - 1}
+	for at := size / 7; at < size; at += size / 7 {
+		hashed = append(hashed, at)
+	}
+	for _, at := range append(skipped, hashed...) {
+		if slices.Contains(hashed, at) {
+			flipped := filepath.Join(dir, "flipped")
+			if err := os.WriteFile(flipped, flipAt(data, at), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			for tool, ok := range accepted(flipped) {
+				if ok {
+					t.Errorf("byte %d flipped: %s accepts it", at, tool)
+				}
+			}
+		}
+		if err := os.WriteFile(blob, flipAt(kernel, at), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		verify(t, path, "")
+	}
+	if err := os.WriteFile(blob, kernel, 0o600); err != nil {
+		t.Fatal(err)
+	}
+
+	t.Run("dir", func(t *testing.T) {
+		out := filepath.Join(dir, "out")
+		if o := command(t, "export", path, "--format", "dir", "-o", out); o.code != 0 {
+			t.Fatal(o)
+		}
+		if !bytes.Equal(must(os.ReadFile(out+"/bzImage")), data) {
+			t.Error("another kernel than alone")
+		}
+		o := execute(exec.Command("openssl", "cms", "-verify", "-binary", "-inform", "DER", "-in", out+"/statement.p7s",
+			"-content", out+"/statement", "-CAfile", keys+"/ca.crt", "-purpose", "any", "-out", "/dev/null"))
+		if o.code != 0 {
+			t.Error(o)
+		}
+		before := len(must(os.ReadDir(dir)))
+		if o := command(t, "export", path, "--format", "dir", "-o", out); o.code != exitFailed || !strings.Contains(o.stderr, "file exists") || len(must(os.ReadDir(dir))) != before {
+			t.Error(o)
+		}
+	})
+	t.Run("two signers", func(t *testing.T) {
+		others := filepath.Join(dir, "others")
+		for _, args := range [][]string{{"key", "create", others, "--name", "other"}, {"sign", path, "--key", others + "/signing.key"}} {
+			if o := command(t, args...); o.code != 0 {
+				t.Fatal(o)
+			}
+		}
+		if o := command(t, "export", path, "-o", exported); o.code != exitFailed || !strings.Contains(o.stderr, "hint: choose whose") {
+			t.Error(o)
+		}
+		for _, first := range []string{keys, others} {
+			if o := command(t, "export", path, "-o", exported, "--cert", first+"/ca.crt"); o.code != 0 {
+				t.Fatal(o)
+			}
+			o := execute(exec.Command("sbverify", "--list", exported))
+			_, list, _ := strings.Cut(o.stdout, "signature 1")
+			subjects := []int{strings.Index(list, "tenon development signing"), strings.Index(list, "other signing")}
+			if subjects[0] < 0 || subjects[1] < 0 || (subjects[0] < subjects[1]) != (first == keys) {
+				t.Errorf("%s first: %s", first, o)
+			}
+		}
+	})
+	t.Run("unsigned", func(t *testing.T) {
+		if o := command(t, "export", probeBundle(t), "-o", dir+"/unsigned"); o.code != exitFailed || !strings.Contains(o.stderr, "not signed") {
+			t.Error(o)
+		}
+		o := command(t, "export", probeBundle(t), "-o", dir+"/unsigned", "--allow-unsigned")
+		got := must(os.ReadFile(dir + "/unsigned"))
+		copy(got[checksum:], kernel[checksum:checksum+4]) // it is made right, and nobody's signature covers it
+		if o.code != 0 || !bytes.Equal(got, kernel) {
+			t.Error(o)
+		}
+	})
+}
+
+func flipAt(data []byte, at int) []byte {
+	out := bytes.Clone(data)
+	out[at] ^= 1
+	return out
+}
+
+// registry is Debian's docker-registry on a loopback address.
+type registry struct {
+	host string
+	env  []string // what a client needs to reach it
+}
+
+// startRegistry starts a registry, with TLS or with credentials if asked for.
+func startRegistry(t *testing.T, tls, credentials bool) registry {
+	t.Helper()
+	dir := t.TempDir()
+	r := registry{host: fmt.Sprintf("127.0.0.1:%d", freePort(t))}
+	write := func(name string, data []byte) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	config := fmt.Sprintf("version: 0.1\nlog: {level: error}\nstorage: {filesystem: {rootdirectory: %s/data}}\nhttp:\n  addr: %s\n", dir, r.host)
+	if tls {
+		cert, key := selfSigned(t)
+		config += fmt.Sprintf("  tls: {certificate: %s, key: %s}\n", write("tls.crt", cert), write("tls.key", key))
+		r.env = append(r.env, "SSL_CERT_FILE="+dir+"/tls.crt")
+	}
+	if credentials {
+		hash := must(bcrypt.GenerateFromPassword([]byte("secret"), bcrypt.MinCost))
+		config += fmt.Sprintf("auth: {htpasswd: {realm: test, path: %s}}\n", write("htpasswd", fmt.Appendf(nil, "ci:%s\n", hash)))
+		auth := base64.StdEncoding.EncodeToString([]byte("ci:secret"))
+		write("config.json", fmt.Appendf(nil, `{"auths":{%q:{"auth":%q}}}`, r.host, auth))
+		r.env = append(r.env, "DOCKER_CONFIG="+dir)
+	}
+	cmd := exec.Command("docker-registry", "serve", write("config.yml", []byte(config)))
+	cmd.Stderr = &running{}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	for range 100 {
+		if conn, err := net.Dial("tcp", r.host); err == nil {
+			conn.Close()
+			return r
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	t.Fatalf("the registry does not answer: %s", cmd.Stderr)
+	return r
+}
+
+func selfSigned(t *testing.T) (cert, key []byte) {
+	t.Helper()
+	k := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "registry"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true,
+	}
+	der := must(x509.CreateCertificate(rand.Reader, template, template, k.Public(), k))
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
+		pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: must(x509.MarshalPKCS8PrivateKey(k))})
+}
+
+func (r registry) tenon(t *testing.T, args ...string) outcome {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), tenon(t), args...)
+	cmd.Env = append(os.Environ(), r.env...)
+	return execute(cmd)
+}
+
+// TestE2ERegistry pushes from one folder, pulls in another, and runs.
+func TestE2ERegistry(t *testing.T) {
+	path, digest := signedProbe(t)
+	for _, tls := range []bool{false, true} {
+		for _, credentials := range []bool{false, true} {
+			t.Run(fmt.Sprintf("tls=%v credentials=%v", tls, credentials), func(t *testing.T) {
+				r := startRegistry(t, tls, credentials)
+				ref, out := r.host+"/team/probe:1.4", filepath.Join(t.TempDir(), "pulled")
+				if o := r.tenon(t, "push", path, ref); o.code != 0 || strings.TrimSpace(o.stdout) != r.host+"/team/probe@"+digest {
+					t.Fatal(o)
+				}
+				for _, from := range []string{ref, r.host + "/team/probe@" + digest} {
+					if o := r.tenon(t, "pull", from, "-o", out); o.code != 0 || strings.TrimSpace(o.stdout) != digest {
+						t.Fatal(o)
+					}
+					if o := execute(exec.Command("diff", "-r", path, out)); o.code != 0 {
+						t.Error(o)
+					}
+				}
+				verify(t, out, digest)
+				if o := r.tenon(t, "verify", ref, "--key", testKeys(t)+"/signing.pub"); o.code != 0 {
+					t.Error(o)
+				}
+				if o := run(t, out, "-e", "PROBE=exit:7"); o.code != 7 {
+					t.Error(o)
+				}
+				// What a stranger's machine lacks.
+				bare := command(t, "pull", ref, "-o", out+"2")
+				switch {
+				case tls && (bare.code != exitFailed || !strings.Contains(bare.stderr, "hint: name the file of the registry's CA in $SSL_CERT_FILE")):
+					t.Error(bare)
+				case !tls && credentials && (bare.code != exitFailed || !strings.Contains(bare.stderr, "hint: 'docker login HOST'")):
+					t.Error(bare)
+				}
+				if o := r.tenon(t, "pull", r.host+"/team/probe:nosuch", "-o", out+"2"); o.code != exitFailed || !strings.Contains(o.stderr, "MANIFEST_UNKNOWN") {
+					t.Error(o)
+				}
+				if left := must(os.ReadDir(filepath.Dir(out))); len(left) != 1 && (tls || credentials) {
+					t.Errorf("left behind: %v", left)
+				}
+			})
+		}
+	}
+	t.Run("sign where it lies", func(t *testing.T) {
+		r := startRegistry(t, false, false)
+		ref := r.host + "/probe:1"
+		for _, args := range [][]string{{"push", probeBundle(t), ref}, {"sign", ref, "--key", testKeys(t) + "/signing.key"}} {
+			if o := command(t, args...); o.code != 0 {
+				t.Fatal(o)
+			}
+		}
+		verify(t, ref, digest)
+	})
+	t.Run("build --push", func(t *testing.T) {
+		r := startRegistry(t, false, false)
+		_, got := build(t, "-r", probeRecipe, "--name", "probe", "--key", testKeys(t)+"/signing.key", "-t", r.host+"/probe:1", "--push", image(t, nil, probeFiles...))
+		verify(t, r.host+"/probe:1", got)
+	})
+}
+
+// TestE2ECopies copies a signed bundle with tools that others wrote, as
+// docs/bundle.md says.
+func TestE2ECopies(t *testing.T) {
+	path, digest := signedProbe(t)
+	signatures := strings.Replace(digest, ":", "-", 1)
+	crane := filepath.Join(t.TempDir(), "crane")
+	if o := execute(exec.Command("go", "build", "-o", crane, "github.com/google/go-containerregistry/cmd/crane")); o.code != 0 {
+		t.Fatal(o)
+	}
+	shell := func(t *testing.T, line string, args ...string) {
+		t.Helper()
+		if o := execute(exec.Command("sh", append([]string{"-ec", line}, args...)...)); o.code != 0 {
+			t.Fatal(o)
+		}
+	}
+	r := startRegistry(t, false, false)
+	dir := t.TempDir()
+	t.Run("skopeo", func(t *testing.T) {
+		const copies = `copy() { skopeo copy -q --src-tls-verify=false --dest-tls-verify=false --all "$1:$3" "$2:$3"; }; copy "$0" "$1" probe; copy "$0" "$1" "$2"`
+		shell(t, copies, "oci:"+path, "oci:"+dir+"/layout", signatures)
+		verify(t, dir+"/layout", digest)
+		shell(t, copies, "oci:"+dir+"/layout", "docker://"+r.host+"/skopeo", signatures)
+		verify(t, r.host+"/skopeo:probe", digest)
+		shell(t, copies, "docker://"+r.host+"/skopeo", "oci:"+dir+"/back", signatures)
+		verify(t, dir+"/back", digest)
+		if o := command(t, "pull", dir+"/back", "-o", "oci-archive:"+dir+"/archive"); o.code != 0 {
+			t.Fatal(o)
+		}
+		shell(t, copies, "oci-archive:"+dir+"/archive", "oci:"+dir+"/unpacked", signatures)
+		verify(t, dir+"/unpacked", digest)
+	})
+	t.Run("crane", func(t *testing.T) {
+		if o := command(t, "push", path, r.host+"/from:probe"); o.code != 0 {
+			t.Fatal(o)
+		}
+		shell(t, `"$0" copy "$1:probe" "$2:probe"; "$0" copy "$1:$3" "$2:$3"`, crane, r.host+"/from", r.host+"/crane", signatures)
+		verify(t, r.host+"/crane:probe", digest)
+	})
+	t.Run("without the signatures", func(t *testing.T) {
+		shell(t, `skopeo copy -q "oci:$0:probe" "oci:$1:probe"`, path, dir+"/bare")
+		verify(t, dir+"/bare", "")
+	})
+	if o := command(t, "inspect", "--format", "json", dir+"/back"); o.code != 0 || strings.Count(o.stdout, `"covers"`) != len(loader.Kinds) {
+		t.Error(o)
+	}
+}
