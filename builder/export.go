@@ -19,7 +19,6 @@ import (
 	"github.com/tenon-build/tenon/builder/bundle"
 	"github.com/tenon-build/tenon/loader"
 	"github.com/tenon-build/tenon/signer"
-	"github.com/tenon-build/tenon/signer/authenticode"
 	"github.com/tenon-build/tenon/signer/trust"
 )
 
@@ -30,8 +29,7 @@ var ErrChoose = errors.New("several signed it, and kernels check the first signa
 // Export is a bundle that is to be written in forms that others boot.
 type Export struct {
 	bundle *bundle.Bundle
-	kernel *os.File
-	image  *authenticode.Image
+	kernel *loader.Kernel
 	first  string // fingerprint of the key whose signatures are wanted; empty: it is not signed
 	valid  []loader.Signature
 }
@@ -56,13 +54,13 @@ func (e *Export) Close() error {
 }
 
 func (e *Export) open(ctx context.Context, who *trust.Identity, allowUnsigned bool) (err error) {
-	if e.kernel, err = e.bundle.SealedLayer(ctx, bundle.KernelType); err != nil {
+	if e.kernel, err = loader.OpenKernel(ctx, e.bundle); err != nil {
 		return err
 	}
-	if e.image, err = authenticode.Parse(e.kernel, e.bundle.Size(bundle.KernelType)); err != nil {
-		return err
+	if e.kernel.Err != nil {
+		return e.kernel.Err
 	}
-	signatures, err := loader.Signatures(ctx, e.bundle, e.kernel)
+	signatures, err := loader.Signatures(e.bundle, e.kernel)
 	if err != nil {
 		return err
 	}
@@ -124,7 +122,7 @@ func (e *Export) writeKernel(w io.Writer) error {
 			others = append(others, s.Data)
 		}
 	}
-	return e.image.Attach(w, append(first, others...)...)
+	return e.kernel.Image.Attach(w, append(first, others...)...)
 }
 
 // Dir writes everything to a new directory: the signed bzImage, a detached

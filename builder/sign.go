@@ -38,20 +38,15 @@ func sign(ctx context.Context, b *bundle.Bundle, key *signer.Key) ([]bundle.Atta
 			}
 		}
 	}
-	kernel, err := b.SealedLayer(ctx, bundle.KernelType)
+	kernel, err := loader.OpenKernel(ctx, b)
 	if err != nil {
 		return nil, err
 	}
 	defer kernel.Close()
-	image, err := authenticode.Parse(kernel, b.Size(bundle.KernelType))
-	if err != nil {
-		return nil, err
+	if kernel.Err != nil {
+		return nil, kernel.Err
 	}
-	digest, err := image.Digest(ctx)
-	if err != nil {
-		return nil, err
-	}
-	pe, err := authenticode.Sign(key, digest)
+	pe, err := authenticode.Sign(key, kernel.Digest)
 	if err != nil {
 		return nil, err
 	}

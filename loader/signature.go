@@ -33,10 +33,10 @@ var Kinds = []Kind{
 	{
 		"authenticode", bundle.AuthenticodeType, "the kernel image; the host's kernel checks it at kexec",
 		func(s *subject, data []byte, _ []*x509.Certificate) (*signer.Signer, error) {
-			if s.imageErr != nil {
-				return nil, s.imageErr
+			if s.kernel.Err != nil {
+				return nil, s.kernel.Err
 			}
-			return authenticode.Verify(data, s.image)
+			return authenticode.Verify(data, s.kernel.Digest)
 		},
 	}, {
 		"statement", bundle.StatementType, "the kernel image, its target, and that it is sealed or not; mortise.ko checks it",
@@ -55,21 +55,32 @@ var Kinds = []Kind{
 type subject struct {
 	digest    string // of the bundle
 	statement statement.Statement
-	image     [32]byte // Authenticode digest of the kernel
-	imageErr  error    // why there is none
+	kernel    *Kernel
 	keys      []crypto.PublicKey
 }
 
-// newSubject computes what the signatures are over. kernel is the kernel layer,
-// whose digest was checked.
-func newSubject(ctx context.Context, b *bundle.Bundle, kernel *os.File, keys []crypto.PublicKey) (*subject, error) {
-	s := &subject{digest: b.Digest.String(), statement: Statement(b), keys: keys}
-	image, err := authenticode.Parse(kernel, b.Size(bundle.KernelType))
-	if err == nil {
-		s.image, err = image.Digest(ctx)
+// Kernel is the kernel of a bundle, whose digest was checked, in sealed memory.
+type Kernel struct {
+	*os.File
+	Image  *authenticode.Image
+	Digest [32]byte // that Authenticode signs
+	Err    error    // why there is no Authenticode digest, and perhaps no Image
+}
+
+// OpenKernel reads the kernel of a bundle into sealed memory. The Kernel is the
+// caller's to close.
+func OpenKernel(ctx context.Context, b *bundle.Bundle) (*Kernel, error) {
+	k := &Kernel{}
+	var err error
+	k.File, err = b.SealedLayer(ctx, bundle.KernelType, func(f *os.File, size int64) {
+		if k.Image, k.Err = authenticode.Parse(f, size); k.Err == nil {
+			k.Digest, k.Err = k.Image.Digest(ctx)
+		}
+	})
+	if err != nil {
+		return nil, err
 	}
-	s.imageErr = err
-	return s, ctx.Err()
+	return k, ctx.Err()
 }
 
 // Statement returns the statement about a bundle that is signed for mortise.ko.
@@ -89,13 +100,10 @@ type Signature struct {
 }
 
 // Signatures checks the signatures that are attached to a bundle, but trusts
-// nobody: anyone can have made them. kernel is the kernel layer, whose digest was
-// checked; keys are public keys that may have signed without a certificate.
-func Signatures(ctx context.Context, b *bundle.Bundle, kernel *os.File, keys ...crypto.PublicKey) ([]Signature, error) {
-	s, err := newSubject(ctx, b, kernel, keys)
-	if err != nil {
-		return nil, err
-	}
+// nobody: anyone can have made them. kernel is the bundle's; keys are public keys
+// that may have signed without a certificate.
+func Signatures(b *bundle.Bundle, kernel *Kernel, keys ...crypto.PublicKey) ([]Signature, error) {
+	s := &subject{digest: b.Digest.String(), statement: Statement(b), kernel: kernel, keys: keys}
 	var out []Signature
 	for _, kind := range Kinds {
 		for _, r := range b.Referrers() {

@@ -98,20 +98,16 @@ func attach(t *testing.T, path string, key *signer.Key, kinds ...string) {
 		t.Fatal(err)
 	}
 	defer b.Close()
-	kernel, err := b.SealedLayer(t.Context(), bundle.KernelType)
-	if err != nil {
-		t.Fatal(err)
+	kernel, err := OpenKernel(t.Context(), b)
+	if err != nil || kernel.Err != nil {
+		t.Fatal(err, kernel)
 	}
 	defer kernel.Close()
-	s, err := newSubject(t.Context(), b, kernel, nil)
-	if err = errors.Join(err, s.imageErr); err != nil {
-		t.Fatal(err)
-	}
 	chain := string(must(cryptoutils.MarshalCertificatesToPEM(key.Chain)))
 	for _, a := range []bundle.Attachment{
-		{Type: bundle.AuthenticodeType, MediaType: bundle.PKCS7Type, Data: must(authenticode.Sign(key, s.image))},
-		{Type: bundle.StatementType, MediaType: bundle.PKCS7Type, Data: must(statement.Sign(key, s.statement))},
-		{Type: bundle.SigstoreType, MediaType: bundle.SigstoreType, Data: must(sigstore.Sign(key, s.digest)), Annotations: map[string]string{bundle.CertificatesAnnotation: chain}},
+		{Type: bundle.AuthenticodeType, MediaType: bundle.PKCS7Type, Data: must(authenticode.Sign(key, kernel.Digest))},
+		{Type: bundle.StatementType, MediaType: bundle.PKCS7Type, Data: must(statement.Sign(key, Statement(b)))},
+		{Type: bundle.SigstoreType, MediaType: bundle.SigstoreType, Data: must(sigstore.Sign(key, b.Digest.String())), Annotations: map[string]string{bundle.CertificatesAnnotation: chain}},
 	} {
 		if len(kinds) == 0 || slices.Contains(kinds, a.Type) {
 			if err := b.Attach(t.Context(), a); err != nil {
@@ -219,9 +215,9 @@ func TestVerifyJudges(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer b.Close()
-	kernel := must(b.SealedLayer(t.Context(), bundle.KernelType))
+	kernel := must(OpenKernel(t.Context(), b))
 	defer kernel.Close()
-	signatures, err := Signatures(t.Context(), b, kernel)
+	signatures, err := Signatures(b, kernel)
 	if err != nil || len(signatures) != 3 || slices.ContainsFunc(signatures, func(s Signature) bool { return s.Err != nil || !strings.Contains(Name(s.Signer), "theirs") }) {
 		t.Errorf("%+v, %v", signatures, err)
 	}

@@ -69,7 +69,7 @@ type Verified struct {
 	manifest  []byte // JSON, so that nobody can change it through what Manifest returns
 	digest    v1.Hash
 	identity  string
-	kernel    *os.File
+	kernel    *Kernel
 	initramfs *os.File
 }
 
@@ -124,7 +124,7 @@ func (v *Verified) verify(ctx context.Context, b *bundle.Bundle, policy Policy, 
 		report(Check{"signatures", CheckIgnored, "whoever made them: unsigned bundles are allowed"})
 		return nil
 	}
-	return v.judge(ctx, b, policy.Trust, report)
+	return v.judge(b, policy.Trust, report)
 }
 
 // readLayers checks the digests of all layers, and keeps those that are booted.
@@ -133,12 +133,12 @@ func (v *Verified) readLayers(ctx context.Context, b *bundle.Bundle, report func
 		var err error
 		switch mt {
 		case bundle.KernelType:
-			v.kernel, err = b.SealedLayer(ctx, mt)
+			v.kernel, err = OpenKernel(ctx, b)
 		case bundle.InitramfsType:
 			if got := b.LayerDigest(mt).String(); got != b.Manifest.Initramfs.Digest {
 				err = fmt.Errorf("%w: the initramfs layer is %s, the manifest says %s", bundle.ErrInvalid, got, b.Manifest.Initramfs.Digest)
 			} else {
-				v.initramfs, err = b.SealedLayer(ctx, mt)
+				v.initramfs, err = b.SealedLayer(ctx, mt, nil)
 			}
 		default:
 			err = b.CheckLayer(ctx, mt)
@@ -154,7 +154,7 @@ func (v *Verified) readLayers(ctx context.Context, b *bundle.Bundle, report func
 }
 
 // judge asks the policy.
-func (v *Verified) judge(ctx context.Context, b *bundle.Bundle, policy *trust.Policy, report func(Check)) error {
+func (v *Verified) judge(b *bundle.Bundle, policy *trust.Policy, report func(Check)) error {
 	identities := policy.For(b.Manifest.Name)
 	if len(identities) == 0 {
 		return fmt.Errorf("%w: the policy lets nobody sign for %q", ErrUntrusted, b.Manifest.Name)
@@ -165,7 +165,7 @@ func (v *Verified) judge(ctx context.Context, b *bundle.Bundle, policy *trust.Po
 			keys = append(keys, i.Key)
 		}
 	}
-	signatures, err := Signatures(ctx, b, v.kernel, keys...)
+	signatures, err := Signatures(b, v.kernel, keys...)
 	if err != nil {
 		return err
 	}
@@ -265,7 +265,7 @@ func (v *Verified) Digest() v1.Hash { return v.digest }
 func (v *Verified) Identity() string { return v.identity }
 
 // Kernel returns the bzImage in sealed memory. The file belongs to v.
-func (v *Verified) Kernel() *os.File { return v.kernel }
+func (v *Verified) Kernel() *os.File { return v.kernel.File }
 
 // Initramfs returns the detached initramfs in sealed memory, nil when the
 // bundle is sealed. The file belongs to v.
@@ -274,10 +274,11 @@ func (v *Verified) Initramfs() *os.File { return v.initramfs }
 // Close frees the memory.
 func (v *Verified) Close() error {
 	var errs []error
-	for _, f := range []*os.File{v.kernel, v.initramfs} {
-		if f != nil {
-			errs = append(errs, f.Close())
-		}
+	if v.kernel != nil {
+		errs = append(errs, v.kernel.Close())
+	}
+	if v.initramfs != nil {
+		errs = append(errs, v.initramfs.Close())
 	}
 	return errors.Join(errs...)
 }

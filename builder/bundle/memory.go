@@ -8,22 +8,46 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync"
 
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"golang.org/x/sys/unix"
 )
 
-// SealedLayer copies a layer, whose digest it checks, into a memfd that nobody
-// can change any more. The file is the caller's.
-func (b *Bundle) SealedLayer(ctx context.Context, mt types.MediaType) (*os.File, error) {
+// SealedLayer copies a layer into a memfd that nobody can change any more, and
+// checks its digest there. beside, if it is not nil, looks at the same bytes in
+// the meantime: what it finds counts only if there is no error. The file is the
+// caller's.
+func (b *Bundle) SealedLayer(ctx context.Context, mt types.MediaType, beside func(f *os.File, size int64)) (*os.File, error) {
+	d, ok := b.layer(mt)
+	if !ok {
+		return nil, fmt.Errorf("%w: no layer of type %q", ErrInvalid, mt)
+	}
+	what := "layer " + string(mt)
+	r, err := b.openBlob(what, d)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
 	fd, err := unix.MemfdCreate(string(mt), unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 	if err != nil {
 		return nil, fmt.Errorf("memfd_create: %w", err)
 	}
 	f := os.NewFile(uintptr(fd), string(mt))
-	if err = b.CopyLayer(ctx, f, mt); err == nil {
+	size, err := io.CopyBuffer(contextWriter{ctx, f}, io.LimitReader(r, d.Size+1), make([]byte, 1<<20))
+	if err == nil {
 		_, err = unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, unix.F_SEAL_WRITE|unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_SEAL)
 	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("%s: %w", what, err), f.Close())
+	}
+	var looking sync.WaitGroup
+	if beside != nil {
+		looking.Go(func() { beside(f, size) })
+	}
+	memory := io.NopCloser(io.NewSectionReader(f, 0, size))
+	_, err = newBlobReader(what, memory, d).WriteTo(contextWriter{ctx, io.Discard})
+	looking.Wait()
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}

@@ -231,6 +231,15 @@ func (b *Bundle) document(what string, d descriptor, limit int64) ([]byte, error
 }
 
 func (b *Bundle) blob(what string, d descriptor) (io.ReadCloser, error) {
+	f, err := b.openBlob(what, d)
+	if err != nil {
+		return nil, err
+	}
+	return newBlobReader(what, f, d), nil
+}
+
+// openBlob opens a blob that nobody checks yet.
+func (b *Bundle) openBlob(what string, d descriptor) (io.ReadCloser, error) {
 	if d.Digest.Algorithm != "sha256" {
 		return nil, fmt.Errorf("%w: %s: digest algorithm %q is not sha256", ErrInvalid, what, d.Digest.Algorithm)
 	}
@@ -241,7 +250,7 @@ func (b *Bundle) blob(what string, d descriptor) (io.ReadCloser, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", what, err)
 	}
-	return newBlobReader(what, f, d), nil
+	return f, nil
 }
 
 func blobName(h v1.Hash) string { return "blobs/sha256/" + h.Hex }

@@ -121,12 +121,12 @@ func checkedSignatures(ctx context.Context, b *bundle.Bundle) ([]signature, erro
 	if len(b.Referrers()) == 0 {
 		return []signature{}, nil
 	}
-	kernel, err := b.SealedLayer(ctx, bundle.KernelType)
+	kernel, err := loader.OpenKernel(ctx, b)
 	if err != nil {
 		return nil, err
 	}
 	defer kernel.Close()
-	signatures, err := loader.Signatures(ctx, b, kernel)
+	signatures, err := loader.Signatures(b, kernel)
 	out := []signature{}
 	for _, s := range signatures {
 		one := signature{Kind: s.Kind.Name, Digest: s.Referrer.String(), Covers: s.Kind.Covers}
