@@ -135,6 +135,10 @@ var rules = []struct {
 		func(pkg string) bool { return pkg != "./builder/initramfs" }, false,
 		func(_, to string) bool { return !strings.Contains(to, "/cpio") },
 	}, {
+		"only signer/pkcs7 imports the PKCS#7 library",
+		func(pkg string) bool { return pkg != "./signer/pkcs7" }, false,
+		func(_, to string) bool { return !strings.HasSuffix(to, "/pkcs7") || to == "./signer/pkcs7" },
+	}, {
 		"cmd/mortise links nothing of builder beyond bundle",
 		func(pkg string) bool { return below(pkg, "./cmd/mortise") }, true,
 		func(_, to string) bool { return !below(to, "./builder") || below(to, "./builder/bundle") },
@@ -194,6 +198,7 @@ func TestImportRulesBreak(t *testing.T) {
 		{"./loader/cokernel", "./signer", "back ends import"},
 		{"./recipes", "./cmd/tenon", "nothing imports cmd"},
 		{"./builder", "github.com/cavaliergopher/cpio", "only builder/initramfs imports the cpio library"},
+		{"./signer/authenticode", "go.mozilla.org/pkcs7", "only signer/pkcs7 imports the PKCS#7 library"},
 		{"./cmd/mortise", "./builder/kernel", "cmd/mortise links nothing"},
 		{"./builder", "github.com/spf13/cobra", "the command lines aside"},
 	} {

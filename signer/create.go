@@ -28,21 +28,21 @@ type CreateOptions struct {
 	Valid time.Duration // of both certificates, from now on
 }
 
-// bits is what a stock kernel takes and what is thought to hold beyond 2030.
-const bits = 3072
+// keyBits is within what a stock kernel takes, and NIST's choice beyond 2030.
+const keyBits = 3072
 
 // Create makes a development CA and a leaf for signing code, RSA-3072 with
 // SHA-256, in a new directory: ca.key, ca.crt, signing.key, signing.crt (the leaf,
 // then the CA) and signing.pub. Keys are PKCS#8, not encrypted, and readable by
 // their owner alone. What exists at dir is refused with ErrExists. When it fails,
 // nothing is there.
-func Create(dir string, o CreateOptions) error { return create(dir, o, bits, time.Now()) }
+func Create(dir string, o CreateOptions) error { return create(dir, o, keyBits, time.Now()) }
 
 func create(dir string, o CreateOptions, bits int, now time.Time) error {
 	if err := o.check(); err != nil {
 		return fmt.Errorf("creating keys %q: %w", dir, err)
 	}
-	// Early, for making keys takes a second; place decides.
+	// Early, as making keys takes a second; the rename decides.
 	if _, err := os.Lstat(dir); err == nil {
 		return fmt.Errorf("creating keys %q: %w", dir, ErrExists)
 	}

@@ -28,7 +28,7 @@ func (i *Image) attach(w io.Writer, signatures [][]byte) error {
 	if err != nil {
 		return err
 	}
-	if i.headers+int64(len(table)) > maxHeaders+maxTable {
+	if len(table) > maxTable {
 		return fmt.Errorf("the certificate table is larger than %d bytes", maxTable)
 	}
 	headers, err := i.read(0, i.headers)

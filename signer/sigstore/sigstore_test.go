@@ -118,7 +118,7 @@ func TestRefused(t *testing.T) {
 		}},
 		{"no key", "not a public key", good, func(s string) string { return replace(s, `"publicKey":{"hint":"`+hint+`"}`, "") }},
 		{"two signatures", "2 signatures", good, func(s string) string { return replace(s, `"signatures":[`, `"signatures":[{"sig":"AA=="},`) }},
-		{"no signature", "0 signatures", good, func(s string) string { return s[:strings.Index(s, `[{"sig"`)] + "[]}}" }},
+		{"no signature", "0 signatures", good, func(s string) string { before, _, _ := strings.Cut(s, `[{"sig"`); return before + "[]}}" }},
 		{"unknown field", "unknown field", good, func(s string) string { return replace(s, `"publicKey"`, `"x":1,"publicKey"`) }},
 		{"field twice", "duplicate field", good, func(s string) string { return replace(s, `"payloadType"`, `"payload":"AA==","payloadType"`) }},
 		{"data behind it", "unexpected token", good, func(s string) string { return s + "{}" }},
