@@ -24,6 +24,7 @@ import (
 	"github.com/tenon-build/tenon/builder/bundle"
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
 	"github.com/tenon-build/tenon/signer"
+	"github.com/tenon-build/tenon/signer/sigstore"
 	"github.com/tenon-build/tenon/signer/trust"
 )
 
@@ -221,10 +222,13 @@ func missingFrom(i *trust.Identity, signatures []Signature, now time.Time) strin
 }
 
 // check reports one signature: failed when it is not one of this bundle, ignored
-// when nobody who is trusted made it.
+// when nobody who is trusted made it, or a key that is not here may have.
 func (s *Signature) check(identities []trust.Identity, now time.Time) Check {
 	object := fmt.Sprintf("%s signature %s", s.Kind.Name, s.Referrer)
-	if s.Err != nil {
+	switch {
+	case errors.Is(s.Err, sigstore.ErrKey): // somebody's whose key is not here, for all that can be told
+		return Check{object, CheckIgnored, s.Err.Error()}
+	case s.Err != nil:
 		return Check{object, CheckFailed, s.Err.Error()}
 	}
 	var why []string
@@ -233,7 +237,7 @@ func (s *Signature) check(identities []trust.Identity, now time.Time) Check {
 		if err == nil {
 			return Check{object, CheckOK, fmt.Sprintf("by %s, trusted as %q", Name(s.Signer), i.Name)}
 		}
-		why = append(why, fmt.Sprintf("not %q: %s", i.Name, err))
+		why = append(why, fmt.Sprintf("not trusted as %q: %s", i.Name, err))
 	}
 	return Check{object, CheckIgnored, fmt.Sprintf("by %s: %s", Name(s.Signer), strings.Join(why, "; "))}
 }

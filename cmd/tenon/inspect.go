@@ -77,7 +77,7 @@ type signature struct {
 	Digest string `json:"digest"` // of the referrer
 	Covers string `json:"covers"`
 	Signer string `json:"signer,omitempty"`
-	Error  string `json:"error,omitempty"` // why it is no signature of this bundle
+	Error  string `json:"error,omitempty"` // why it proves nothing
 }
 
 type referrer struct {
@@ -197,7 +197,7 @@ func (a *app) printInspection(i *inspection) error {
 	}
 	for _, s := range i.Signatures {
 		if s.Error != "" {
-			row("not signed", "%s %s: %s", s.Kind, s.Digest, s.Error)
+			row("unproven", "%s %s: %s", s.Kind, s.Digest, s.Error)
 			continue
 		}
 		row("signed", "%s, by %s", s.Kind, s.Signer)

@@ -17,13 +17,18 @@ import (
 var ErrUntrusted = errors.New("not trusted")
 
 // Trusts says why the identity does not trust the signer at that time, nil when
-// it does. The error wraps ErrUntrusted.
+// it does. The error is ErrUntrusted to errors.Is, and says only why.
 func (i *Identity) Trusts(s *signer.Signer, now time.Time) error {
 	if err := i.judge(s, now); err != nil {
-		return fmt.Errorf("%w by identity %q: %w", ErrUntrusted, i.Name, err)
+		return untrusted{err}
 	}
 	return nil
 }
+
+type untrusted struct{ error }
+
+func (untrusted) Is(target error) bool { return target == ErrUntrusted }
+func (u untrusted) Unwrap() error      { return u.error }
 
 func (i *Identity) judge(s *signer.Signer, now time.Time) error {
 	switch {
