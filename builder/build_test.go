@@ -330,7 +330,7 @@ func TestTailor(t *testing.T) {
 	for _, target := range manifest.Targets {
 		for _, sealed := range []bool{true, false} {
 			m := &manifest.Manifest{Target: target, Claims: r.Claims, Initramfs: manifest.Initramfs{Sealed: sealed}}
-			parts, err := tailor(r, m)
+			parts, err := Tailor(r, m)
 			if err != nil {
 				t.Error(err)
 				continue
@@ -353,7 +353,7 @@ func TestTailor(t *testing.T) {
 			}
 		}
 	}
-	if _, err := tailor(&recipes.Recipe{Name: "my", Fragments: []string{"nosuch"}}, &manifest.Manifest{Target: "qemu"}); err == nil || !strings.HasPrefix(err.Error(), `recipe "my": no fragment "nosuch"`) {
+	if _, err := Tailor(&recipes.Recipe{Name: "my", Fragments: []string{"nosuch"}}, &manifest.Manifest{Target: "qemu"}); err == nil || !strings.HasPrefix(err.Error(), `recipe "my": no fragment "nosuch"`) {
 		t.Errorf("got %v", err)
 	}
 }

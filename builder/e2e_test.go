@@ -36,7 +36,7 @@ func TestE2EFragments(t *testing.T) {
 		for _, target := range manifest.Targets {
 			for _, sealed := range []bool{true, false} {
 				m := &manifest.Manifest{Target: target, Claims: r.Claims, Initramfs: manifest.Initramfs{Sealed: sealed}}
-				parts, err := tailor(r, m)
+				parts, err := Tailor(r, m)
 				if err != nil {
 					t.Errorf("%s for %s: %v", name, target, err)
 					continue

@@ -17,7 +17,7 @@ import (
 
 // buildKernel resolves the configuration and compiles, or finds, the kernel.
 func buildKernel(ctx context.Context, req *Request, m *manifest.Manifest, tools *kernel.Toolchain, packed string) (*kernel.Kernel, error) {
-	parts, err := tailor(req.Recipe, m)
+	parts, err := Tailor(req.Recipe, m)
 	if err != nil {
 		return nil, err
 	}
@@ -47,8 +47,10 @@ var targetFragments = map[string][]string{
 	"kexec": {"virtio", "serial"},
 }
 
-// tailor lists the fragments of a kernel.
-func tailor(r *recipes.Recipe, m *manifest.Manifest) ([]*kconfig.Fragment, error) {
+// Tailor lists the fragments of a kernel, from the recipe and what the manifest
+// says of target, seal and claims. The build adds kernel.Sealing to those of a
+// sealed one.
+func Tailor(r *recipes.Recipe, m *manifest.Manifest) ([]*kconfig.Fragment, error) {
 	mode := "detached"
 	if m.Initramfs.Sealed {
 		mode = "sealed"

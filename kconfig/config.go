@@ -4,6 +4,8 @@ package kconfig
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 )
 
@@ -44,6 +46,11 @@ func (c *Config) Value(symbol string) string {
 		return v
 	}
 	return "n"
+}
+
+// Symbols returns all symbols that the file names, sorted.
+func (c *Config) Symbols() []string {
+	return slices.Sorted(maps.Keys(c.values))
 }
 
 // Enabled returns how many symbols are y or m.

@@ -105,6 +105,9 @@ func TestParseConfig(t *testing.T) {
 			t.Errorf("%s is %q, want %q", symbol, got, want)
 		}
 	}
+	if got := strings.Join(c.Symbols(), ""); got != "BCDE" {
+		t.Errorf("symbols %s", got)
+	}
 	if _, err := ParseConfig(".config", []byte("\nCONFIG_X")); err == nil || !strings.HasPrefix(err.Error(), ".config:2: ") {
 		t.Errorf("a line that was cut off: %v", err)
 	}

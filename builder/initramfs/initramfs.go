@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package initramfs writes a rootfs.Tree as the cpio archive that the Linux
-// kernel unpacks: format "newc" of Documentation/driver-api/early-userspace/
-// buffer-format.rst.
+// kernel unpacks, and lists what such an archive holds: format "newc" of
+// Documentation/driver-api/early-userspace/buffer-format.rst.
 //
 // In: a tree. Out: a byte stream that depends on nothing but the tree. Refused:
 // what newc or the kernel's unpacker cannot hold: files of 4 GiB and more,
 // owners and times beyond 32 bits, device numbers beyond 12 and 20, names and
 // link targets that the kernel would skip because they are longer than PATH_MAX.
+// And back: an archive in, its entries out, refused as List documents.
 //
 // This is the only user of the cpio library, and works around what the library
 // does silently: it never writes device numbers, it cuts values that do not

@@ -304,6 +304,11 @@ func FuzzWrite(f *testing.F) {
 			t.Fatalf("%d entries, stats %+v, %v", len(entries), stats, err)
 		}
 		checkSame(t, in, entries)
+		listed, err := list(bytes.NewReader(b.Bytes()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		checkList(t, listed, entries)
 	})
 }
 

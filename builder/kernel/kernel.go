@@ -141,7 +141,7 @@ func Resolve(ctx context.Context, cache *Cache, req Request) ([]byte, error) {
 func resolve(ctx context.Context, cache *Cache, req Request) ([]byte, error) {
 	fragments := req.Fragments
 	if req.Sealed {
-		generated, err := kconfig.ParseFragment("(build)", fmt.Appendf(nil, "CONFIG_CMDLINE=%s\nCONFIG_INITRAMFS_SOURCE=%s\n", kconfig.Quote(req.CommandLine), kconfig.Quote(initramfsName)))
+		generated, err := Sealing(req.CommandLine)
 		if err != nil {
 			return nil, err
 		}
@@ -182,6 +182,12 @@ func resolve(ctx context.Context, cache *Cache, req Request) ([]byte, error) {
 		return nil, err
 	}
 	return data, cache.commit(path, "config", name)
+}
+
+// Sealing returns the settings that the build itself adds to the fragments of a
+// sealed kernel.
+func Sealing(commandLine string) (*kconfig.Fragment, error) {
+	return kconfig.ParseFragment("(build)", fmt.Appendf(nil, "CONFIG_CMDLINE=%s\nCONFIG_INITRAMFS_SOURCE=%s\n", kconfig.Quote(commandLine), kconfig.Quote(initramfsName)))
 }
 
 func check(data []byte, request *kconfig.Request, source *Source) error {

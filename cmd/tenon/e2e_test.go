@@ -32,6 +32,7 @@ import (
 
 	"github.com/tenon-build/tenon/builder/bundle"
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
+	"github.com/tenon-build/tenon/builder/diff"
 )
 
 // These tests use the built programs as their users do, and boot real kernels.
@@ -637,4 +638,34 @@ func inspect(t *testing.T, ref string) *manifest.Manifest {
 		t.Fatalf("%v: %s", err, o)
 	}
 	return &i.Manifest
+}
+
+// TestE2EDiff compares sealed bundles by what is inside their kernels.
+func TestE2EDiff(t *testing.T) {
+	a := probeBundle(t)
+	if o := command(t, "diff", a, a); o.code != 0 || o.stdout+o.stderr != "" {
+		t.Errorf("with itself: %s", o)
+	}
+	changed := slices.Clone(probeFiles)
+	changed[2].Mode, changed[2].content = 0o755, []byte("kept, but not as it was")
+	changed[3] = file{tar.Header{Name: "linked", Typeflag: tar.TypeSymlink, Linkname: "kept"}, nil}
+	b, _ := build(t, "-r", probeRecipe, "--name", "probe", image(t, nil, changed...))
+	o := command(t, "diff", "--format", "json", a, b)
+	t.Logf("tenon diff took %s", o.took.Round(time.Millisecond))
+	var r diff.Report
+	if err := json.Unmarshal([]byte(o.stdout), &r); err != nil || o.code != 1 || o.stderr != "" {
+		t.Fatalf("%v: %s", err, o)
+	}
+	var files []string
+	for _, f := range r.Files {
+		files = append(files, f.Path+": "+strings.Join(f.What, " "))
+	}
+	want := []string{"kept: content mode setuid links", "linked: type mode setuid owner links"}
+	if !slices.Equal(files, want) || len(r.Options) != 0 {
+		t.Errorf("files %q, want %q; options %v", files, want, r.Options)
+	}
+	text := command(t, "diff", a, b)
+	if !strings.Contains(text.stdout, "NO LONGER SETUID, content 4 B to 23 B, mode 4755 to 0755") {
+		t.Errorf("as text: %s", text)
+	}
 }

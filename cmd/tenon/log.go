@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"unicode"
+	"unicode/utf8"
 )
 
 // handler prints log records for people: "tenon: message (key: value, ...)".
@@ -46,10 +47,8 @@ func (h *handler) Handle(_ context.Context, r slog.Record) error {
 // printable quotes text that is not plain, so that what an image or a guest says
 // cannot pass for what we say.
 func printable(text string) string {
-	for _, r := range text {
-		if !unicode.IsPrint(r) {
-			return strconv.Quote(text)
-		}
+	if !utf8.ValidString(text) || strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return strconv.Quote(text)
 	}
 	return text
 }

@@ -27,6 +27,8 @@ const (
 	exitFailed  = 1
 	exitUsage   = 2
 	exitRefused = 3
+	exitDiffer  = 1   // of diff, as diff(1)
+	exitTrouble = 2   // of diff: a failure of ours
 	exitRun     = 125 // of run: a failure of ours, as docker run
 )
 
@@ -75,6 +77,8 @@ func (a *app) status(verb string, err error) int {
 		code, err = exit.code, exit.err
 	case verb == "run":
 		code = exitRun
+	case verb == "diff":
+		code = exitTrouble
 	case errors.Is(err, loader.ErrRefused):
 		code = exitRefused
 	}
@@ -123,7 +127,7 @@ func (a *app) newRootCmd() *cobra.Command {
 	cmd.SetOut(a.stdout)
 	cmd.SetErr(a.stderr)
 	cmd.SetFlagErrorFunc(usage)
-	cmd.AddCommand(newBuildCmd(a), newSignCmd(a), newVerifyCmd(a), newRunCmd(a), newInspectCmd(a),
+	cmd.AddCommand(newBuildCmd(a), newSignCmd(a), newVerifyCmd(a), newRunCmd(a), newInspectCmd(a), newDiffCmd(a),
 		newPushCmd(a), newPullCmd(a), newExportCmd(a), newKeyCmd(a), newRecipeCmd(a))
 	for _, c := range append(cmd.Commands(), cmd) {
 		c.Args = usageArgs(c.Args)

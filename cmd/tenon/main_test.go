@@ -315,7 +315,7 @@ func TestInterrupted(t *testing.T) {
 
 func TestHelp(t *testing.T) {
 	for args, want := range map[string]string{
-		"--help": "Usage:", "build --help": "oci-archive:FILE", "run --help": "--allow-unsigned", "inspect --help": "BUNDLE", "recipe --help": "show", "--version": "tenon version",
+		"--help": "Usage:", "build --help": "oci-archive:FILE", "run --help": "--allow-unsigned", "inspect --help": "BUNDLE", "diff --help": "exit status", "recipe --help": "show", "--version": "tenon version",
 	} {
 		if r := invoke(t, strings.Fields(args)...); r.code != 0 || !strings.Contains(r.stdout, want) || r.stderr != "" {
 			t.Errorf("%s: %+v", args, r)
@@ -393,7 +393,7 @@ func TestStatus(t *testing.T) {
 		want int
 	}{
 		{"build", nil, 0}, {"run", nil, 0},
-		{"build", errors.New("x"), 1}, {"run", errors.New("x"), 125},
+		{"build", errors.New("x"), 1}, {"run", errors.New("x"), 125}, {"diff", errors.New("x"), 2},
 		{"verify", refused, 3}, {"run", refused, 125},
 		{"build", fs.ErrNotExist, 1},
 		{"build", errors.Join(&exitError{2, errors.New("a\nb")}, errors.New("c")), 2},

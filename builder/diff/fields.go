@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package diff
+
+import (
+	"bytes"
+	"encoding/json"
+	"reflect"
+	"strings"
+
+	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/tenon-build/tenon/builder/bundle"
+)
+
+// FieldChange is a field of the bundle's manifest, or the digest of a layer,
+// that differs. Fields of nested objects are joined with dots. Elements of a
+// list have their name, kind or, of NAME=VALUE, what is before the sign:
+// commandLine, claims.devices.net.count.min, parameters.TZ.default, app.env.PATH,
+// app.entrypoint, layers.kernel.
+type FieldChange struct {
+	Field string `json:"field"`
+	A     any    `json:"a"` // JSON value, numbers as json.Number; null where the field is not there
+	B     any    `json:"b"`
+}
+
+var layerNames = map[types.MediaType]string{
+	bundle.KernelType: "kernel", bundle.InitramfsType: "initramfs", bundle.ConfigType: "config",
+	bundle.SystemMapType: "systemMap", bundle.FidelityType: "fidelity",
+}
+
+// fields returns the manifest as JSON values, so that a field that this package
+// has never heard of is compared like any other, with the layers' digests.
+func fields(b *bundle.Bundle) (map[string]any, error) {
+	raw, err := json.Marshal(b.Manifest)
+	if err != nil {
+		return nil, err
+	}
+	var out map[string]any
+	dec := json.NewDecoder(bytes.NewReader(raw))
+	dec.UseNumber() // sizes are beyond what a float64 holds
+	if err := dec.Decode(&out); err != nil {
+		return nil, err
+	}
+	layers := map[string]any{}
+	for mt, name := range layerNames {
+		if b.Size(mt) > 0 {
+			layers[name] = b.LayerDigest(mt).String()
+		}
+	}
+	out["layers"] = layers
+	return out, nil
+}
+
+func compareFields(a, b map[string]any) []FieldChange {
+	return compareValues([]FieldChange{}, "", a, b)
+}
+
+func compareValues(out []FieldChange, path string, a, b any) []FieldChange {
+	if reflect.DeepEqual(a, b) {
+		return out
+	}
+	n := len(out)
+	if ma, mb := members(a), members(b); ma != nil && mb != nil {
+		for _, name := range names(ma, mb) {
+			out = compareValues(out, strings.TrimPrefix(path+"."+name, "."), ma[name], mb[name])
+		}
+	}
+	if len(out) == n { // values, or only the order differs
+		out = append(out, FieldChange{path, a, b})
+	}
+	return out
+}
+
+// members returns what an object, or a list whose elements have different keys,
+// consists of: nil when it is neither. What is not there has no members.
+func members(v any) map[string]any {
+	switch v := v.(type) {
+	case nil:
+		return map[string]any{}
+	case map[string]any:
+		return v
+	case []any:
+		return keyed(v)
+	}
+	return nil
+}
+
+func keyed(list []any) map[string]any {
+	out := map[string]any{}
+	for _, e := range list {
+		key, value := keyOf(e)
+		if _, twice := out[key]; key == "" || twice {
+			return nil
+		}
+		out[key] = value
+	}
+	return out
+}
+
+// keyOf names an element of a list; no key is empty.
+func keyOf(element any) (key string, value any) {
+	switch e := element.(type) {
+	case string:
+		name, value, ok := strings.Cut(e, "=")
+		if ok {
+			return name, value
+		}
+	case map[string]any:
+		for _, field := range []string{"name", "kind"} {
+			if key, ok := e[field].(string); ok {
+				return key, e
+			}
+		}
+	}
+	return "", nil
+}

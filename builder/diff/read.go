@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package diff
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/google/go-containerregistry/pkg/v1/types"
+	"github.com/klauspost/compress/zstd"
+
+	"github.com/tenon-build/tenon/builder"
+	"github.com/tenon-build/tenon/builder/bundle"
+	"github.com/tenon-build/tenon/builder/bundle/manifest"
+	"github.com/tenon-build/tenon/builder/initramfs"
+	"github.com/tenon-build/tenon/builder/kernel"
+	"github.com/tenon-build/tenon/kconfig"
+)
+
+// content is what a bundle holds.
+type content struct {
+	manifest *manifest.Manifest
+	fields   map[string]any // as fields returns them
+	files    map[string]initramfs.Entry
+	config   *kconfig.Config
+	asked    *asked
+	fidelity *builder.Fidelity
+}
+
+// read reads a bundle, and with it every layer that it compares to its end.
+func read(ctx context.Context, s Side) (*content, error) {
+	c := &content{manifest: s.Bundle.Manifest}
+	err := c.read(ctx, s.Bundle)
+	if err != nil {
+		return nil, fmt.Errorf("reading bundle %q: %w", s.Name, err)
+	}
+	return c, nil
+}
+
+func (c *content) read(ctx context.Context, b *bundle.Bundle) error {
+	var err error
+	if c.fields, err = fields(b); err != nil {
+		return err
+	}
+	data, err := readLayer(b, bundle.ConfigType)
+	if err != nil {
+		return err
+	}
+	if c.config, err = kconfig.ParseConfig(".config", data); err != nil {
+		return fmt.Errorf("%w: %w", bundle.ErrInvalid, err)
+	}
+	if c.asked, err = findAsked(c.manifest, c.config); err != nil {
+		return err
+	}
+	if c.fidelity, err = readFidelity(b); err != nil {
+		return err
+	}
+	c.files, err = readFiles(ctx, b)
+	return err
+}
+
+func readLayer(b *bundle.Bundle, mt types.MediaType) ([]byte, error) {
+	r, err := b.OpenLayer(mt)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	return io.ReadAll(r)
+}
+
+func readFidelity(b *bundle.Bundle) (*builder.Fidelity, error) {
+	data, err := readLayer(b, bundle.FidelityType)
+	if err != nil {
+		return nil, err
+	}
+	var f builder.Fidelity
+	if err := manifest.DecodeStrict(data, len(data), &f); err != nil {
+		return nil, fmt.Errorf("%w: fidelity report: %w", bundle.ErrInvalid, err)
+	}
+	if f.Version != 1 {
+		return nil, fmt.Errorf("fidelity report: %w %d: this program reads version 1", manifest.ErrVersion, f.Version)
+	}
+	return &f, nil
+}
+
+// readFiles lists the initramfs of a bundle by name.
+func readFiles(ctx context.Context, b *bundle.Bundle) (files map[string]initramfs.Entry, err error) {
+	packed, err := openInitramfs(b)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, packed.Close()) }()
+	z, err := zstd.NewReader(packed, zstd.WithDecoderMaxWindow(128<<20)) // what the kernel itself takes
+	if err != nil {
+		return nil, err
+	}
+	defer z.Close()
+	files = map[string]initramfs.Entry{}
+	err = initramfs.List(&reader{ctx, z}, func(e initramfs.Entry) error {
+		if e.Link != "" { // and so the first name knows that it is not the only one
+			first := files[e.Link]
+			first.Link = e.Link
+			files[e.Link] = first
+		}
+		files[e.Name] = e
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("initramfs: %w", err)
+	}
+	return files, nil
+}
+
+// reader stops when ctx ends, with what ended it.
+type reader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (r *reader) Read(p []byte) (int, error) {
+	if r.ctx.Err() != nil {
+		return 0, context.Cause(r.ctx)
+	}
+	return r.r.Read(p)
+}
+
+// openInitramfs returns the compressed archive that will run, whose size and
+// digest are checked where it ends.
+func openInitramfs(b *bundle.Bundle) (io.ReadCloser, error) {
+	m := b.Manifest.Initramfs
+	if !m.Sealed {
+		if got := b.LayerDigest(bundle.InitramfsType).String(); got != m.Digest {
+			return nil, fmt.Errorf("%w: initramfs: the layer has the digest %s, the manifest %s", bundle.ErrInvalid, got, m.Digest)
+		}
+		return b.OpenLayer(bundle.InitramfsType)
+	}
+	systemMap, err := b.OpenLayer(bundle.SystemMapType)
+	if err != nil {
+		return nil, err
+	}
+	defer systemMap.Close()
+	image, err := b.OpenLayer(bundle.KernelType)
+	if err != nil {
+		return nil, err
+	}
+	r, err := kernel.Embedded(image, systemMap, m.Size, m.Digest)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("kernel: %w", err), image.Close())
+	}
+	return &sealed{r, image}, nil
+}
+
+// sealed reads the archive, and then the rest of the image for its digest.
+type sealed struct {
+	io.ReadCloser
+	image io.ReadCloser
+}
+
+func (s *sealed) Read(p []byte) (int, error) {
+	n, err := s.ReadCloser.Read(p)
+	if err == io.EOF {
+		if _, failed := io.Copy(io.Discard, s.image); failed != nil {
+			return n, failed
+		}
+	}
+	return n, err
+}
+
+func (s *sealed) Close() error { return errors.Join(s.ReadCloser.Close(), s.image.Close()) }
