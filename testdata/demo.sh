@@ -1,11 +1,12 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# demo.sh TENON IMAGE BUNDLE: builds an app kernel from the OCI image layout of
-# redis, boots it, talks to it, and stops it.
+# demo.sh TENON IMAGE BUNDLE: builds and signs an app kernel from the OCI image
+# layout of redis, verifies it, boots it, talks to it, and stops it.
 set -eu
 
 tenon=$1 image=$2 bundle=$3 port=${DEMO_PORT:-16379}
+keys=$(dirname "$bundle")/keys
 log=$(mktemp)
 run=
 cleanup() {
@@ -16,11 +17,19 @@ trap cleanup EXIT
 
 say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 
-say "tenon build oci:$image"
-"$tenon" build "oci:$image" -o "$bundle"
+if [ ! -d "$keys" ]; then
+	say "tenon key create $keys"
+	"$tenon" key create "$keys"
+fi
+
+say "tenon build oci:$image --key $keys/signing.key"
+"$tenon" build "oci:$image" --key "$keys/signing.key" -o "$bundle"
+
+say "tenon verify $bundle --cert $keys/ca.crt"
+"$tenon" verify "$bundle" --cert "$keys/ca.crt"
 
 say "tenon run $bundle"
-"$tenon" run --allow-unsigned -p "$port:6379" "$bundle" >"$log.console" 2> >(tee "$log" >&2) &
+"$tenon" run --cert "$keys/ca.crt" -p "$port:6379" "$bundle" >"$log.console" 2> >(tee "$log" >&2) &
 run=$!
 for _ in $(seq 600); do
 	if grep -q 'the app is healthy' "$log"; then break; fi

@@ -15,8 +15,14 @@ func TestDocs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !strings.Contains(string(doc), ArtifactType) {
-		t.Errorf("no %s", ArtifactType)
+	for _, word := range []string{
+		ArtifactType, AuthenticodeType, StatementType, SigstoreType, CertificatesAnnotation,
+		fmt.Sprintf("%d referrers of at most %d blobs of %d GiB", maxReferrers, maxReferrerBlobs, maxReferrerBlob>>30),
+		fmt.Sprintf("has at most %d MiB", maxDocument>>20),
+	} {
+		if !strings.Contains(string(doc), word) {
+			t.Errorf("no %s", word)
+		}
 	}
 	for mt, limit := range limits {
 		size := fmt.Sprintf("%d MiB", limit>>20)

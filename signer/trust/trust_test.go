@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -201,4 +202,20 @@ func FuzzParse(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestDocs holds docs/trust.md to the code: its policy is one.
+func TestDocs(t *testing.T) {
+	doc, err := os.ReadFile("../../docs/trust.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(doc), "```toml\n")
+	example, _, _ := strings.Cut(rest, "```")
+	p, err := Parse([]byte(example), func(path string) ([]byte, error) {
+		return cryptoutils.MarshalCertificatesToPEM(testkey.NewAuthority(t).Chain)
+	})
+	if err != nil || len(p.For("redis")) != 1 || len(p.For("web-1")) != 1 || len(p.For("web")) != 0 {
+		t.Errorf("%+v, %v", p, err)
+	}
 }
