@@ -104,8 +104,12 @@ func TestRegistryRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	req.Header.Set("Content-Type", "application/vnd.oci.image.manifest.v1+json")
-	if resp, err := http.DefaultClient.Do(req); err != nil || resp.StatusCode != http.StatusCreated {
-		t.Fatal(resp, err)
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := resp.Body.Close(); err != nil || resp.StatusCode != http.StatusCreated {
+		t.Fatal(resp.Status, err)
 	}
 	if _, err := Open(t.Context(), host+"/image:1"); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), `with artifact type "", not`) {
 		t.Errorf("image: %v", err)
