@@ -60,7 +60,7 @@ func (e *Export) open(ctx context.Context, who *trust.Identity, allowUnsigned bo
 	if e.kernel.Err != nil {
 		return e.kernel.Err
 	}
-	signatures, err := loader.Signatures(e.bundle, e.kernel)
+	signatures, err := loader.Signatures(ctx, e.bundle, e.kernel)
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"crypto"
 	"crypto/x509"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"os"
 
@@ -25,38 +26,43 @@ type Kind struct {
 	Name   string
 	Type   string // artifact type of the referrer
 	Covers string // for people
+	image  bool   // it is over the image's own bytes
 	verify func(s *subject, data []byte, chain []*x509.Certificate) (*signer.Signer, error)
 }
 
-// Kinds are all kinds of signatures.
+// Kinds are all kinds of signatures, those over the image last.
 var Kinds = []Kind{
 	{
-		"authenticode", bundle.AuthenticodeType, "the kernel image; the host's kernel checks it at kexec",
+		"sigstore", bundle.SigstoreType, "the whole bundle by its digest; mortise and cosign check it", false,
+		func(s *subject, data []byte, chain []*x509.Certificate) (*signer.Signer, error) {
+			return sigstore.Verify(data, s.bundle.Digest.String(), chain, s.keys)
+		},
+	}, {
+		"statement", bundle.StatementType, "the kernel image, its target, and that it is sealed or not; mortise.ko checks it", false,
+		func(s *subject, data []byte, _ []*x509.Certificate) (*signer.Signer, error) {
+			return statement.Verify(data, s.statement)
+		},
+	}, {
+		"authenticode", bundle.AuthenticodeType, "the kernel image; the host's kernel checks it at kexec", true,
 		func(s *subject, data []byte, _ []*x509.Certificate) (*signer.Signer, error) {
 			if s.kernel.Err != nil {
 				return nil, s.kernel.Err
 			}
 			return authenticode.Verify(data, s.kernel.Digest)
 		},
-	}, {
-		"statement", bundle.StatementType, "the kernel image, its target, and that it is sealed or not; mortise.ko checks it",
-		func(s *subject, data []byte, _ []*x509.Certificate) (*signer.Signer, error) {
-			return statement.Verify(data, s.statement)
-		},
-	}, {
-		"sigstore", bundle.SigstoreType, "the whole bundle by its digest; mortise and cosign check it",
-		func(s *subject, data []byte, chain []*x509.Certificate) (*signer.Signer, error) {
-			return sigstore.Verify(data, s.digest, chain, s.keys)
-		},
 	},
 }
 
 // subject is what the signatures of a bundle are over.
 type subject struct {
-	digest    string // of the bundle
+	bundle    *bundle.Bundle
 	statement statement.Statement
-	kernel    *Kernel
+	kernel    *Kernel // for those that are over the image
 	keys      []crypto.PublicKey
+}
+
+func newSubject(b *bundle.Bundle, kernel *Kernel, keys []crypto.PublicKey) *subject {
+	return &subject{b, Statement(b), kernel, keys}
 }
 
 // Kernel is the kernel of a bundle, whose digest was checked, in sealed memory.
@@ -100,28 +106,41 @@ type Signature struct {
 }
 
 // Signatures checks the signatures that are attached to a bundle, but trusts
-// nobody: anyone can have made them. kernel is the bundle's; keys are public keys
-// that may have signed without a certificate.
-func Signatures(b *bundle.Bundle, kernel *Kernel, keys ...crypto.PublicKey) ([]Signature, error) {
-	s := &subject{digest: b.Digest.String(), statement: Statement(b), kernel: kernel, keys: keys}
+// nobody: anyone can have made them. kernel is the bundle's.
+func Signatures(ctx context.Context, b *bundle.Bundle, kernel *Kernel) ([]Signature, error) {
+	s := newSubject(b, kernel, nil)
 	var out []Signature
 	for _, kind := range Kinds {
-		for _, r := range b.Referrers() {
-			if r.Type != kind.Type {
-				continue
-			}
-			data, err := b.Content(r)
-			if err != nil {
-				return nil, err
-			}
-			sig := Signature{Kind: kind, Referrer: r.Digest, Data: data}
-			chain, err := certificates(r)
-			if err == nil {
-				sig.Signer, err = kind.verify(s, data, chain)
-			}
-			sig.Err = err
-			out = append(out, sig)
+		some, err := signaturesOf(ctx, kind, s)
+		if err != nil {
+			return nil, err
 		}
+		out = append(out, some...)
+	}
+	return out, nil
+}
+
+// signaturesOf checks the signatures of one kind. An error is an accident: that
+// a signature is none is its own.
+func signaturesOf(ctx context.Context, kind Kind, s *subject) ([]Signature, error) {
+	var out []Signature
+	for _, r := range s.bundle.Referrers() {
+		if r.Type != kind.Type {
+			continue
+		}
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		sig := Signature{Kind: kind, Referrer: r.Digest}
+		if sig.Data, sig.Err = s.bundle.Content(r); sig.Err == nil {
+			var chain []*x509.Certificate
+			if chain, sig.Err = certificates(r); sig.Err == nil {
+				sig.Signer, sig.Err = kind.verify(s, sig.Data, chain)
+			}
+		} else if !errors.Is(sig.Err, bundle.ErrInvalid) {
+			return nil, sig.Err
+		}
+		out = append(out, sig)
 	}
 	return out, nil
 }

@@ -180,10 +180,10 @@ func TestVerifyJudges(t *testing.T) {
 		{"by whom we trust", signedBy("ours"), policyOf(ours("web")), ""},
 		{"by a pattern", signedBy("ours"), policyOf(ours("w*")), ""},
 		{"by two, one of whom we trust", signedBy("theirs", "ours"), policyOf(ours("web")), ""},
-		{"by somebody else", signedBy("theirs"), policyOf(ours("web")), `no authenticode signature of "ours"`},
+		{"by somebody else", signedBy("theirs"), policyOf(ours("web")), `no sigstore signature of "ours"`},
 		{"by nobody", signedBy(), policyOf(ours("web")), "the bundle is not signed"},
 		{"for another name", signedBy("ours"), policyOf(ours("redis")), `the policy lets nobody sign for "web"`},
-		{"one may sign, the other did", signedBy("ours"), policyOf(ours("redis"), theirs), `no authenticode signature of "theirs"`},
+		{"one may sign, the other did", signedBy("ours"), policyOf(ours("redis"), theirs), `no sigstore signature of "theirs"`},
 		{"empty policy", signedBy("ours"), policyOf(), `the policy lets nobody sign for "web"`},
 		{"no policy", signedBy("ours"), Policy{}, "the policy trusts nobody"},
 		{"without the statement", partly(bundle.AuthenticodeType, bundle.SigstoreType), policyOf(ours("web")), `"ours" made no statement signature`},
@@ -217,7 +217,7 @@ func TestVerifyJudges(t *testing.T) {
 	defer b.Close()
 	kernel := must(OpenKernel(t.Context(), b))
 	defer kernel.Close()
-	signatures, err := Signatures(b, kernel)
+	signatures, err := Signatures(t.Context(), b, kernel)
 	if err != nil || len(signatures) != 3 || slices.ContainsFunc(signatures, func(s Signature) bool { return s.Err != nil || !strings.Contains(Name(s.Signer), "theirs") }) {
 		t.Errorf("%+v, %v", signatures, err)
 	}

@@ -11,20 +11,16 @@ package loader
 
 import (
 	"context"
-	"crypto"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
-	"strings"
-	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/tenon-build/tenon/builder/bundle"
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
 	"github.com/tenon-build/tenon/signer"
-	"github.com/tenon-build/tenon/signer/sigstore"
 	"github.com/tenon-build/tenon/signer/trust"
 )
 
@@ -75,8 +71,8 @@ type Verified struct {
 }
 
 // Verify opens the bundle (a reference as bundle.Open takes it), reads all that
-// will be booted into sealed memory, checks every digest, every signature, and
-// then the policy: one identity that may sign for a bundle of this name must have
+// will be booted into sealed memory, checks every digest and every signature, and
+// asks the policy: one identity that may sign for a bundle of this name must have
 // made a signature of each kind. No socket is opened, unless the bundle lies in a
 // registry. report, which may be nil, is told each check as it is made.
 func Verify(ctx context.Context, ref string, policy Policy, report func(Check)) (*Verified, error) {
@@ -118,14 +114,28 @@ func (v *Verified) verify(ctx context.Context, b *bundle.Bundle, policy Policy, 
 	if v.manifest, err = json.Marshal(b.Manifest); err != nil {
 		return err
 	}
-	if err := v.readLayers(ctx, b, report); err != nil {
-		return err
-	}
 	if policy.AllowUnsigned {
 		report(Check{"signatures", CheckIgnored, "whoever made them: unsigned bundles are allowed"})
-		return nil
+		return v.readLayers(ctx, b, report)
 	}
-	return v.judge(b, policy.Trust, report)
+	j, err := newJury(b, policy.Trust, report)
+	if err != nil {
+		return err
+	}
+	for _, kind := range Kinds {
+		// Only now: whom the policy does not trust cannot make us read gigabytes.
+		if kind.image && v.kernel == nil {
+			if err := v.readLayers(ctx, b, report); err != nil {
+				return err
+			}
+		}
+		if err := j.judge(ctx, kind, v.kernel); err != nil {
+			return err
+		}
+	}
+	v.identity = j.running[0].Name
+	report(Check{"policy", CheckOK, fmt.Sprintf("%q may sign for %q", v.identity, b.Manifest.Name)})
+	return nil
 }
 
 // readLayers checks the digests of all layers, and keeps those that are booted.
@@ -152,94 +162,6 @@ func (v *Verified) readLayers(ctx context.Context, b *bundle.Bundle, report func
 		report(Check{object, CheckOK, b.LayerDigest(mt).String()})
 	}
 	return nil
-}
-
-// judge asks the policy.
-func (v *Verified) judge(b *bundle.Bundle, policy *trust.Policy, report func(Check)) error {
-	identities := policy.For(b.Manifest.Name)
-	if len(identities) == 0 {
-		return fmt.Errorf("%w: the policy lets nobody sign for %q", ErrUntrusted, b.Manifest.Name)
-	}
-	var keys []crypto.PublicKey
-	for _, i := range identities {
-		if i.Key != nil {
-			keys = append(keys, i.Key)
-		}
-	}
-	signatures, err := Signatures(b, v.kernel, keys...)
-	if err != nil {
-		return err
-	}
-	if len(signatures) == 0 {
-		return ErrUnsigned
-	}
-	now := time.Now()
-	var why []string
-	for _, i := range identities {
-		missing := missingFrom(&i, signatures, now)
-		if missing == "" && v.identity == "" {
-			v.identity = i.Name
-		}
-		why = append(why, missing)
-	}
-	for _, s := range signatures {
-		report(s.check(identities, now))
-	}
-	if v.identity == "" {
-		return fmt.Errorf("%w: %s", ErrUntrusted, strings.Join(why, "; "))
-	}
-	report(Check{"policy", CheckOK, fmt.Sprintf("%q may sign for %q", v.identity, b.Manifest.Name)})
-	return nil
-}
-
-// missingFrom says which kind of signature an identity did not make, and why
-// those that are there do not count; nothing when it made one of each.
-func missingFrom(i *trust.Identity, signatures []Signature, now time.Time) string {
-	for _, kind := range Kinds {
-		good, reasons := false, []string(nil)
-		for _, s := range signatures {
-			if s.Kind.Type != kind.Type {
-				continue
-			}
-			err := s.Err
-			if err == nil {
-				err = i.Trusts(s.Signer, now)
-			}
-			if err != nil {
-				reasons = append(reasons, fmt.Sprintf("%s: %s", s.Referrer, err))
-			}
-			good = good || err == nil
-		}
-		switch {
-		case good:
-		case len(reasons) == 0:
-			return fmt.Sprintf("%q made no %s signature", i.Name, kind.Name)
-		default:
-			return fmt.Sprintf("no %s signature of %q: %s", kind.Name, i.Name, strings.Join(reasons, ", "))
-		}
-	}
-	return ""
-}
-
-// check reports one signature: failed when it is not one of this bundle, ignored
-// when nobody who is trusted made it, or a key that is not here may have.
-func (s *Signature) check(identities []trust.Identity, now time.Time) Check {
-	object := fmt.Sprintf("%s signature %s", s.Kind.Name, s.Referrer)
-	switch {
-	case errors.Is(s.Err, sigstore.ErrKey): // somebody's whose key is not here, for all that can be told
-		return Check{object, CheckIgnored, s.Err.Error()}
-	case s.Err != nil:
-		return Check{object, CheckFailed, s.Err.Error()}
-	}
-	var why []string
-	for _, i := range identities {
-		err := i.Trusts(s.Signer, now)
-		if err == nil {
-			return Check{object, CheckOK, fmt.Sprintf("by %s, trusted as %q", Name(s.Signer), i.Name)}
-		}
-		why = append(why, fmt.Sprintf("not trusted as %q: %s", i.Name, err))
-	}
-	return Check{object, CheckIgnored, fmt.Sprintf("by %s: %s", Name(s.Signer), strings.Join(why, "; "))}
 }
 
 // Name names a signer for people: the certificate's subject, if there is one,

@@ -154,7 +154,16 @@ func ParseCertificates(data []byte) ([]*x509.Certificate, error) {
 	if certs == nil {
 		return nil, fmt.Errorf("%w in PEM form", ErrNoCertificate)
 	}
-	return cryptoutils.UnmarshalCertificatesFromPEMLimited(certs, maxChain)
+	chain, err := cryptoutils.UnmarshalCertificatesFromPEMLimited(certs, maxChain)
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range chain {
+		if err := CheckCertificate(c); err != nil {
+			return nil, err
+		}
+	}
+	return chain, nil
 }
 
 // check says what keeps the key from signing.

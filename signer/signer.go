@@ -15,9 +15,12 @@ package signer
 
 import (
 	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -66,13 +69,37 @@ func CheckRSA(key crypto.PublicKey) (*rsa.PublicKey, error) {
 	return pub, nil
 }
 
-// CheckUsage says whether a leaf is meant to sign code.
+// CheckCertificate says whether a certificate's key is of a size that checking a
+// signature with it takes no time worth a mention: anyone can write certificates,
+// with an RSA modulus of millions of bits too.
+func CheckCertificate(c *x509.Certificate) error {
+	switch key := c.PublicKey.(type) {
+	case *rsa.PublicKey:
+		if bits := key.N.BitLen(); bits > 4096 || key.E > 1<<32-1 {
+			return fmt.Errorf("certificate %q has an RSA key of %d bits: more than 4096 are not taken", shorten(c.Subject), bits)
+		}
+	case *ecdsa.PublicKey, ed25519.PublicKey:
+	default:
+		return fmt.Errorf("certificate %q has a key of an unknown kind", shorten(c.Subject))
+	}
+	return nil
+}
+
+// shorten writes a name that a stranger chose.
+func shorten(name pkix.Name) string {
+	s := name.String()
+	return s[:min(len(s), 200)]
+}
+
+// CheckUsage says whether a leaf is meant to sign code, and to issue nothing.
 func CheckUsage(leaf *x509.Certificate) error {
 	code := false
 	for _, usage := range leaf.ExtKeyUsage {
 		code = code || usage == x509.ExtKeyUsageCodeSigning
 	}
 	switch {
+	case leaf.IsCA || leaf.KeyUsage&x509.KeyUsageCertSign != 0:
+		return fmt.Errorf("certificate %q is an authority's, which issues certificates and does not sign", leaf.Subject)
 	case !code:
 		return fmt.Errorf("certificate %q is not for code signing (extended key usage)", leaf.Subject)
 	case leaf.KeyUsage&x509.KeyUsageDigitalSignature == 0:

@@ -12,6 +12,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"io/fs"
+	"math/big"
 	"os"
 	"path/filepath"
 	"strings"
@@ -144,7 +145,7 @@ func TestOpenRefuses(t *testing.T) {
 		{"no key", "no private key", crt, crt},
 		{"two keys", "more than one private key", append(bytes.Clone(key), key...), crt},
 		{"CA's key", "does not belong to the key", read(t, dir, "ca.key"), crt},
-		{"CA's key and certificate", "not for code signing", read(t, dir, "ca.key"), ca},
+		{"CA's key and certificate", "is an authority's", read(t, dir, "ca.key"), ca},
 		{"ECDSA", "not an RSA key", ecPEM, crt},
 		{"encrypted", "encrypted", []byte("-----BEGIN ENCRYPTED PRIVATE KEY-----\nAA==\n-----END ENCRYPTED PRIVATE KEY-----\n"), crt},
 		{"encrypted in the old way", "encrypted", []byte("-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\nAA==\n-----END RSA PRIVATE KEY-----\n"), crt},
@@ -222,6 +223,25 @@ func TestOpenValidity(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	if _, err := open(path, "", time.Now().Add(-2*time.Hour)); err == nil || !strings.Contains(err.Error(), "not valid before") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// Anyone can write certificates, and checking a signature with a modulus of a
+// million bits takes minutes.
+func TestHugeKey(t *testing.T) {
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	huge := &rsa.PublicKey{N: new(big.Int).Lsh(big.NewInt(1), 1<<20), E: 1<<31 - 1}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, huge, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = ParseCertificates(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+	if err == nil || !strings.Contains(err.Error(), "RSA key of 1048577 bits") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -232,6 +232,14 @@ func TestWriteRefusesToDestroy(t *testing.T) {
 		"another layout": func(p string) error {
 			return errors.Join(os.Mkdir(p, 0o755), os.WriteFile(p+"/index.json", []byte(`{"schemaVersion":2,"manifests":[]}`), 0o644))
 		},
+		"bundle with notes in it": func(p string) error {
+			_, err := writeBundle(p, content(t, ""))
+			return errors.Join(err, os.WriteFile(p+"/notes.txt", nil, 0o644))
+		},
+		"bundle with a folder in it": func(p string) error {
+			_, err := writeBundle(p, content(t, ""))
+			return errors.Join(err, os.Mkdir(p+"/blobs/sub", 0o755))
+		},
 		"fifo": func(p string) error { return unix.Mkfifo(p, 0o644) },
 		"fifo for an index": func(p string) error {
 			return errors.Join(os.Mkdir(p, 0o755), unix.Mkfifo(p+"/index.json", 0o644))
@@ -429,6 +437,9 @@ func TestOpenRefuses(t *testing.T) {
 			oci, _, _ := d.blobs()
 			d.replace("index.json", filepath.Base(oci), "../../../etc/passwd")
 		}, "index.json: "},
+		{"index that calls the bundle an index", "", func(d damaged) {
+			d.replace("index.json", `"mediaType":"application/vnd.oci.image.manifest.v1+json"`, `"mediaType":"application/vnd.oci.image.index.v1+json"`)
+		}, "index.json: a bundle of media type"},
 		{"index without a digest", "", func(d damaged) {
 			oci, _, _ := d.blobs()
 			d.replace("index.json", `"digest":"sha256:`+filepath.Base(oci)+`",`, "")

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
@@ -60,7 +61,7 @@ func (s *dirStore) open(name string) (io.ReadCloser, error) {
 
 func (s *dirStore) Close() error { return s.root.Close() }
 
-func (s *dirStore) lock() (store, func(), error) { return lockLocal(s.path, s.path) }
+func (s *dirStore) lock(ctx context.Context) (store, func(), error) { return lockLocal(ctx, s.path) }
 
 // add replaces file by file. Blobs are named by their content, and whatever a
 // file is that the index does not name yet, it harms nobody.
@@ -111,7 +112,10 @@ func writeFile(ctx context.Context, root *os.Root, b blob) (err error) {
 	if err := errors.Join(copyBlob(ctx, f, b), f.Sync(), f.Close()); err != nil {
 		return errors.Join(err, root.Remove(tmp))
 	}
-	return root.Rename(tmp, b.name)
+	if err := root.Rename(tmp, b.name); err != nil {
+		return errors.Join(err, root.Remove(tmp))
+	}
+	return nil
 }
 
 // archiveStore is a layout in a tar archive.
@@ -122,7 +126,9 @@ type archiveStore struct {
 
 func (s *archiveStore) open(name string) (io.ReadCloser, error) { return openFile(s.FS, name) }
 
-func (s *archiveStore) lock() (store, func(), error) { return lockLocal(s.path, filepath.Dir(s.path)) }
+func (s *archiveStore) lock(ctx context.Context) (store, func(), error) {
+	return lockLocal(ctx, s.path)
+}
 
 // add writes a new archive: what the old one had, but for the files that are
 // added.
@@ -164,17 +170,52 @@ func (s *archiveStore) add(ctx context.Context, files []blob) error {
 }
 
 // lockLocal waits until nobody else attaches to what lies at path, and opens it
-// then. The lock is on dir, as an archive is replaced.
-func lockLocal(path, dir string) (s store, unlock func(), err error) {
-	d, err := os.Open(dir)
+// then.
+func lockLocal(ctx context.Context, path string) (store, func(), error) {
+	for {
+		f, err := os.Open(path)
+		if err != nil {
+			return nil, nil, err
+		}
+		err = flock(ctx, f)
+		if err == nil {
+			var same bool
+			if same, err = leadsTo(path, f); err == nil && !same {
+				f.Close() // somebody replaced it in the meantime
+				continue
+			}
+		}
+		var s store
+		if err == nil {
+			s, err = openLocal(path)
+		}
+		if err != nil {
+			return nil, nil, errors.Join(err, f.Close())
+		}
+		return s, func() { f.Close() }, nil
+	}
+}
+
+func leadsTo(path string, f *os.File) (bool, error) {
+	there, err := os.Stat(path)
 	if err != nil {
-		return nil, nil, err
+		return false, err
 	}
-	if err := unix.Flock(int(d.Fd()), unix.LOCK_EX); err != nil {
-		return nil, nil, errors.Join(&os.PathError{Op: "flock", Path: dir, Err: err}, d.Close())
+	here, err := f.Stat()
+	return os.SameFile(there, here), err
+}
+
+// flock is flock(2), but ends with ctx.
+func flock(ctx context.Context, f *os.File) error {
+	for {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err != unix.EWOULDBLOCK && err != unix.EINTR {
+			return os.NewSyscallError("flock", err)
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for somebody who attaches to %q: %w", f.Name(), ctx.Err())
+		case <-time.After(50 * time.Millisecond):
+		}
 	}
-	if s, err = openLocal(path); err != nil {
-		return nil, nil, errors.Join(err, d.Close())
-	}
-	return s, func() { d.Close() }, nil
 }

@@ -110,6 +110,9 @@ func (b *Bundle) readIndex() ([]entry, error) {
 		e := entry{descriptor: d}
 		// Some tools copy descriptors without their artifact type: look inside.
 		isBundle := d.ArtifactType == ArtifactType
+		if isBundle && d.MediaType != types.OCIManifestSchema1 {
+			return nil, fmt.Errorf("%w: index.json: a bundle of media type %q", ErrInvalid, d.MediaType)
+		}
 		if d.MediaType == types.OCIManifestSchema1 && !isBundle {
 			if isBundle, e.subject, err = b.peek(d); err != nil {
 				return nil, err

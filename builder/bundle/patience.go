@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"syscall"
 	"time"
 
@@ -33,7 +34,39 @@ func patient(silence time.Duration) http.RoundTripper {
 		}
 		return &patientConn{c, silence}, nil
 	}
-	return t
+	return modest{t}
+}
+
+// maxAnswer is the largest manifest or list that is taken from a registry, in
+// bytes.
+const maxAnswer = 4 << 20
+
+// modest refuses answers that have to be held in memory and are too large.
+type modest struct{ next http.RoundTripper }
+
+func (m modest) RoundTrip(r *http.Request) (*http.Response, error) {
+	resp, err := m.next.RoundTrip(r)
+	asked := r
+	for asked.Response != nil { // redirected, perhaps to a storage with other paths
+		asked = asked.Response.Request
+	}
+	if err == nil && !strings.Contains(asked.URL.Path, "/blobs/") {
+		resp.Body = &modestBody{resp.Body, maxAnswer}
+	}
+	return resp, err
+}
+
+type modestBody struct {
+	io.ReadCloser
+	left int
+}
+
+func (b *modestBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if b.left -= n; b.left < 0 {
+		return 0, fmt.Errorf("%w: the registry's answer is larger than %d bytes", ErrInvalid, maxAnswer)
+	}
+	return n, err
 }
 
 // patientConn ends when nothing has moved in either direction for a while.

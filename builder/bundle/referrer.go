@@ -23,6 +23,7 @@ type Referrer struct {
 	Type        string // artifact type
 	Digest      v1.Hash
 	Annotations map[string]string
+	Err         error // why it cannot be read; wraps ErrInvalid
 	desc        descriptor
 	config      descriptor
 	layers      []descriptor
@@ -64,6 +65,9 @@ func (b *Bundle) Referrers() []Referrer { return slices.Clone(b.referrers) }
 
 // Content returns the one layer of a signature, at most 1 MiB.
 func (b *Bundle) Content(r Referrer) ([]byte, error) {
+	if r.Err != nil {
+		return nil, r.Err
+	}
 	if len(r.layers) != 1 {
 		return nil, fmt.Errorf("%w: referrer %s: has %d layers, want 1", ErrInvalid, r.Digest, len(r.layers))
 	}
@@ -107,17 +111,32 @@ func (b *Bundle) readReferrersIndex(d descriptor) error {
 	return nil
 }
 
+// readReferrer reads a referrer's manifest. One that is damaged is kept as that:
+// anyone can attach one, and it takes nothing from the others.
 func (b *Bundle) readReferrer(d descriptor) error {
-	what := "referrer " + d.Digest.String()
-	data, err := b.document(what, d, maxDocument)
+	if d.Digest.Algorithm != "sha256" {
+		return fmt.Errorf("%w: referrer %s: the digest is not sha256", ErrInvalid, d.Digest)
+	}
+	r := Referrer{Type: d.ArtifactType, Digest: d.Digest, desc: descriptor{MediaType: types.OCIManifestSchema1, Digest: d.Digest, Size: d.Size}}
+	err := b.readReferrerManifest(&r)
+	if err != nil && !errors.Is(err, ErrInvalid) {
+		return err
+	}
+	r.Err = err
+	r.desc.ArtifactType = r.Type
+	return b.addReferrer(r)
+}
+
+func (b *Bundle) readReferrerManifest(r *Referrer) error {
+	what := "referrer " + r.Digest.String()
+	data, err := b.document(what, r.desc, maxDocument)
 	if err != nil {
 		return err
 	}
-	var m referrerManifest
-	if err := manifest.DecodeStrict(data, maxDocument, &m); err != nil {
-		return fmt.Errorf("%w: %s: %w", ErrInvalid, what, err)
-	}
+	m, err := decodeReferrer(data)
 	switch {
+	case err != nil:
+		return fmt.Errorf("%w: %s: %w", ErrInvalid, what, err)
 	case m.SchemaVersion != 2 || m.MediaType != types.OCIManifestSchema1:
 		return fmt.Errorf("%w: %s: schema version %d, media type %q: not an OCI manifest", ErrInvalid, what, m.SchemaVersion, m.MediaType)
 	case m.Subject == nil || m.Subject.Digest != b.Digest || m.Subject.Size != b.top.Size || m.Subject.MediaType != b.top.MediaType:
@@ -130,12 +149,27 @@ func (b *Bundle) readReferrer(d descriptor) error {
 			return fmt.Errorf("%w: %s: a blob of %d bytes with the digest %s", ErrInvalid, what, l.Size, l.Digest)
 		}
 	}
-	r := Referrer{
-		Type: cmp.Or(m.ArtifactType, string(m.Config.MediaType)), Digest: d.Digest, Annotations: m.Annotations,
-		desc: descriptor{MediaType: m.MediaType, Digest: d.Digest, Size: d.Size}, config: m.Config, layers: m.Layers,
+	r.Type = cmp.Or(m.ArtifactType, string(m.Config.MediaType))
+	r.Annotations, r.config, r.layers = m.Annotations, m.Config, m.Layers
+	return nil
+}
+
+// decodeReferrer is strict about signatures, and takes of others' artifacts what
+// it takes to carry them.
+func decodeReferrer(data []byte) (*referrerManifest, error) {
+	var m referrerManifest
+	var head struct {
+		ArtifactType string `json:"artifactType"`
 	}
-	r.desc.ArtifactType, r.desc.Annotations = r.Type, r.Annotations
-	return b.addReferrer(r)
+	err := json.Unmarshal(data, &head)
+	switch {
+	case err != nil:
+	case slices.Contains([]string{AuthenticodeType, StatementType, SigstoreType}, head.ArtifactType):
+		err = manifest.DecodeStrict(data, maxDocument, &m)
+	default:
+		err = json.Unmarshal(data, &m)
+	}
+	return &m, err
 }
 
 // addReferrer keeps the referrers in order, each once.
@@ -158,8 +192,10 @@ func (b *Bundle) addReferrer(r Referrer) error {
 // is there already is not added again. Who attaches to a layout or archive at
 // the same time waits. Layers that are being read end with an error.
 func (b *Bundle) Attach(ctx context.Context, attachments ...Attachment) error {
-	if l, ok := b.store.(interface{ lock() (store, func(), error) }); ok {
-		unlock, err := b.reopen(l.lock)
+	if l, ok := b.store.(interface {
+		lock(ctx context.Context) (store, func(), error)
+	}); ok {
+		unlock, err := b.reopen(ctx, l.lock)
 		if err != nil {
 			return err
 		}
@@ -186,8 +222,8 @@ func (b *Bundle) Attach(ctx context.Context, attachments ...Attachment) error {
 
 // reopen opens the bundle anew when nobody else attaches to it any more:
 // somebody may have done so since it was opened.
-func (b *Bundle) reopen(lock func() (store, func(), error)) (unlock func(), err error) {
-	s, unlock, err := lock()
+func (b *Bundle) reopen(ctx context.Context, lock func(context.Context) (store, func(), error)) (unlock func(), err error) {
+	s, unlock, err := lock(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -218,7 +254,10 @@ func (b *Bundle) attach(a Attachment) ([]blob, error) {
 	}
 	doc := newBlob(m.MediaType, data)
 	r := Referrer{Type: a.Type, Digest: doc.desc.Digest, Annotations: a.Annotations, desc: doc.desc, config: m.Config, layers: m.Layers}
-	r.desc.ArtifactType, r.desc.Annotations = a.Type, a.Annotations
+	r.desc.ArtifactType = a.Type // without its annotations, of which 128 referrers could have too many
+	if doc.desc.Size > maxDocument || layer.desc.Size > maxDocument {
+		return nil, fmt.Errorf("referrer of type %q: larger than %d bytes", a.Type, maxDocument)
+	}
 	return []blob{config, layer, doc}, b.addReferrer(r)
 }
 
@@ -237,6 +276,9 @@ func (b *Bundle) indexes(others []descriptor) ([]blob, error) {
 			refs.Manifests = append(refs.Manifests, r.desc)
 		}
 		data, err := json.Marshal(refs)
+		if err == nil && len(data) > maxDocument {
+			err = fmt.Errorf("index of the referrers: larger than %d bytes", maxDocument)
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -247,6 +289,9 @@ func (b *Bundle) indexes(others []descriptor) ([]blob, error) {
 		index.Manifests = append(index.Manifests, d)
 	}
 	data, err := json.Marshal(index)
+	if err == nil && len(data) > maxDocument {
+		err = fmt.Errorf("index.json: larger than %d bytes", maxDocument)
+	}
 	if err != nil {
 		return nil, err
 	}

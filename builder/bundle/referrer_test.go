@@ -3,6 +3,7 @@
 package bundle
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,8 +13,10 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/v1/types"
+	"golang.org/x/sys/unix"
 )
 
 func attachment(kind, data string) Attachment {
@@ -283,6 +286,76 @@ func TestReferrersRefused(t *testing.T) {
 			}
 		})
 	}
+	// What is nobody's signature may be anything, and takes nothing from others.
+	t.Run("others' artifact", func(t *testing.T) {
+		d := damaged{t, filepath.Join(t.TempDir(), "b")}
+		signed(t, d.dir)
+		change(d, `"artifactType":"`+StatementType+`"`, `"future":{},"artifactType":"application/x"`)
+		b := opened(t, d.dir)
+		if got := contents(t, b); !slices.Equal(got, []string{"application/x two of two", AuthenticodeType + " one of one"}) && len(got) != 2 {
+			t.Errorf("%q", got)
+		}
+		if err := b.Save(t.Context(), t.TempDir()+"/copy", nil); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Run("damaged ones are not copied", func(t *testing.T) {
+		d := damaged{t, filepath.Join(t.TempDir(), "b")}
+		signed(t, d.dir)
+		d.remove(manifestOf(d, StatementType))
+		out := t.TempDir()
+		if err := opened(t, d.dir).Save(t.Context(), out+"/copy", nil); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "referrer sha256:") {
+			t.Error(err)
+		}
+		if left, _ := os.ReadDir(out); len(left) != 0 {
+			t.Errorf("left: %v", left)
+		}
+	})
+	t.Run("too large", func(t *testing.T) {
+		b, err := New(content(t, ""))
+		if err != nil {
+			t.Fatal(err)
+		}
+		huge := attachment("x", "x")
+		huge.Annotations["note"] = strings.Repeat("n", maxDocument)
+		if err := b.Attach(t.Context(), huge); err == nil || !strings.Contains(err.Error(), "larger than 1048576 bytes") {
+			t.Error(err)
+		}
+		// Many that are nearly too large are no reason to write what nobody reads.
+		for i := range 8 {
+			a := attachment("x", fmt.Sprint(i))
+			a.Annotations["note"] = strings.Repeat("n", maxDocument-2000)
+			if err := b.Attach(t.Context(), a); err != nil {
+				t.Fatal(err)
+			}
+		}
+		out := t.TempDir() + "/b"
+		if err := b.Save(t.Context(), out, nil); err != nil {
+			t.Fatal(err)
+		}
+		if got := opened(t, out); len(got.Referrers()) != 8 {
+			t.Errorf("%d referrers", len(got.Referrers()))
+		}
+	})
+	t.Run("waiting for somebody who attaches", func(t *testing.T) {
+		for _, form := range []string{"oci:", "oci-archive:"} {
+			path := t.TempDir() + "/b"
+			signed(t, form+path)
+			f, err := os.Open(path)
+			if err == nil {
+				err = unix.Flock(int(f.Fd()), unix.LOCK_EX)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer f.Close()
+			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+			defer cancel()
+			if err := opened(t, form+path).Attach(ctx, attachment("x", "x")); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("%s: %v", form, err)
+			}
+		}
+	})
 	t.Run("too many", func(t *testing.T) {
 		b, err := New(content(t, ""))
 		if err != nil {

@@ -10,7 +10,9 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math/rand/v2"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -96,18 +98,16 @@ func openRegistry(ctx context.Context, ref string, silence time.Duration) (*regi
 		{MediaType: top.MediaType, Digest: top.Digest, Size: top.Size, ArtifactType: ArtifactType},
 	}}
 	s.documents[blobName(top.Digest)] = top.Manifest
-	// It reuses the puller's connection and credentials.
-	referrers, err := remote.Referrers(s.ref.Context().Digest(top.Digest.String()), remote.WithContext(ctx), remote.Reuse(s.puller))
+	list, err := s.listReferrers(ctx, top.Digest)
 	if err != nil {
-		return nil, fmt.Errorf("listing the referrers: %w", err)
+		return nil, err
 	}
-	list, err := referrers.IndexManifest()
-	if err != nil {
-		return nil, fmt.Errorf("listing the referrers: %w", err)
-	}
-	for _, d := range list.Manifests {
+	for _, d := range list {
 		if d.MediaType != types.OCIManifestSchema1 {
 			continue // nothing that carries signatures
+		}
+		if len(s.manifests) == maxReferrers {
+			return nil, fmt.Errorf("%w: more than %d referrers", ErrInvalid, maxReferrers)
 		}
 		s.manifests[blobName(d.Digest)] = true
 		index.Manifests = append(index.Manifests, descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size, ArtifactType: d.ArtifactType})
@@ -228,24 +228,117 @@ func (s *registryStore) add(ctx context.Context, files []blob) error {
 		return err
 	}
 	for _, b := range manifests {
-		if err := s.put(ctx, s.ref.Context().Digest(b.desc.Digest.String()), b); err != nil {
+		if err := s.put(ctx, b); err != nil {
 			return err
 		}
 	}
-	return nil
+	return s.confirm(ctx, manifests)
 }
 
-func (s *registryStore) put(ctx context.Context, ref name.Reference, b blob) error {
-	r, err := b.open()
-	if err != nil {
+// Where there is no referrers API, whoever attaches reads the list of referrers
+// and writes it anew, so that of two at once one may undo what the other did.
+const (
+	confirmations = 2 // in a row
+	confirmTries  = 20
+	confirmPause  = 300 * time.Millisecond // at most
+)
+
+// confirm waits until the registry lists the referrers among manifests, and puts
+// those again that it lost.
+func (s *registryStore) confirm(ctx context.Context, manifests []blob) error {
+	subject, referrers, err := referrersAmong(manifests)
+	if err != nil || len(referrers) == 0 {
 		return err
 	}
-	defer r.Close()
-	data, err := io.ReadAll(r)
+	repo := s.ref.Context()
+	wanted := confirmations
+	if _, err := s.puller.Head(ctx, repo.Tag(referrersTag(subject))); err != nil {
+		wanted = 1 // it keeps the list itself
+	}
+	for confirmed, try := 0, 0; ; try++ {
+		list, err := s.listReferrers(ctx, subject)
+		if err != nil {
+			return err
+		}
+		missing := slices.DeleteFunc(slices.Clone(referrers), func(b blob) bool {
+			return slices.ContainsFunc(list, func(d v1.Descriptor) bool { return d.Digest == b.desc.Digest })
+		})
+		if confirmed++; len(missing) > 0 {
+			confirmed = 0
+		}
+		if confirmed == wanted {
+			return nil
+		}
+		if try == confirmTries {
+			return fmt.Errorf("the registry's list of referrers lacks %s: does somebody else attach all the time?", missing[0].desc.Digest)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(rand.N(confirmPause)):
+		}
+		for _, b := range missing {
+			if err := s.put(ctx, b); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// referrersAmong returns the manifests that have a subject, and the subject.
+func referrersAmong(manifests []blob) (subject v1.Hash, referrers []blob, err error) {
+	for _, b := range manifests {
+		data, err := readBlob(b)
+		if err != nil {
+			return v1.Hash{}, nil, err
+		}
+		var m struct {
+			Subject *descriptor `json:"subject"`
+		}
+		if err := json.Unmarshal(data, &m); err != nil {
+			return v1.Hash{}, nil, err
+		}
+		if m.Subject != nil {
+			subject = m.Subject.Digest
+			referrers = append(referrers, b)
+		}
+	}
+	return subject, referrers, nil
+}
+
+// listReferrers uses the referrers API, or the tag where there is none.
+func (s *registryStore) listReferrers(ctx context.Context, subject v1.Hash) ([]v1.Descriptor, error) {
+	index, err := remote.Referrers(s.ref.Context().Digest(subject.String()), remote.WithContext(ctx), remote.Reuse(s.puller))
+	if err != nil {
+		return nil, fmt.Errorf("listing the referrers: %w", err)
+	}
+	list, err := index.IndexManifest()
+	if err != nil {
+		return nil, fmt.Errorf("listing the referrers: %w", err)
+	}
+	return list.Manifests, nil
+}
+
+// put pushes a manifest under its digest.
+func (s *registryStore) put(ctx context.Context, b blob) error {
+	return s.putAs(ctx, s.ref.Context().Digest(b.desc.Digest.String()), b)
+}
+
+func (s *registryStore) putAs(ctx context.Context, ref name.Reference, b blob) error {
+	data, err := readBlob(b)
 	if err != nil {
 		return err
 	}
 	return s.pusher.Put(ctx, ref, manifestBytes{b.desc.MediaType, data})
+}
+
+func readBlob(b blob) ([]byte, error) {
+	r, err := b.open()
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	return io.ReadAll(r)
 }
 
 // manifestBytes is a manifest to be pushed as it is.
@@ -311,7 +404,7 @@ func (b *Bundle) push(ctx context.Context, ref string, silence time.Duration, pr
 		return "", err
 	}
 	if !byDigest {
-		err = s.put(ctx, s.ref, blob{desc: b.top, open: func() (io.ReadCloser, error) { return b.blob("manifest", b.top) }})
+		err = s.putAs(ctx, s.ref, blob{desc: b.top, open: func() (io.ReadCloser, error) { return b.blob("manifest", b.top) }})
 	}
 	return where.Name(), err
 }

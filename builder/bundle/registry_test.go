@@ -15,6 +15,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -74,6 +75,52 @@ func TestPushAndPull(t *testing.T) {
 		}
 		if _, err := b.Push(t.Context(), strings.TrimSuffix(ref, ":1")+"@sha256:"+sha(nil), nil); err == nil || !strings.Contains(err.Error(), b.Digest.String()) {
 			t.Errorf("pushed to another digest: %v", err)
+		}
+	}
+}
+
+// Whoever signs at the same time loses nothing, also where each writes the list
+// of referrers anew.
+func TestAttachInRegistryAtOnce(t *testing.T) {
+	t.Parallel()
+	for _, api := range []bool{true, false} {
+		ref := newRegistry(t, api, nil) + "/team/web:1"
+		if _, err := signed(t, t.TempDir()+"/a").Push(t.Context(), ref, nil); err != nil {
+			t.Fatal(err)
+		}
+		var all sync.WaitGroup
+		for i := range 4 {
+			b := opened(t, ref)
+			all.Go(func() {
+				if err := b.Attach(t.Context(), attachment(SigstoreType, fmt.Sprint(i)), attachment(StatementType, fmt.Sprint(i))); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		all.Wait()
+		if got := contents(t, opened(t, ref)); len(got) != 10 {
+			t.Errorf("referrers API: %v, %d: %q", api, len(got), got)
+		}
+	}
+}
+
+// A registry can list, and send, more than anybody has memory for.
+func TestRegistryTalksTooMuch(t *testing.T) {
+	t.Parallel()
+	for what, body := range map[string]string{
+		"/manifests/": strings.Repeat(" ", maxAnswer+1), "/referrers/": strings.Repeat(" ", maxAnswer+1),
+	} {
+		var f *faulty
+		host := newRegistry(t, true, func(next http.Handler) http.Handler {
+			f = &faulty{next: next, blob: "nothing", how: func(w http.ResponseWriter, _ []byte, _ int) { _, _ = io.WriteString(w, body) }}
+			return f
+		})
+		if _, err := signed(t, t.TempDir()+"/a").Push(t.Context(), host+"/web:1", nil); err != nil {
+			t.Fatal(err)
+		}
+		f.blob = what
+		if _, err := Open(t.Context(), host+"/web:1"); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "larger than 4194304 bytes") {
+			t.Errorf("%s: %v", what, err)
 		}
 	}
 }

@@ -13,6 +13,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync/atomic"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -85,13 +87,46 @@ func CheckOutput(out string) error {
 		return fmt.Errorf("output %q: %w", out, err)
 	case !b.alone():
 		err = fmt.Errorf("output %q: %w", out, ErrExists)
+	default:
+		if err = checkFiles(path); err != nil {
+			err = fmt.Errorf("output %q: %w", out, err)
+		}
 	}
 	return errors.Join(err, b.Close())
 }
 
+// checkFiles says whether a directory has something that is not of a layout.
+func checkFiles(dir string) error {
+	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
+		return err
+	}
+	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, _ := filepath.Rel(dir, path)
+		blob, inBlobs := strings.CutPrefix(rel, "blobs/sha256/")
+		if inBlobs && d.Type().IsRegular() && (len(blob) == 64 || strings.HasPrefix(blob, ".")) ||
+			slices.Contains([]string{".", "oci-layout", "index.json", "blobs", "blobs/sha256"}, rel) || strings.HasPrefix(rel, ".index.json.tmp-") {
+			return nil
+		}
+		return fmt.Errorf("%w: it has %q", ErrExists, rel)
+	})
+}
+
+// outputPath takes a reference apart. Without a transport, an archive that
+// stands there is replaced by an archive.
 func outputPath(out string) (path string, archive bool) {
 	transport, path := cutTransport(out)
-	return filepath.Clean(path), transport == "oci-archive:"
+	if path = filepath.Clean(path); path == "." || strings.HasSuffix(path, "..") {
+		if abs, err := filepath.Abs(path); err == nil {
+			path = abs // which can be renamed
+		}
+	}
+	if info, err := os.Lstat(path); err == nil && transport == "" && info.Mode().IsRegular() {
+		archive = true
+	}
+	return path, archive || transport == "oci-archive:"
 }
 
 // blob is one file of a layout.
@@ -228,6 +263,9 @@ func (b *Bundle) files() ([]blob, error) {
 	}
 	add("manifest", b.top)
 	for _, r := range b.referrers {
+		if r.Err != nil {
+			return nil, r.Err // it cannot be copied
+		}
 		add("referrer "+r.Digest.String(), append(r.layers, r.config, r.desc)...)
 	}
 	index, err := b.indexes(nil)

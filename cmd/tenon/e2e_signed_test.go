@@ -103,7 +103,7 @@ func TestE2ESign(t *testing.T) {
 			t.Fatal(o)
 		}
 		o := command(t, "run", "--accel", "tcg", "--cert", others+"/ca.crt", path)
-		if o.code != exitRun || !strings.Contains(o.stderr, "no authenticode signature of") || o.stdout != "" {
+		if o.code != exitRun || !strings.Contains(o.stderr, "no sigstore signature of") || o.stdout != "" {
 			t.Error(o)
 		}
 	})

@@ -20,6 +20,7 @@ import (
 	"github.com/tenon-build/tenon/loader/qemu"
 	"github.com/tenon-build/tenon/recipes"
 	"github.com/tenon-build/tenon/signer"
+	"github.com/tenon-build/tenon/signer/trust"
 )
 
 // hints are the next steps for errors, the most particular first.
@@ -30,6 +31,9 @@ var hints = []struct {
 	{errNoTrust, "a bundle that nobody signed runs on your own machine with 'tenon run --allow-unsigned'"},
 	{loader.ErrUnsigned, "'tenon sign BUNDLE --key KEY' signs it; on your own machine it runs with 'tenon run --allow-unsigned'"},
 	{errPrivateKey, "give the public key, signing.pub, or a certificate with --cert"},
+	{trust.ErrCertificate, "give certificates with --cert"},
+	{trust.ErrPublicKey, "give public keys with --key"},
+	{trust.ErrChain, "give the file of the one that you trust: the authority's, or the leaf's alone"},
 	{loader.ErrUntrusted, "'tenon inspect BUNDLE' shows who signed it"},
 	{builder.ErrChoose, "choose whose signature comes first with --cert"},
 	{signer.ErrExists, "keys are never replaced: choose another folder"},

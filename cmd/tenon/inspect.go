@@ -126,7 +126,7 @@ func checkedSignatures(ctx context.Context, b *bundle.Bundle) ([]signature, erro
 		return nil, err
 	}
 	defer kernel.Close()
-	signatures, err := loader.Signatures(b, kernel)
+	signatures, err := loader.Signatures(ctx, b, kernel)
 	out := []signature{}
 	for _, s := range signatures {
 		one := signature{Kind: s.Kind.Name, Digest: s.Referrer.String(), Covers: s.Kind.Covers}

@@ -15,7 +15,6 @@ import (
 
 	"github.com/tenon-build/tenon/builder/bundle/regular"
 	"github.com/tenon-build/tenon/loader"
-	"github.com/tenon-build/tenon/signer"
 	"github.com/tenon-build/tenon/signer/trust"
 )
 
@@ -72,12 +71,12 @@ func (o *trustOptions) load() (loader.Policy, error) {
 	var err error
 	if o.key != "" {
 		one.Name, err = o.key, readPEM(o.key, func(pem []byte) (err error) {
-			one.Key, err = cryptoutils.UnmarshalPEMToPublicKey(pem)
+			one.Key, err = trust.ParseKey(pem)
 			return err
 		})
 	} else {
 		one.Name, err = o.cert, readPEM(o.cert, func(pem []byte) (err error) {
-			one.Certificates, err = signer.ParseCertificates(pem)
+			one.Certificates, err = trust.ParseCertificates(pem)
 			return err
 		})
 	}

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/crypto/cryptobyte"
+
+	"github.com/tenon-build/tenon/signer"
 	"golang.org/x/crypto/cryptobyte/asn1"
 )
 
@@ -127,6 +129,9 @@ func (m *message) parseCertificates(s *cryptobyte.String) error {
 		c, err := x509.ParseCertificate(der)
 		if err != nil {
 			return fmt.Errorf("SignedData: certificate: %w", err)
+		}
+		if err := signer.CheckCertificate(c); err != nil {
+			return fmt.Errorf("SignedData: %w", err)
 		}
 		m.certificates = append(m.certificates, c)
 	}

@@ -11,6 +11,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"strings"
 
 	protobundle "github.com/sigstore/protobuf-specs/gen/pb-go/bundle/v1"
 	protodsse "github.com/sigstore/protobuf-specs/gen/pb-go/dsse"
@@ -83,7 +84,7 @@ func verifies(key crypto.PublicKey, hint string, message, sig []byte) bool {
 // unmarshal is strict: it refuses what is unknown, occurs twice or follows.
 func unmarshal(data []byte, into proto.Message) error {
 	if err := (protojson.UnmarshalOptions{RecursionLimit: 32}).Unmarshal(data, into); err != nil {
-		return fmt.Errorf("JSON: %w", err)
+		return fmt.Errorf("JSON: %s", strings.ReplaceAll(err.Error(), "\u00a0", " ")) // its spaces are random by intent
 	}
 	return nil
 }

@@ -20,9 +20,8 @@ package trust
 import (
 	"bytes"
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"path"
@@ -39,6 +38,13 @@ const MaxSize = 1 << 20
 
 // ErrInvalid says that a policy cannot be used.
 var ErrInvalid = errors.New("invalid policy")
+
+// What is not what was asked for.
+var (
+	ErrCertificate = errors.New("it holds a certificate, and a public key is wanted")
+	ErrPublicKey   = errors.New("it holds a public key, and a certificate is wanted")
+	ErrChain       = errors.New("it holds a chain, and who trusts the issuer trusts all that it issued")
+)
 
 // Policy says who may sign. The zero value trusts nobody.
 type Policy struct {
@@ -143,9 +149,9 @@ func (e *entry) identity(read func(string) ([]byte, error)) (Identity, error) {
 	file := e.Certificates + e.PublicKey
 	data, err := read(file)
 	if err == nil && e.Certificates != "" {
-		i.Certificates, err = signer.ParseCertificates(data)
+		i.Certificates, err = ParseCertificates(data)
 	} else if err == nil {
-		i.Key, err = parseKey(data)
+		i.Key, err = ParseKey(data)
 	}
 	if err != nil {
 		return i, fmt.Errorf("%q: %w", file, err)
@@ -153,17 +159,36 @@ func (e *entry) identity(read func(string) ([]byte, error)) (Identity, error) {
 	return i, nil
 }
 
-// parseKey reads a public key of a kind that some signature here is made with.
-func parseKey(data []byte) (crypto.PublicKey, error) {
+// ParseKey reads a public key, PEM. Only keys that can make all signatures of a
+// bundle are taken.
+func ParseKey(data []byte) (crypto.PublicKey, error) {
+	if block, _ := pem.Decode(data); block != nil && block.Type == "CERTIFICATE" {
+		return nil, ErrCertificate
+	}
 	key, err := cryptoutils.UnmarshalPEMToPublicKey(data)
+	if err != nil {
+		return nil, errors.New("no public key in PEM form")
+	}
+	return signer.CheckRSA(key)
+}
+
+// ParseCertificates reads certificates to be trusted, PEM: authorities, or
+// leaves. A leaf with its authority is refused: whoever means the leaf does not
+// mean all that the authority issued.
+func ParseCertificates(data []byte) ([]*x509.Certificate, error) {
+	if block, _ := pem.Decode(data); block != nil && strings.HasSuffix(block.Type, "PUBLIC KEY") {
+		return nil, ErrPublicKey
+	}
+	certs, err := signer.ParseCertificates(data)
 	if err != nil {
 		return nil, err
 	}
-	if ec, ok := key.(*ecdsa.PublicKey); ok && (ec.Curve == elliptic.P256() || ec.Curve == elliptic.P384()) {
-		return key, nil
+	for _, c := range certs {
+		for _, issuer := range certs {
+			if !c.Equal(issuer) && c.CheckSignatureFrom(issuer) == nil {
+				return nil, fmt.Errorf("%w: %q issued %q", ErrChain, issuer.Subject, c.Subject)
+			}
+		}
 	}
-	if _, err := signer.CheckRSA(key); err != nil {
-		return nil, fmt.Errorf("%w, nor ECDSA over P-256 or P-384", err)
-	}
-	return key, nil
+	return certs, nil
 }

@@ -13,24 +13,9 @@ import (
 	"github.com/tenon-build/tenon/signer"
 )
 
-// ErrUntrusted says that an identity does not trust a signer.
-var ErrUntrusted = errors.New("not trusted")
-
 // Trusts says why the identity does not trust the signer at that time, nil when
-// it does. The error is ErrUntrusted to errors.Is, and says only why.
+// it does.
 func (i *Identity) Trusts(s *signer.Signer, now time.Time) error {
-	if err := i.judge(s, now); err != nil {
-		return untrusted{err}
-	}
-	return nil
-}
-
-type untrusted struct{ error }
-
-func (untrusted) Is(target error) bool { return target == ErrUntrusted }
-func (u untrusted) Unwrap() error      { return u.error }
-
-func (i *Identity) judge(s *signer.Signer, now time.Time) error {
 	switch {
 	case s == nil || s.Key == nil:
 		return errors.New("no signer")
