@@ -3,12 +3,12 @@
 package builder
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -91,14 +91,17 @@ func (e *Export) open(ctx context.Context, who *trust.Identity, allowUnsigned bo
 	case len(signers) > 1:
 		return ErrChoose
 	case len(signatures) == 0:
-		return loader.ErrUnsigned
+		return fmt.Errorf("%w: %w", loader.ErrRefused, loader.ErrUnsigned)
 	}
-	return fmt.Errorf("no signature over its kernel will do: %w", refused)
+	return fmt.Errorf("%w: no signature over its kernel will do: %w", loader.ErrRefused, refused)
 }
 
-// Kernel writes the bzImage to a file, which is replaced: the chosen signature
-// first, then those of others.
+// Kernel writes the bzImage to a file, the chosen signature first, then those of
+// others. A file that is there is replaced; what is no file is refused.
 func (e *Export) Kernel(path string) (err error) {
+	if info, err := os.Lstat(path); err == nil && !info.Mode().IsRegular() {
+		return fmt.Errorf("%w as something else than a file", fs.ErrExist) // a device, perhaps
+	}
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".tmp-")
 	if err != nil {
 		return err
@@ -129,6 +132,10 @@ func (e *Export) writeKernel(w io.Writer) error {
 // initramfs, the command line, what describes the bundle, and the other
 // signatures of the chosen signer with what they are over.
 func (e *Export) Dir(ctx context.Context, dir string) (err error) {
+	dir = filepath.Clean(dir)
+	if _, err := os.Lstat(dir); err == nil {
+		return fs.ErrExist // early; the rename decides
+	}
 	tmp, err := os.MkdirTemp(filepath.Dir(dir), "."+filepath.Base(dir)+".tmp-")
 	if err != nil {
 		return err
@@ -147,12 +154,9 @@ func (e *Export) Dir(ctx context.Context, dir string) (err error) {
 }
 
 func (e *Export) fill(ctx context.Context, dir string) error {
-	put := func(name string, write func(io.Writer) error) error {
-		f, err := os.OpenFile(filepath.Join(dir, name), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
-		if err != nil {
-			return err
-		}
-		return errors.Join(write(f), f.Sync(), f.Close())
+	manifest, err := json.MarshalIndent(e.bundle.Manifest, "", "  ")
+	if err != nil {
+		return err
 	}
 	layer := func(mt types.MediaType) func(io.Writer) error {
 		return func(w io.Writer) error { return e.bundle.CopyLayer(ctx, w, mt) }
@@ -160,34 +164,50 @@ func (e *Export) fill(ctx context.Context, dir string) error {
 	data := func(b []byte) func(io.Writer) error {
 		return func(w io.Writer) error { _, err := w.Write(b); return err }
 	}
-	manifest, err := json.MarshalIndent(e.bundle.Manifest, "", "  ")
+	files := []exported{
+		{"bzImage", e.writeKernel},
+		{"config", layer(bundle.ConfigType)},
+		{"System.map", layer(bundle.SystemMapType)},
+		{"fidelity.json", layer(bundle.FidelityType)},
+		{"manifest.json", data(append(manifest, '\n'))},
+		{"cmdline", data([]byte(e.bundle.Manifest.CommandLine + "\n"))},
+	}
+	if !e.bundle.Manifest.Initramfs.Sealed {
+		files = append(files, exported{"initramfs.cpio.zst", layer(bundle.InitramfsType)})
+	}
+	for _, s := range e.valid {
+		switch {
+		case signer.Fingerprint(s.Signer.Key) != e.first:
+		case s.Kind.Type == bundle.StatementType:
+			st, err := loader.Statement(e.bundle).Marshal()
+			if err != nil {
+				return err
+			}
+			files = append(files, exported{"statement", data(st)}, exported{"statement.p7s", data(s.Data)})
+		case s.Kind.Type == bundle.SigstoreType:
+			files = append(files, exported{"sigstore.json", data(s.Data)})
+		}
+	}
+	for _, f := range files {
+		if err := f.put(dir); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// exported is a file of Dir.
+type exported struct {
+	name  string
+	write func(io.Writer) error
+}
+
+// put writes the file; the same signer's second signature of a kind replaces the
+// first.
+func (x *exported) put(dir string) error {
+	f, err := os.Create(filepath.Join(dir, x.name))
 	if err != nil {
 		return err
 	}
-	err = errors.Join(
-		put("bzImage", e.writeKernel),
-		put("config", layer(bundle.ConfigType)),
-		put("System.map", layer(bundle.SystemMapType)),
-		put("fidelity.json", layer(bundle.FidelityType)),
-		put("manifest.json", data(append(manifest, '\n'))),
-		put("cmdline", data([]byte(e.bundle.Manifest.CommandLine+"\n"))),
-	)
-	if err == nil && !e.bundle.Manifest.Initramfs.Sealed {
-		err = put("initramfs.cpio.zst", layer(bundle.InitramfsType))
-	}
-	for _, s := range e.valid {
-		if err != nil || signer.Fingerprint(s.Signer.Key) != e.first {
-			continue
-		}
-		switch s.Kind.Type {
-		case bundle.StatementType:
-			var st []byte
-			if st, err = loader.Statement(e.bundle).Marshal(); err == nil {
-				err = errors.Join(put("statement", data(st)), put("statement.p7s", data(s.Data)))
-			}
-		case bundle.SigstoreType:
-			err = put("sigstore.json", data(bytes.Clone(s.Data)))
-		}
-	}
-	return err
+	return errors.Join(x.write(f), f.Sync(), f.Close())
 }

@@ -171,7 +171,7 @@ func Name(s *signer.Signer) string {
 	if len(s.Chain) == 0 {
 		return "the key " + fingerprint
 	}
-	return fmt.Sprintf("%s (%s)", s.Chain[0].Subject, fingerprint)
+	return fmt.Sprintf("%s (%s)", signer.Name(s.Chain[0].Subject), fingerprint)
 }
 
 // Manifest returns a copy of the bundle's manifest, nil of the zero Verified.

@@ -170,7 +170,7 @@ func ParseCertificates(data []byte) ([]*x509.Certificate, error) {
 func check(key crypto.Signer, chain []*x509.Certificate, now time.Time) error {
 	leaf := chain[0]
 	if cryptoutils.EqualKeys(key.Public(), leaf.PublicKey) != nil {
-		return fmt.Errorf("certificate %q, the first, does not belong to the key", leaf.Subject)
+		return fmt.Errorf("certificate %q, the first, does not belong to the key", Name(leaf.Subject))
 	}
 	if err := CheckUsage(leaf); err != nil {
 		return err
@@ -180,7 +180,7 @@ func check(key crypto.Signer, chain []*x509.Certificate, now time.Time) error {
 			return err
 		}
 		if i > 0 && chain[i-1].CheckSignatureFrom(c) != nil {
-			return fmt.Errorf("certificate %q is not the issuer of %q, which it follows", c.Subject, chain[i-1].Subject)
+			return fmt.Errorf("certificate %q is not the issuer of %q, which it follows", Name(c.Subject), Name(chain[i-1].Subject))
 		}
 	}
 	return nil
@@ -190,9 +190,9 @@ func check(key crypto.Signer, chain []*x509.Certificate, now time.Time) error {
 func CheckValidity(c *x509.Certificate, now time.Time) error {
 	switch {
 	case now.Before(c.NotBefore):
-		return fmt.Errorf("certificate %q is not valid before %s", c.Subject, c.NotBefore.UTC().Format(time.RFC3339))
+		return fmt.Errorf("certificate %q is not valid before %s", Name(c.Subject), c.NotBefore.UTC().Format(time.RFC3339))
 	case now.After(c.NotAfter):
-		return fmt.Errorf("certificate %q expired on %s", c.Subject, c.NotAfter.UTC().Format(time.RFC3339))
+		return fmt.Errorf("certificate %q expired on %s", Name(c.Subject), c.NotAfter.UTC().Format(time.RFC3339))
 	}
 	return nil
 }

@@ -76,18 +76,19 @@ func CheckCertificate(c *x509.Certificate) error {
 	switch key := c.PublicKey.(type) {
 	case *rsa.PublicKey:
 		if bits := key.N.BitLen(); bits > 4096 || key.E > 1<<32-1 {
-			return fmt.Errorf("certificate %q has an RSA key of %d bits: more than 4096 are not taken", shorten(c.Subject), bits)
+			return fmt.Errorf("certificate %q has an RSA key of %d bits: more than 4096 are not taken", Name(c.Subject), bits)
 		}
 	case *ecdsa.PublicKey, ed25519.PublicKey:
 	default:
-		return fmt.Errorf("certificate %q has a key of an unknown kind", shorten(c.Subject))
+		return fmt.Errorf("certificate %q has a key of an unknown kind", Name(c.Subject))
 	}
 	return nil
 }
 
-// shorten writes a name that a stranger chose.
-func shorten(name pkix.Name) string {
-	s := name.String()
+// Name writes a certificate's subject or issuer, which a stranger chose, in at
+// most 200 bytes.
+func Name(n pkix.Name) string {
+	s := n.String()
 	return s[:min(len(s), 200)]
 }
 
@@ -99,11 +100,11 @@ func CheckUsage(leaf *x509.Certificate) error {
 	}
 	switch {
 	case leaf.IsCA || leaf.KeyUsage&x509.KeyUsageCertSign != 0:
-		return fmt.Errorf("certificate %q is an authority's, which issues certificates and does not sign", leaf.Subject)
+		return fmt.Errorf("certificate %q is an authority's, which issues certificates and does not sign", Name(leaf.Subject))
 	case !code:
-		return fmt.Errorf("certificate %q is not for code signing (extended key usage)", leaf.Subject)
+		return fmt.Errorf("certificate %q is not for code signing (extended key usage)", Name(leaf.Subject))
 	case leaf.KeyUsage&x509.KeyUsageDigitalSignature == 0:
-		return fmt.Errorf("certificate %q is not for digital signatures (key usage)", leaf.Subject)
+		return fmt.Errorf("certificate %q is not for digital signatures (key usage)", Name(leaf.Subject))
 	}
 	return nil
 }

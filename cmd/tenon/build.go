@@ -10,7 +10,10 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf16"
 
 	"github.com/docker/go-units"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -212,10 +215,26 @@ func buildOutput(r *builder.Result) output {
 	return output{r.Output, r.Digest.String(), r.Image, r.Kernel, r.Symbols, r.Manifest, r.Fidelity}
 }
 
+// printJSON prints v with what is not printable escaped: JSON is read on
+// terminals too.
 func (a *app) printJSON(v any) error {
-	enc := json.NewEncoder(a.stdout)
-	enc.SetIndent("", "  ")
-	return enc.Encode(v)
+	data, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return err
+	}
+	var out strings.Builder
+	for _, r := range string(data) {
+		switch {
+		case r < 0x7f || unicode.IsPrint(r):
+			out.WriteRune(r)
+		default:
+			for _, u := range utf16.Encode([]rune{r}) {
+				fmt.Fprintf(&out, "\\u%04x", u)
+			}
+		}
+	}
+	_, err = fmt.Fprintln(a.stdout, out.String())
+	return err
 }
 
 // summary tells people what was built.

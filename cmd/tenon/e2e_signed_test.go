@@ -27,6 +27,7 @@ import (
 	"time"
 
 	"golang.org/x/crypto/bcrypt"
+	"golang.org/x/sys/unix"
 
 	"github.com/tenon-build/tenon/builder/bundle"
 	"github.com/tenon-build/tenon/loader"
@@ -213,8 +214,27 @@ func TestE2EExport(t *testing.T) {
 			}
 		}
 	})
+	t.Run("over a FIFO", func(t *testing.T) {
+		fifo := filepath.Join(dir, "fifo")
+		if err := unix.Mkfifo(fifo, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		o := command(t, "export", path, "-o", fifo, "--cert", keys+"/ca.crt")
+		if info := must(os.Lstat(fifo)); o.code != exitFailed || info.Mode().Type() != os.ModeNamedPipe || !strings.Contains(o.stderr, "as something else than a file") {
+			t.Error(o)
+		}
+	})
+	t.Run("for nobody who signed", func(t *testing.T) {
+		stranger := filepath.Join(dir, "stranger")
+		if o := command(t, "key", "create", stranger); o.code != 0 {
+			t.Fatal(o)
+		}
+		if o := command(t, "export", path, "-o", dir+"/none", "--cert", stranger+"/ca.crt"); o.code != exitRefused || !strings.Contains(o.stderr, "unknown authority") {
+			t.Error(o)
+		}
+	})
 	t.Run("unsigned", func(t *testing.T) {
-		if o := command(t, "export", probeBundle(t), "-o", dir+"/unsigned"); o.code != exitFailed || !strings.Contains(o.stderr, "not signed") {
+		if o := command(t, "export", probeBundle(t), "-o", dir+"/unsigned"); o.code != exitRefused || !strings.Contains(o.stderr, "not signed") {
 			t.Error(o)
 		}
 		o := command(t, "export", probeBundle(t), "-o", dir+"/unsigned", "--allow-unsigned")

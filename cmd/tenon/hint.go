@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"io/fs"
 	"net/http"
 	"slices"
 	"syscall"
@@ -47,9 +48,10 @@ var hints = []struct {
 	{builder.ErrNotFound, "IMAGE is a registry reference, or oci:DIR[:TAG], oci-archive:FILE, docker-archive:FILE, dir:ROOTFS"},
 	{kernel.ErrNoSource, "apt-get install linux-source-6.1, or give a folder or a tarball with --kernel-source"},
 	{kernel.ErrMissingTools, "apt-get install make gcc flex bison bc libelf-dev zstd perl xz-utils"},
-	{syscall.ENOSPC, "make room, or put the cache elsewhere with --cache-dir"},
+	{syscall.ENOSPC, "make room; the cache of a build can be elsewhere, with --cache-dir"},
 	{recipes.ErrUnknown, "choose one with -r NAME, or write your own and give its file: -r ./FILE.toml"},
 	{qemu.ErrNoQEMU, "apt-get install qemu-system-x86"},
+	{fs.ErrExist, "choose another output with -o, or remove it"},
 	{errNoAppinit, "'make build' puts it there"},
 	{bundle.ErrInvalid, "a bundle is what 'tenon build' writes: oci:DIR, oci-archive:FILE, a path to either, or HOST/NAME:TAG"},
 }

@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -103,8 +102,9 @@ func inspectBundle(ctx context.Context, b *bundle.Bundle) (*inspection, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := json.Unmarshal(report, &i.Fidelity); err != nil {
-		return nil, fmt.Errorf("layer %s: %w", bundle.FidelityType, err)
+	i.Fidelity = &builder.Fidelity{}
+	if err := manifest.DecodeStrict(report, len(report), i.Fidelity); err != nil {
+		return nil, fmt.Errorf("%w: layer %s: %w", bundle.ErrInvalid, bundle.FidelityType, err)
 	}
 	i.Signatures, err = checkedSignatures(ctx, b)
 	for _, r := range b.Referrers() {

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -21,6 +22,8 @@ func newKeyCmd(a *app) *cobra.Command {
 	return cmd
 }
 
+const maxDays = 100 * 365
+
 func newKeyCreateCmd(a *app) *cobra.Command {
 	var name string
 	var days int
@@ -38,9 +41,12 @@ not exist yet.
   signing.pub  its public key: 'cosign verify --key'`,
 		Example: `  tenon key create keys --name "Example Inc."`,
 		Args:    cobra.ExactArgs(1),
-		RunE: func(_ *cobra.Command, args []string) error {
-			if days < 1 {
-				return &exitError{exitUsage, fmt.Errorf("--days %d: must be at least 1", days)}
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if days < 1 || days > maxDays {
+				return &exitError{exitUsage, fmt.Errorf("--days %d: must be 1 to %d", days, maxDays)}
+			}
+			if args[0] == "" {
+				return usage(cmd, errors.New("DIR is empty"))
 			}
 			if err := signer.Create(args[0], signer.CreateOptions{Name: name, Valid: time.Duration(days) * 24 * time.Hour}); err != nil {
 				return err

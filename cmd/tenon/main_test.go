@@ -201,7 +201,9 @@ func TestErrors(t *testing.T) {
 		{"verify unsigned", "verify --cert " + keys + "/ca.crt " + written, 3, "refused: the bundle is not signed", "'tenon sign BUNDLE --key KEY'"},
 		{"verify unsigned with a key", "verify --key " + keys + "/signing.pub " + written, 3, "refused: the bundle is not signed", ""},
 		{"verify with a private key", "verify --key " + keys + "/signing.key " + written, 1, keys + "/signing.key: it holds a private key", "give the public key"},
-		{"verify with a key for a certificate", "verify --cert " + keys + "/signing.pub " + written, 1, keys + "/signing.pub: ", ""},
+		{"verify with a key for a certificate", "verify --cert " + keys + "/signing.pub " + written, 1, keys + "/signing.pub: it holds a public key", "give public keys with --key"},
+		{"verify with a chain", "verify --cert " + keys + "/signing.crt " + written, 1, keys + "/signing.crt: it holds a chain", "give the file of the one that you trust"},
+		{"verify with a certificate for a key", "verify --key " + keys + "/ca.crt " + written, 1, keys + "/ca.crt: it holds a certificate", "give certificates with --cert"},
 		{"verify with a missing key", "verify --key " + missing + " " + written, 1, missing, ""},
 		{"verify garbage", "verify --cert " + keys + "/ca.crt " + garbage, 3, "refused: opening bundle", "a bundle is what"},
 		{"verify nothing", "verify --cert " + keys + "/ca.crt " + missing, 1, "no such file", ""},
@@ -226,7 +228,8 @@ func TestErrors(t *testing.T) {
 		{"key without a verb", "key", 2, "no command given (see 'tenon key --help')", ""},
 		{"key create of nothing", "key create", 2, "accepts 1 arg(s)", ""},
 		{"key create over keys", "key create " + keys, 1, keys, "keys are never replaced"},
-		{"key create for no time", "key create --days 0 " + missing, 2, "--days 0: must be at least 1", ""},
+		{"key create for no time", "key create --days 0 " + missing, 2, "--days 0: must be 1 to 36500", ""},
+		{"key create for ever", "key create --days 999999 " + missing, 2, "--days 999999: must be 1 to 36500", ""},
 
 		// As docker run, 125 is every failure of ours; 2 and 3 belong to the app.
 		{"run for nobody's trust", "run " + written, 125, "nothing says whom to trust", "'tenon run --allow-unsigned'"},

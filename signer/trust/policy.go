@@ -186,7 +186,7 @@ func ParseCertificates(data []byte) ([]*x509.Certificate, error) {
 	for _, c := range certs {
 		for _, issuer := range certs {
 			if !c.Equal(issuer) && c.CheckSignatureFrom(issuer) == nil {
-				return nil, fmt.Errorf("%w: %q issued %q", ErrChain, issuer.Subject, c.Subject)
+				return nil, fmt.Errorf("%w: %q issued %q", ErrChain, signer.Name(issuer.Subject), signer.Name(c.Subject))
 			}
 		}
 	}

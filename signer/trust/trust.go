@@ -29,7 +29,7 @@ func (i *Identity) Trusts(s *signer.Signer, now time.Time) error {
 	case len(s.Chain) == 0:
 		return fmt.Errorf("signed by the bare key %s, without a certificate", signer.Fingerprint(s.Key))
 	case cryptoutils.EqualKeys(s.Chain[0].PublicKey, s.Key) != nil:
-		return fmt.Errorf("certificate %q does not belong to the key that signed", s.Chain[0].Subject)
+		return fmt.Errorf("certificate %q does not belong to the key that signed", signer.Name(s.Chain[0].Subject))
 	}
 	return i.judgeChain(s.Chain, now)
 }
@@ -62,7 +62,7 @@ func explain(err error, now time.Time) error {
 	var invalid x509.CertificateInvalidError
 	switch {
 	case errors.As(err, &unknown) && unknown.Cert != nil:
-		return fmt.Errorf("certificate %q is signed by an unknown authority, %q", unknown.Cert.Subject, unknown.Cert.Issuer)
+		return fmt.Errorf("certificate %q is signed by an unknown authority, %q", signer.Name(unknown.Cert.Subject), signer.Name(unknown.Cert.Issuer))
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired && invalid.Cert != nil:
 		if err := signer.CheckValidity(invalid.Cert, now); err != nil {
 			return err
