@@ -188,7 +188,7 @@ func TestE2EExport(t *testing.T) {
 			t.Error(o)
 		}
 		before := len(must(os.ReadDir(dir)))
-		if o := command(t, "export", path, "--format", "dir", "-o", out); o.code != exitFailed || !strings.Contains(o.stderr, "file exists") || len(must(os.ReadDir(dir))) != before {
+		if o := command(t, "export", path, "--format", "dir", "-o", out); o.code != exitFailed || !strings.Contains(o.stderr, "exists") || len(must(os.ReadDir(dir))) != before {
 			t.Error(o)
 		}
 	})

@@ -5,7 +5,6 @@ package manifest
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"slices"
 	"testing"
 )
@@ -44,7 +43,7 @@ func FuzzXattrs(f *testing.F) {
 	f.Fuzz(func(t *testing.T, table []byte) {
 		var again []byte
 		if err := EachXattr(table, func(x Xattr) error { again = AppendXattr(again, x); return nil }); err == nil && !bytes.Equal(again, table) {
-			t.Error(fmt.Sprintf("%x became %x", table, again))
+			t.Errorf("%x became %x", table, again)
 		}
 	})
 }
