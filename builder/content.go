@@ -25,6 +25,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/klauspost/compress/zstd"
 
+	"github.com/tenon-build/tenon/builder/bundle"
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
 	"github.com/tenon-build/tenon/builder/initramfs"
 	"github.com/tenon-build/tenon/builder/rootfs"
@@ -45,6 +46,23 @@ type Fidelity struct {
 	Added   []string  `json:"added"`   // paths that are not the image's
 	Dropped []Dropped `json:"dropped"` // what the recipe left out
 	Lost    []Lost    `json:"lost"`    // what the initramfs cannot hold
+}
+
+// ReadFidelity reads a bundle's report. Errors about what it says wrap
+// bundle.ErrInvalid, or manifest.ErrVersion when it is of another version.
+func ReadFidelity(b *bundle.Bundle) (*Fidelity, error) {
+	data, err := b.ReadLayer(bundle.FidelityType)
+	if err != nil {
+		return nil, err
+	}
+	var f Fidelity
+	if err := manifest.DecodeStrict(data, len(data), &f); err != nil {
+		return nil, fmt.Errorf("%w: fidelity report: %w", bundle.ErrInvalid, err)
+	}
+	if f.Version != 1 {
+		return nil, fmt.Errorf("fidelity report: %w %d: this program reads version 1", manifest.ErrVersion, f.Version)
+	}
+	return &f, nil
 }
 
 // Dropped counts what the recipe's patterns took away.

@@ -99,15 +99,6 @@ func snapshot(t testing.TB, dir string) string {
 	return out.String()
 }
 
-func readLayer(b *Bundle, mt types.MediaType) ([]byte, error) {
-	r, err := b.OpenLayer(mt)
-	if err != nil {
-		return nil, err
-	}
-	defer r.Close()
-	return io.ReadAll(r)
-}
-
 var allLayers = []types.MediaType{KernelType, ConfigType, SystemMapType, FidelityType, InitramfsType}
 
 func TestWriteAndOpen(t *testing.T) {
@@ -134,7 +125,7 @@ func TestWriteAndOpen(t *testing.T) {
 					KernelType: "bzImage of 21 bytes..\x00\x00\x00", ConfigType: "CONFIG_X=y\n", SystemMapType: "map", FidelityType: "{}", InitramfsType: initramfs,
 				}
 				for _, mt := range allLayers {
-					got, err := readLayer(b, mt)
+					got, err := b.ReadLayer(mt)
 					if string(got) != want[mt] || (err != nil) != (want[mt] == "") || b.Size(mt) != int64(len(want[mt])) {
 						t.Errorf("%s: %q, %v, size %d", mt, got, err, b.Size(mt))
 					}
@@ -588,7 +579,7 @@ func openAndRead(ref string) error {
 		if b.Size(mt) == 0 {
 			continue
 		}
-		if _, err := readLayer(b, mt); err != nil {
+		if _, err := b.ReadLayer(mt); err != nil {
 			return err
 		}
 	}
@@ -696,7 +687,7 @@ func TestAccidents(t *testing.T) {
 				b := &Bundle{store: fsStore{FS: brokenFS{os.DirFS(d.dir), name, accident, reader}}}
 				err := b.read()
 				if err == nil {
-					_, err = readLayer(b, KernelType)
+					_, err = b.ReadLayer(KernelType)
 				}
 				if !errors.Is(err, accident) || errors.Is(err, ErrInvalid) {
 					t.Errorf("%s: %v", name, err)

@@ -54,6 +54,17 @@ func (b *Bundle) SealedLayer(ctx context.Context, mt types.MediaType, beside fun
 	return f, nil
 }
 
+// ReadLayer returns a layer whole, whose digest it checks: of the documents, which
+// have no more than 64 MiB.
+func (b *Bundle) ReadLayer(mt types.MediaType) ([]byte, error) {
+	r, err := b.OpenLayer(mt)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	return io.ReadAll(r)
+}
+
 // CopyLayer writes a layer to w and checks its digest.
 func (b *Bundle) CopyLayer(ctx context.Context, w io.Writer, mt types.MediaType) error {
 	r, err := b.OpenLayer(mt)

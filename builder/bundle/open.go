@@ -37,7 +37,8 @@ type Bundle struct {
 // layout.
 type store interface {
 	open(name string) (io.ReadCloser, error)
-	// add adds files, the index last. When it fails, the bundle is as it was.
+	// add adds files, the index last. When it fails, the bundle is as it was;
+	// blobs that nothing names may stay.
 	add(ctx context.Context, files []blob) error
 	Close() error
 }

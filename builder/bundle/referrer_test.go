@@ -85,7 +85,7 @@ func TestAttach(t *testing.T) {
 			if got := contents(t, b); !slices.Equal(got, twoReferrers) || b.Digest != unsigned.Digest || !b.alone() {
 				t.Errorf("%s: %q, %s", form, got, b.Digest)
 			}
-			if data, err := readLayer(b, KernelType); err != nil || !strings.HasPrefix(string(data), "bzImage") {
+			if data, err := b.ReadLayer(KernelType); err != nil || !strings.HasPrefix(string(data), "bzImage") {
 				t.Errorf("%s: %q, %v", form, data, err)
 			}
 		}
@@ -123,7 +123,7 @@ func TestAttachBesideOthers(t *testing.T) {
 		}
 		b = opened(t, ref)
 		index, err := b.readIndexFile()
-		if err != nil || !strings.Contains(string(index), entry[:len(entry)-1][:40]) || !strings.Contains(string(index), `"platform":{"os":"linux"}`) || len(b.Referrers()) != 3 {
+		if err != nil || !strings.Contains(string(index), sha(image)) || !strings.Contains(string(index), `"platform":{"os":"linux"}`) || !strings.Contains(string(index), `"other"`) || len(b.Referrers()) != 3 {
 			t.Errorf("%s, %v", index, err)
 		}
 		if r, err := b.store.open("blobs/sha256/" + sha(image)); err != nil {
@@ -292,7 +292,7 @@ func TestReferrersRefused(t *testing.T) {
 		signed(t, d.dir)
 		change(d, `"artifactType":"`+StatementType+`"`, `"future":{},"artifactType":"application/x"`)
 		b := opened(t, d.dir)
-		if got := contents(t, b); !slices.Equal(got, []string{"application/x two of two", AuthenticodeType + " one of one"}) && len(got) != 2 {
+		if got := contents(t, b); !slices.Equal(got, []string{AuthenticodeType + " one of one", "application/x two of two"}) {
 			t.Errorf("%q", got)
 		}
 		if err := b.Save(t.Context(), t.TempDir()+"/copy", nil); err != nil {

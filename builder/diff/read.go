@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/tenon-build/tenon/builder"
@@ -44,7 +43,7 @@ func (c *content) read(ctx context.Context, b *bundle.Bundle) error {
 	if c.fields, err = fields(b); err != nil {
 		return err
 	}
-	data, err := readLayer(b, bundle.ConfigType)
+	data, err := b.ReadLayer(bundle.ConfigType)
 	if err != nil {
 		return err
 	}
@@ -54,35 +53,11 @@ func (c *content) read(ctx context.Context, b *bundle.Bundle) error {
 	if c.asked, err = findAsked(c.manifest, c.config); err != nil {
 		return err
 	}
-	if c.fidelity, err = readFidelity(b); err != nil {
+	if c.fidelity, err = builder.ReadFidelity(b); err != nil {
 		return err
 	}
 	c.files, err = readFiles(ctx, b)
 	return err
-}
-
-func readLayer(b *bundle.Bundle, mt types.MediaType) ([]byte, error) {
-	r, err := b.OpenLayer(mt)
-	if err != nil {
-		return nil, err
-	}
-	defer r.Close()
-	return io.ReadAll(r)
-}
-
-func readFidelity(b *bundle.Bundle) (*builder.Fidelity, error) {
-	data, err := readLayer(b, bundle.FidelityType)
-	if err != nil {
-		return nil, err
-	}
-	var f builder.Fidelity
-	if err := manifest.DecodeStrict(data, len(data), &f); err != nil {
-		return nil, fmt.Errorf("%w: fidelity report: %w", bundle.ErrInvalid, err)
-	}
-	if f.Version != 1 {
-		return nil, fmt.Errorf("fidelity report: %w %d: this program reads version 1", manifest.ErrVersion, f.Version)
-	}
-	return &f, nil
 }
 
 // readFiles lists the initramfs of a bundle by name.

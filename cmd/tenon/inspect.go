@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"strings"
 	"text/tabwriter"
 
@@ -89,7 +88,7 @@ func inspectBundle(ctx context.Context, b *bundle.Bundle) (*inspection, error) {
 	for _, mt := range b.Layers() {
 		i.Layers = append(i.Layers, layer{mt, b.LayerDigest(mt).String(), b.Size(mt)})
 	}
-	config, err := readLayer(b, bundle.ConfigType)
+	config, err := b.ReadLayer(bundle.ConfigType)
 	if err != nil {
 		return nil, err
 	}
@@ -98,13 +97,8 @@ func inspectBundle(ctx context.Context, b *bundle.Bundle) (*inspection, error) {
 		return nil, err
 	}
 	i.Symbols = parsed.Enabled()
-	report, err := readLayer(b, bundle.FidelityType)
-	if err != nil {
+	if i.Fidelity, err = builder.ReadFidelity(b); err != nil {
 		return nil, err
-	}
-	i.Fidelity = &builder.Fidelity{}
-	if err := manifest.DecodeStrict(report, len(report), i.Fidelity); err != nil {
-		return nil, fmt.Errorf("%w: layer %s: %w", bundle.ErrInvalid, bundle.FidelityType, err)
 	}
 	i.Signatures, err = checkedSignatures(ctx, b)
 	for _, r := range b.Referrers() {
@@ -148,16 +142,6 @@ func kindName(artifactType string) string {
 		}
 	}
 	return artifactType
-}
-
-// readLayer reads a document; its size has a limit.
-func readLayer(b *bundle.Bundle, mt types.MediaType) ([]byte, error) {
-	r, err := b.OpenLayer(mt)
-	if err != nil {
-		return nil, err
-	}
-	defer r.Close()
-	return io.ReadAll(r)
 }
 
 func (a *app) printInspection(i *inspection) error {

@@ -108,6 +108,11 @@ func writeTemp(t *testing.T, name, data string) string {
 // writtenBundle is a bundle with a kernel that no machine boots.
 func writtenBundle(t *testing.T) (path, digest string) {
 	t.Helper()
+	return writeBundle(t, `{"version":1}`)
+}
+
+func writeBundle(t *testing.T, fidelity string) (path, digest string) {
+	t.Helper()
 	zeros := "sha256:" + strings.Repeat("0", 64)
 	m := &manifest.Manifest{
 		Version: manifest.Version, Name: "web", Platform: "linux/amd64", Target: "qemu", Recipe: "static", CommandLine: "quiet",
@@ -118,7 +123,7 @@ func writtenBundle(t *testing.T) (path, digest string) {
 	}
 	path = filepath.Join(t.TempDir(), "web.tenon")
 	b, err := bundle.New(bundle.Content{
-		Manifest: m, Kernel: writeTemp(t, "bzImage", "kernel"), Config: writeTemp(t, "config", "#"), SystemMap: writeTemp(t, "map", "m"), Fidelity: []byte("{}"),
+		Manifest: m, Kernel: writeTemp(t, "bzImage", "kernel"), Config: writeTemp(t, "config", "#"), SystemMap: writeTemp(t, "map", "m"), Fidelity: []byte(fidelity),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -313,6 +318,20 @@ func TestInterrupted(t *testing.T) {
 	r := invokeContext(t, ctx, "build", "--cache-dir", t.TempDir(), emptyImage(t, "amd64"))
 	if r.code != 1 || r.stderr != "tenon: error: interrupted\n" {
 		t.Errorf("%+v", r)
+	}
+}
+
+// A report that says nothing, or is of another version, is one line and no panic.
+func TestInspectFidelity(t *testing.T) {
+	for report, want := range map[string]string{
+		"null": "unsupported version 0", `{"version":9}`: "unsupported version 9", `{"version":1,"x":1}`: `unknown field "x"`, "<html>": "fidelity report",
+	} {
+		path, _ := writeBundle(t, report)
+		for _, verb := range [][]string{{"inspect", path}, {"diff", path, path}} {
+			if r := invoke(t, verb...); r.code == 0 || !strings.Contains(r.stderr, want) || strings.Count(r.stderr, "tenon: error: ") != 1 {
+				t.Errorf("%s of %q: %+v", verb[0], report, r)
+			}
+		}
 	}
 }
 

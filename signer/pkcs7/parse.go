@@ -11,9 +11,9 @@ import (
 	"time"
 
 	"golang.org/x/crypto/cryptobyte"
+	"golang.org/x/crypto/cryptobyte/asn1"
 
 	"github.com/tenon-build/tenon/signer"
-	"golang.org/x/crypto/cryptobyte/asn1"
 )
 
 const (
@@ -283,7 +283,7 @@ func (m *message) chain() ([]*x509.Certificate, error) {
 			return bytes.Equal(c.RawSubject, last.RawIssuer) && last.CheckSignatureFrom(c) == nil
 		})
 		if i < 0 || bytes.Equal(last.RawSubject, last.RawIssuer) {
-			return nil, fmt.Errorf("certificate %q is not in the chain of %q", left[0].Subject, m.leaf.Subject)
+			return nil, fmt.Errorf("certificate %q is not in the chain of %q", signer.Name(left[0].Subject), signer.Name(m.leaf.Subject))
 		}
 		chain = append(chain, left[i])
 		left = slices.Delete(left, i, i+1)

@@ -72,11 +72,11 @@ func (m *message) verifyAttached() (*signer.Signer, error) {
 func (m *message) verify(signed []byte) (*signer.Signer, error) {
 	key, err := signer.CheckRSA(m.leaf.PublicKey)
 	if err != nil {
-		return nil, fmt.Errorf("certificate %q: %w", m.leaf.Subject, err)
+		return nil, fmt.Errorf("certificate %q: %w", signer.Name(m.leaf.Subject), err)
 	}
 	sum := sha256.Sum256(signed)
 	if err := rsa.VerifyPKCS1v15(key, crypto.SHA256, sum[:], m.signature); err != nil {
-		return nil, fmt.Errorf("the signature was not made by %q over this: %w", m.leaf.Subject, err)
+		return nil, fmt.Errorf("the signature was not made by %q over this: %w", signer.Name(m.leaf.Subject), err)
 	}
 	chain, err := m.chain()
 	if err != nil {

@@ -22,11 +22,9 @@
 package statement
 
 import (
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"math"
 
 	"github.com/tenon-build/tenon/signer"
 	"github.com/tenon-build/tenon/signer/pkcs7"
@@ -84,32 +82,6 @@ func (s Statement) Marshal() ([]byte, error) {
 	b = append(b, make([]byte, targetSize-len(s.Target))...)
 	b = binary.LittleEndian.AppendUint64(b, uint64(s.Size))
 	return append(b, s.Digest[:]...), nil
-}
-
-// Unmarshal reads a statement's bytes.
-func Unmarshal(b []byte) (Statement, error) {
-	if len(b) != Size {
-		return Statement{}, fmt.Errorf("%w: %d bytes, want %d", ErrInvalid, len(b), Size)
-	}
-	v, sealed := binary.LittleEndian.Uint32(b[8:]), binary.LittleEndian.Uint32(b[12:])
-	size := binary.LittleEndian.Uint64(b[32:])
-	switch {
-	case string(b[:8]) != magic:
-		return Statement{}, fmt.Errorf("%w: wrong magic", ErrInvalid)
-	case v != version:
-		return Statement{}, fmt.Errorf("%w: version %d, want %d", ErrInvalid, v, version)
-	case sealed > 1:
-		return Statement{}, fmt.Errorf("%w: sealed is %d", ErrInvalid, sealed)
-	case size > math.MaxInt64:
-		return Statement{}, fmt.Errorf("%w: the size is %d", ErrInvalid, size)
-	}
-	s := Statement{
-		Target: string(bytes.TrimRight(b[16:32], "\x00")), // check refuses a NUL in it
-		Sealed: sealed == 1,
-		Size:   int64(size),
-		Digest: [32]byte(b[40:]),
-	}
-	return s, s.check()
 }
 
 // Sign signs the statement: PKCS#7 in DER.
