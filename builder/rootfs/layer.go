@@ -37,7 +37,7 @@ type changes struct {
 }
 
 type change struct {
-	name     string // as in the archive
+	name     string // clean: ".." means what it says, not the parent of what a symlink leads to
 	hardlink string // target of a hard link, else empty
 	inode    *Inode // nil for a hard link
 }
@@ -247,12 +247,12 @@ func checkGlobal(h *tar.Header) error {
 // newChange copies every string that it keeps: package tar cuts them out of a
 // header of up to 1 MiB, which would stay in memory with them.
 func newChange(h *tar.Header) (change, error) {
-	ch := change{name: strings.Clone(h.Name)}
+	ch := change{name: Clean(h.Name)}
 	if len(h.Name) >= pathMax || len(h.Linkname) >= pathMax {
 		return ch, fmt.Errorf("name or link target longer than %d bytes", pathMax-1)
 	}
 	if h.Typeflag == tar.TypeLink {
-		ch.hardlink = strings.Clone(h.Linkname)
+		ch.hardlink = Clean(h.Linkname)
 		return ch, nil
 	}
 	var err error
