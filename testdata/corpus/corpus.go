@@ -68,24 +68,27 @@ func refused(name, why string, layers ...Layer) Case {
 }
 
 // Diff returns the lines of two lists that differ, or nothing.
-func Diff(got, want []scan.File) string {
-	lines := func(files []scan.File) map[string]bool {
-		m := map[string]bool{}
-		for _, f := range files {
-			m[f.String()] = true
-		}
-		return m
+func Diff(got, want []scan.File) string { return DiffLines(lines(got), lines(want)) }
+
+func lines(files []scan.File) []string {
+	out := make([]string, len(files))
+	for i, f := range files {
+		out[i] = f.String()
 	}
+	return out
+}
+
+// DiffLines is Diff of what scan.File.String wrote.
+func DiffLines(got, want []string) string {
 	var out strings.Builder
-	g, w := lines(got), lines(want)
-	for _, f := range want {
-		if !g[f.String()] {
-			fmt.Fprintf(&out, "\nwant %s", f)
+	for _, line := range want {
+		if !slices.Contains(got, line) {
+			fmt.Fprintf(&out, "\nwant %s", line)
 		}
 	}
-	for _, f := range got {
-		if !w[f.String()] {
-			fmt.Fprintf(&out, "\ngot  %s", f)
+	for _, line := range got {
+		if !slices.Contains(want, line) {
+			fmt.Fprintf(&out, "\ngot  %s", line)
 		}
 	}
 	if out.Len() == 0 && len(got) != len(want) {
