@@ -20,7 +20,7 @@ const (
 // its entries: they hide what lower layers made, wherever they stand in the
 // layer, and never its own entries. What the entries imply is charged to left.
 func (t *Tree) apply(ctx context.Context, c *changes, left *budget) error {
-	low, err := t.hideAll(ctx, c)
+	targets, err := t.hideAll(ctx, c)
 	if err != nil {
 		return err
 	}
@@ -28,7 +28,7 @@ func (t *Tree) apply(ctx context.Context, c *changes, left *budget) error {
 		if _, whiteout := hides(ch.name); whiteout {
 			return nil
 		}
-		return t.applyOne(ch, low.targets[i], left)
+		return t.applyOne(ch, targets[i], left)
 	})
 }
 

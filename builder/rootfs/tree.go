@@ -197,7 +197,7 @@ func (t *Tree) mkparents(name string, left *budget) (dir *Inode, base string, er
 type descent struct {
 	follow  bool                                         // the last element too, where it is a symlink
 	missing func(in *Inode, name string) (*Inode, error) // makes a parent that is not there; nil to fail
-	barred  map[slot]bool                                // symlinks that lead nowhere
+	low     *lower                                       // what is not to be gone through; nil for nothing
 }
 
 func (t *Tree) descend(name string, how descent) (*Inode, string, error) {
@@ -218,7 +218,7 @@ func (t *Tree) descend(name string, how descent) (*Inode, string, error) {
 		if last := len(todo) == 0; last && (!how.follow || n == nil || n.Type != Symlink) {
 			return dir, elem, nil
 		}
-		if n == nil && how.missing == nil {
+		if n == nil && how.missing == nil || how.low.hides(dir, elem) {
 			return fail(fs.ErrNotExist)
 		}
 		if n == nil {
@@ -231,9 +231,6 @@ func (t *Tree) descend(name string, how descent) (*Inode, string, error) {
 		case Directory:
 			stack = append(stack, n)
 		case Symlink:
-			if how.barred[slot{dir, elem}] {
-				return fail(fs.ErrNotExist)
-			}
 			if links++; links > maxSymlinks {
 				return fail(errTooManyLinks)
 			}

@@ -7,48 +7,64 @@ import (
 	"errors"
 )
 
-// lower is what a layer's entries mean in the tree as the layers below left it.
-type lower struct {
-	// Symlinks that the layer replaces or hides. A whiteout beneath one of them
-	// is in a directory of the layer's own: what the old link led to stays.
-	replaced map[slot]bool
-	// Targets of hard links that whiteouts took away, by the number of the
-	// entry. The order of whiteouts means nothing, so the link holds whether it
-	// stands before or after the whiteout, as in "ln a b; rm a".
-	targets map[int]*Inode
-}
-
 // slot is a place for a name in a directory.
 type slot struct {
 	dir  *Inode
 	name string
 }
 
-// hideAll applies the whiteouts of a layer, and nothing else of it.
-func (t *Tree) hideAll(ctx context.Context, c *changes) (lower, error) {
-	low := lower{map[slot]bool{}, map[int]*Inode{}}
+// lower is what the entries of a layer mean in the tree as the layers below
+// left it. All of it is found out before anything is changed, so that the order
+// of whiteouts means nothing.
+type lower struct {
+	// Names that whiteouts hide, and symlinks that the layer replaces. A
+	// whiteout beneath one of them is in a directory of the layer's own: what an
+	// old link led to stays.
+	gone map[slot]bool
+	// Directories that opaque whiteouts empty.
+	emptied map[*Inode]bool
+	// Targets of hard links that whiteouts take away, by the number of the
+	// entry. The link holds before and after the whiteout, as in "ln a b; rm a".
+	targets map[int]*Inode
+}
+
+// hideAll applies the whiteouts of a layer, and nothing else of it. It returns
+// the targets of hard links that they took away.
+func (t *Tree) hideAll(ctx context.Context, c *changes) (map[int]*Inode, error) {
 	if !c.whiteouts() {
-		return low, nil
+		return nil, nil
 	}
-	err := c.each(ctx, func(i int, ch change) error {
-		t.remember(&low, i, ch)
+	low := &lower{map[slot]bool{}, map[*Inode]bool{}, map[int]*Inode{}}
+	err := c.each(ctx, func(i int, ch change) error { return t.remember(low, i, ch) })
+	if err != nil {
+		return nil, err
+	}
+	var hidden []slot
+	err = c.each(ctx, func(_ int, ch change) error {
+		name, ok := hides(ch.name)
+		if !ok {
+			return nil
+		}
+		if dir, _, err := t.descend(ch.name, descent{low: low}); err == nil {
+			hidden = append(hidden, slot{dir, name})
+		} // else there is nothing to hide
 		return nil
 	})
 	if err != nil {
-		return low, err
+		return nil, err
 	}
-	err = c.each(ctx, func(_ int, ch change) error {
-		if hidden, ok := hides(ch.name); ok {
-			return t.hide(ch.name, hidden, low.replaced)
+	for _, s := range hidden {
+		if s.name == opaque {
+			clear(s.dir.children)
 		}
-		return nil
-	})
+		delete(s.dir.children, s.name)
+	}
 	for i, n := range low.targets {
 		if still, err := t.linkTarget(c.entries[i].hardlink); err == nil && still == n {
 			delete(low.targets, i)
 		}
 	}
-	return low, err
+	return low.targets, nil
 }
 
 func (c *changes) whiteouts() bool {
@@ -60,34 +76,33 @@ func (c *changes) whiteouts() bool {
 	return false
 }
 
-// remember looks at what an entry is about to change or to link.
-func (t *Tree) remember(low *lower, i int, ch change) {
-	if dir, base, err := t.parent(ch.name); err == nil {
-		if hidden, ok := hides(ch.name); ok {
-			base = hidden
-		}
+// remember notes what an entry is about to hide, to replace or to link.
+func (t *Tree) remember(low *lower, i int, ch change) error {
+	hidden, whiteout := hides(ch.name)
+	if whiteout && (hidden == "" || hidden == "." || hidden == "..") {
+		return errors.New("whiteout without a name")
+	}
+	dir, base, err := t.parent(ch.name)
+	switch {
+	case err != nil: // lower layers have nothing there
+	case hidden == opaque:
+		low.emptied[dir] = true
+	case whiteout:
+		low.gone[slot{dir, hidden}] = true
+	default:
 		if n := dir.children[base]; n != nil && n.Type == Symlink {
-			low.replaced[slot{dir, base}] = true
+			low.gone[slot{dir, base}] = true
 		}
 	}
-	if ch.inode == nil {
+	if ch.inode == nil && !whiteout {
 		if n, err := t.linkTarget(ch.hardlink); err == nil {
 			low.targets[i] = n
 		}
 	}
+	return nil
 }
 
-func (t *Tree) hide(name, hidden string, replaced map[slot]bool) error {
-	if hidden == "" || hidden == "." || hidden == ".." {
-		return errors.New("whiteout without a name")
-	}
-	dir, _, err := t.descend(name, descent{barred: replaced})
-	switch {
-	case err != nil: // lower layers have no such directory, so there is nothing to hide
-	case hidden == opaque:
-		clear(dir.children)
-	default:
-		delete(dir.children, hidden)
-	}
-	return nil
+// hides says that what has a name in dir is no way for a whiteout.
+func (l *lower) hides(dir *Inode, name string) bool {
+	return l != nil && (l.emptied[dir] || l.gone[slot{dir, name}])
 }

@@ -60,6 +60,12 @@ func whiteoutCases() []Case {
 		image("whiteout-of-a-symlink-and-below-it", layers(layer(dir("usr"), file("usr/a", "1"), symlink("lib", "usr")), layer(whiteout("lib/a"), whiteout("lib"), dir("lib"))),
 			dir("lib"), dir("usr"), file("usr/a", "1")).
 			umoci("follows the symlink that the layer hides"),
+		image("whiteout-below-a-symlink-in-a-hidden-folder", layers(layer(dir("usr"), file("usr/a", "1"), dir("d"), symlink("d/lib", "../usr")), layer(whiteout("d/lib/a"), whiteout("d"))),
+			dir("usr"), file("usr/a", "1")).
+			umoci("follows the symlink in the folder that the layer hides"),
+		image("whiteout-below-a-symlink-in-an-opaque-folder", layers(layer(dir("usr"), file("usr/a", "1"), dir("d"), symlink("d/lib", "../usr")), layer(opaque("d/lib"), opaque("d"))),
+			dir("d"), dir("usr"), file("usr/a", "1")).
+			umoci("follows the symlink in the folder that the layer empties"),
 		image("whiteout-in-a-folder-that-was-a-file", layers(layer(file("d", "1")), layer(dir("d"), whiteout("d/a"), file("d/b", "2"))), dir("d"), file("d/b", "2")),
 	}
 }
