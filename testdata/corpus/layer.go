@@ -91,6 +91,21 @@ func (l Layer) as(mt types.MediaType) Layer {
 	return l
 }
 
+// Over is an image of a small layer and one of any bytes over it, for fuzzing.
+func Over(archive []byte) Case {
+	lower := layer(dir("d"), file("d/a", "1"), link("b", "d/a"), symlink("s", "d"), dir("e"), symlink("e/up", "../d"), char("n", 1, 3))
+	return Case{Layers: layers(lower, bytesLayer(archive))}
+}
+
+// Archives returns what the layers hold, not compressed.
+func (c Case) Archives() [][]byte {
+	var out [][]byte
+	for _, l := range c.Layers {
+		out = append(out, l.plain)
+	}
+	return out
+}
+
 // Image returns the image of a case. Its bytes depend on nothing but the case.
 func (c Case) Image() (v1.Image, error) {
 	img, err := mutate.ConfigFile(empty.Image, &v1.ConfigFile{OS: "linux", Architecture: "amd64", RootFS: v1.RootFS{Type: "layers"}})
