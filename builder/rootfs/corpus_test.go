@@ -11,6 +11,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
@@ -44,6 +45,30 @@ func TestCorpus(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A sparse file that the limits allow is still too much for the few bytes that
+// the layer has, and is refused before any of it is spooled.
+func TestSparseBomb(t *testing.T) {
+	for _, c := range corpus.Cases() {
+		if c.Name != "sparse-bomb-of-2-gib" {
+			continue
+		}
+		img, err := c.Image()
+		if err != nil {
+			t.Fatal(err)
+		}
+		start := time.Now()
+		_, err = rootfs.FromImage(t.Context(), img, t.TempDir(), rootfs.DefaultLimits, func(int64) {})
+		if err == nil || !strings.Contains(err.Error(), "unpacks to more than 250 times its") {
+			t.Errorf("got %v", err)
+		}
+		if took := time.Since(start); took > time.Second {
+			t.Errorf("took %v", took)
+		}
+		return
+	}
+	t.Error("the case is gone")
 }
 
 func TestCorpusNames(t *testing.T) {

@@ -59,6 +59,7 @@ func refusedCases() []Case {
 		refused("too-many-implied-folders", "more entries or bytes", layer(file(strings.Repeat("d/", 1100)+"f", ""))),
 		refused("too-many-bytes", "more entries or bytes", layer(file("a", strings.Repeat("x", 2<<20))).gzip(1)),
 		refused("sparse-bomb", "more entries or bytes", rawLayer(pax("GNU.sparse.major", "1", "GNU.sparse.minor", "0", "GNU.sparse.name", "a", "GNU.sparse.realsize", "9000000000000000000"), regular("GNUSparseFile.1/a", padded("1\n9000000000000000000\n0\n")))),
+		refused("sparse-bomb-of-2-gib", "more entries or bytes", rawLayer(pax("GNU.sparse.major", "1", "GNU.sparse.minor", "0", "GNU.sparse.name", "a", "GNU.sparse.realsize", "2147483648"), regular("GNUSparseFile.1/a", padded("1\n2147483648\n0\n")))),
 		refused("global-header-that-sets-the-owner", `global header that sets "uid"`, rawLayer(raw{name: "g", typ: 'g', mode: 0o644, old: []byte(ustar), body: records("uid", "5")}, regular("a", "1"))),
 		refused("archive-cut-short", "truncated", bytesLayer(ok.plain[:512])),
 		refused("not-an-archive", "invalid tar header", bytesLayer([]byte(strings.Repeat("hello ", 200)))),
