@@ -293,7 +293,7 @@ func TestPack(t *testing.T) {
 		if _, err := pack(t.Context(), req, m, c, t.TempDir()); err != nil {
 			t.Fatal(err)
 		}
-		if want := []string{".tenon/init", ".tenon/spec.json", "dev/console"}; !slices.Equal(c.fidelity.Added, want) || c.fidelity.Entries != 6 || m.Initramfs.Entries != 6 {
+		if want := []string{".tenon/init", ".tenon/spec.json", "dev/console"}; !slices.Equal(c.fidelity.Added, want) || c.fidelity.Entries != 7 || m.Initramfs.Entries != 7 {
 			t.Errorf("added %v, %d entries", c.fidelity.Added, c.fidelity.Entries)
 		}
 		if mem := m.Claims.Memory; !m.Initramfs.Sealed || mem.Min != 1<<20+bootMemory(m.Initramfs.Unpacked, m.Initramfs.Size) || mem.Max != mem.Min {

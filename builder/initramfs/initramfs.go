@@ -7,7 +7,8 @@
 // In: a tree. Out: a byte stream that depends on nothing but the tree. Refused:
 // what newc or the kernel's unpacker cannot hold: files of 4 GiB and more,
 // owners and times beyond 32 bits, device numbers beyond 12 and 20, names and
-// link targets that the kernel would skip because they are longer than PATH_MAX.
+// link targets that the kernel would skip: longer than PATH_MAX, with an element
+// longer than NAME_MAX, or empty.
 // And back: an archive in, its entries out, refused as List documents.
 //
 // This is the only user of the cpio library, and works around what the library
@@ -21,6 +22,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"path"
 	"strings"
 
 	"github.com/cavaliergopher/cpio"
@@ -30,6 +32,13 @@ import (
 
 // pathMax is the kernel's PATH_MAX: names and targets with their NUL byte.
 const pathMax = 4096
+
+// nameMax is the kernel's NAME_MAX: one element of a name, without a NUL byte.
+const nameMax = 255
+
+// root is the name of the root directory. Without an entry of its own it has
+// the mode of a new tmpfs, in which everybody may write.
+const root = "."
 
 const pageSize = 4096
 
@@ -53,7 +62,7 @@ type Stats struct {
 func Write(w io.Writer, t *rootfs.Tree) (Stats, error) {
 	var stats Stats
 	links := map[*rootfs.Inode]int{}
-	err := t.Walk(func(_ string, n *rootfs.Inode) error {
+	err := walk(t, func(_ string, n *rootfs.Inode) error {
 		links[n]++
 		return nil
 	})
@@ -63,7 +72,7 @@ func Write(w io.Writer, t *rootfs.Tree) (Stats, error) {
 	out := &writer{dst: w}
 	out.cpio = cpio.NewWriter(out)
 	numbers := map[*rootfs.Inode]int64{}
-	err = t.Walk(func(name string, n *rootfs.Inode) error {
+	err = walk(t, func(name string, n *rootfs.Inode) error {
 		number, written := numbers[n]
 		if !written || n.Type == rootfs.Symlink { // the kernel does not link symlinks
 			number = int64(stats.Entries + 1)
@@ -81,6 +90,18 @@ func Write(w io.Writer, t *rootfs.Tree) (Stats, error) {
 		return stats, err
 	}
 	return stats, errors.Join(out.cpio.Close(), out.err)
+}
+
+// walk is Tree.Walk with the root before everything else.
+func walk(t *rootfs.Tree, fn func(string, *rootfs.Inode) error) error {
+	n, err := t.Lookup("/")
+	if err != nil {
+		return err
+	}
+	if err := fn(root, n); err != nil {
+		return err
+	}
+	return t.Walk(fn)
 }
 
 // writer stands between the library and the destination and puts the device
@@ -112,8 +133,8 @@ func (w *writer) Write(p []byte) (int, error) {
 // entry writes one name. Of several names of one inode the first carries the
 // contents.
 func (w *writer) entry(name string, n *rootfs.Inode, number int64, links int, contents bool) error {
-	if len(name)+1 > pathMax || len(n.Target)+1 > pathMax {
-		return fmt.Errorf("name or link target longer than %d bytes", pathMax-1)
+	if err := checkLength(name, n); err != nil {
+		return err
 	}
 	if strings.ContainsRune(name, 0) || strings.ContainsRune(n.Target, 0) {
 		return errors.New("name or link target with a NUL byte")
@@ -162,6 +183,18 @@ func (w *writer) entry(name string, n *rootfs.Inode, number int64, links int, co
 		}
 		return err
 	}
+}
+
+func checkLength(name string, n *rootfs.Inode) error {
+	switch {
+	case len(name)+1 > pathMax || len(n.Target)+1 > pathMax:
+		return fmt.Errorf("name or link target longer than %d bytes", pathMax-1)
+	case len(path.Base(name)) > nameMax:
+		return fmt.Errorf("last element of the name longer than %d bytes", nameMax)
+	case n.Type == rootfs.Symlink && n.Target == "":
+		return errors.New("symlink without a target")
+	}
+	return nil
 }
 
 var modes = map[rootfs.Type]cpio.FileMode{

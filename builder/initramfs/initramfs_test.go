@@ -133,27 +133,28 @@ func TestWrite(t *testing.T) {
 		reg, dir, lnk, chr, blk, fifo = 0o100000, 0o040000, 0o120000, 0o020000, 0o060000, 0o010000
 	)
 	want := []newc{
-		{name: "a", ino: 1, mode: dir | 0o755, nlink: 1},
-		{name: "a/first", ino: 2, mode: reg | 0o644, nlink: 3, body: "linked"},
-		{name: "b", ino: 3, mode: dir | 0o755, nlink: 1},
-		{name: "b/third", ino: 2, mode: reg | 0o644, nlink: 3},
-		{name: "body of 110 bytes", ino: 5, mode: reg | 0o644, nlink: 1, body: strings.Repeat("h", 110)},
-		{name: "dev", ino: 6, mode: dir | 0o755, nlink: 1},
-		{name: "dev/disk", ino: 7, mode: blk | 0o660, nlink: 1, rMajor: 4095, rMinor: 1<<20 - 1},
-		{name: "dev/null", ino: 8, mode: chr | 0o666, nlink: 2, rMajor: 1, rMinor: 3},
-		{name: "dev/zero", ino: 8, mode: chr | 0o666, nlink: 2, rMajor: 1, rMinor: 3},
-		{name: "empty", ino: 10, mode: reg | 0o644, nlink: 1},
-		{name: strings.Repeat("n", 109), ino: 11, mode: reg | 0o644, nlink: 1},
-		{name: "owned", ino: 12, mode: reg | 0o4755, uid: math.MaxUint32, gid: 1000, nlink: 1, mtime: math.MaxUint32, body: "12345"},
-		{name: "p1", ino: 13, mode: fifo | 0o600, nlink: 2},
-		{name: "p2", ino: 13, mode: fifo | 0o600, nlink: 2},
+		{name: ".", ino: 1, mode: dir | 0o755, nlink: 1},
+		{name: "a", ino: 2, mode: dir | 0o755, nlink: 1},
+		{name: "a/first", ino: 3, mode: reg | 0o644, nlink: 3, body: "linked"},
+		{name: "b", ino: 4, mode: dir | 0o755, nlink: 1},
+		{name: "b/third", ino: 3, mode: reg | 0o644, nlink: 3},
+		{name: "body of 110 bytes", ino: 6, mode: reg | 0o644, nlink: 1, body: strings.Repeat("h", 110)},
+		{name: "dev", ino: 7, mode: dir | 0o755, nlink: 1},
+		{name: "dev/disk", ino: 8, mode: blk | 0o660, nlink: 1, rMajor: 4095, rMinor: 1<<20 - 1},
+		{name: "dev/null", ino: 9, mode: chr | 0o666, nlink: 2, rMajor: 1, rMinor: 3},
+		{name: "dev/zero", ino: 9, mode: chr | 0o666, nlink: 2, rMajor: 1, rMinor: 3},
+		{name: "empty", ino: 11, mode: reg | 0o644, nlink: 1},
+		{name: strings.Repeat("n", 109), ino: 12, mode: reg | 0o644, nlink: 1},
+		{name: "owned", ino: 13, mode: reg | 0o4755, uid: math.MaxUint32, gid: 1000, nlink: 1, mtime: math.MaxUint32, body: "12345"},
+		{name: "p1", ino: 14, mode: fifo | 0o600, nlink: 2},
+		{name: "p2", ino: 14, mode: fifo | 0o600, nlink: 2},
 		// The kernel does not link symlinks: each is one of its own.
-		{name: "s1", ino: 15, mode: lnk | 0o777, nlink: 1, mtime: 5, body: "target"},
-		{name: "s2", ino: 16, mode: lnk | 0o777, nlink: 1, mtime: 5, body: "target"},
-		{name: "x", ino: 17, mode: dir | 0o755, nlink: 1},
-		{name: "x/TRAILER!!!", ino: 18, mode: reg | 0o644, nlink: 1, body: "no trailer"},
-		{name: "z", ino: 19, mode: dir | 0o755, nlink: 1},
-		{name: "z/second", ino: 2, mode: reg | 0o644, nlink: 3},
+		{name: "s1", ino: 16, mode: lnk | 0o777, nlink: 1, mtime: 5, body: "target"},
+		{name: "s2", ino: 17, mode: lnk | 0o777, nlink: 1, mtime: 5, body: "target"},
+		{name: "x", ino: 18, mode: dir | 0o755, nlink: 1},
+		{name: "x/TRAILER!!!", ino: 19, mode: reg | 0o644, nlink: 1, body: "no trailer"},
+		{name: "z", ino: 20, mode: dir | 0o755, nlink: 1},
+		{name: "z/second", ino: 3, mode: reg | 0o644, nlink: 3},
 	}
 	for i := range max(len(got), len(want)) {
 		if i >= len(got) || i >= len(want) || got[i] != want[i] {
@@ -171,7 +172,7 @@ func TestWrite(t *testing.T) {
 
 func TestWriteNothing(t *testing.T) {
 	archive, stats := write(t, rootfs.New())
-	if got, err := parse(archive); err != nil || len(got) != 0 || stats != (Stats{}) {
+	if got, err := parse(archive); err != nil || len(got) != 1 || got[0].name != "." || stats != (Stats{Entries: 1, Unpacked: inodeCost}) {
 		t.Errorf("got %v, %+v, %v", got, stats, err)
 	}
 }
@@ -205,6 +206,8 @@ func TestWriteRefuses(t *testing.T) {
 		{"device minor of 21 bits", "a", rootfs.NewDevice(0, 1<<20, 0o600), "device 0:1048576 does not fit"},
 		{"name of 4096 bytes", strings.Repeat("d/", 2047) + "ab", text(""), "longer than 4095 bytes"},
 		{"target of 4096 bytes", "s", symlink(strings.Repeat("x", 4096)), "longer than 4095 bytes"},
+		{"name of 256 bytes", "d/" + strings.Repeat("x", 256), text(""), "longer than 255 bytes"},
+		{"symlink without a target", "s", symlink(""), "without a target"},
 		{"name of the trailer", "TRAILER!!!", text(""), "end of the archive"},
 		{"name with a NUL", "a\x00b", text(""), "NUL"},
 		{"target with a NUL", "s", symlink("a\x00b"), "NUL"},
@@ -226,7 +229,7 @@ func TestWriteRefuses(t *testing.T) {
 	})
 	t.Run("disk full", func(t *testing.T) {
 		full := errors.New("disk full")
-		for n := range 352 { // all of it has 352 bytes
+		for n := range 464 { // all of it has 464 bytes
 			if _, err := Write(&limited{n, full}, tree(t, named{"a", text("body")}, named{"n", rootfs.NewDevice(1, 3, 0o600)})); !errors.Is(err, full) {
 				t.Fatalf("after %d bytes: %v", n, err)
 			}
@@ -319,7 +322,7 @@ func checkSame(t *testing.T, in *rootfs.Tree, entries []newc) {
 	numbers := map[uint64]*rootfs.Inode{}
 	names := map[uint64]uint64{}
 	links := map[uint64]uint64{}
-	err := in.Walk(func(name string, n *rootfs.Inode) error {
+	err := walk(in, func(name string, n *rootfs.Inode) error {
 		e := entries[0]
 		entries = entries[1:]
 		want := newc{

@@ -34,7 +34,7 @@ const (
 
 // Entry is one name of an archive.
 type Entry struct {
-	Name         string // clean, without a leading slash
+	Name         string // clean, without a leading slash; "." for the root
 	Type         rootfs.Type
 	Perm         uint32 // permission bits with setuid 04000, setgid 02000 and sticky 01000
 	UID, GID     int
@@ -146,7 +146,9 @@ func (l *lister) next() (*Entry, error) {
 	switch {
 	case !ok:
 		return nil, l.wrong("%q: mode %o is of no type of file that we write", name, h.mode)
-	case name == "." || name != path.Clean(name) || strings.HasPrefix(name, "/") || name == ".." || strings.HasPrefix(name, "../"):
+	case name == root && (typ != rootfs.Directory || len(l.seen) > 0):
+		return nil, l.wrong("the root is not the first entry, or no directory")
+	case name != path.Clean(name) || strings.HasPrefix(name, "/") || name == ".." || strings.HasPrefix(name, "../"):
 		return nil, l.wrong("name %q is not clean", name)
 	case l.seen[name]:
 		return nil, l.wrong("name %q occurs twice", name)

@@ -38,6 +38,7 @@ func TestList(t *testing.T) {
 	epoch, sum := time.Unix(0, 0).UTC(), sha256.Sum256([]byte("linked"))
 	late, five := time.Unix(1<<32-1, 0).UTC(), time.Unix(5, 0).UTC()
 	want := []Entry{
+		{Name: ".", Type: rootfs.Directory, Perm: 0o755, ModTime: epoch},
 		{Name: "a", Perm: 0o4755, UID: 12, GID: 1<<32 - 1, ModTime: late, Size: 6, Digest: sum},
 		{Name: "b", Type: rootfs.Directory, Perm: 0o755, ModTime: epoch},
 		{Name: "b/c", Perm: 0o4755, UID: 12, GID: 1<<32 - 1, ModTime: late, Size: 6, Digest: sum, Link: "a"},
@@ -85,7 +86,9 @@ func TestListRefuses(t *testing.T) {
 		{"name without its end", strings.Replace(file, "a\x00", "ab", 1) + trailer, "does not end in its only NUL byte"},
 		{"name with a NUL byte", raw(1, 0o100644, 1, "a\x00b", "") + trailer, "does not end in its only NUL byte"},
 		{"absolute name", raw(1, 0o100644, 1, "/a", "") + trailer, `name "/a" is not clean`},
-		{"dot", raw(1, 0o040755, 1, ".", "") + trailer, `name "." is not clean`},
+		{"root after a file", file + raw(2, 0o040755, 1, ".", "") + trailer, "the root is not the first entry"},
+		{"root twice", raw(1, 0o040755, 1, ".", "") + raw(2, 0o040755, 1, ".", "") + trailer, "the root is not the first entry"},
+		{"root that is a file", raw(1, 0o100755, 1, ".", "") + trailer, "or no directory"},
 		{"dot dot", raw(1, 0o040755, 1, "../a", "") + trailer, `name "../a" is not clean`},
 		{"slashes", raw(1, 0o100644, 1, "a//b", "") + trailer, `name "a//b" is not clean`},
 		{"twice", file + file + trailer, `name "a" occurs twice`},

@@ -6,7 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
+	"io/fs"
 	"strings"
 )
 
@@ -20,24 +20,27 @@ const (
 // its entries: they hide what lower layers made, wherever they stand in the
 // layer, and never its own entries. What the entries imply is charged to left.
 func (t *Tree) apply(ctx context.Context, c *changes, left *budget) error {
-	for _, whiteouts := range []bool{true, false} {
-		for _, ch := range c.entries {
-			if err := ctx.Err(); err != nil {
-				return fmt.Errorf("%s: %w", c.digest, err)
-			}
-			hidden, whiteout := hides(ch.name)
-			if whiteout != whiteouts {
-				continue
-			}
-			var err error
-			if whiteout {
-				err = t.hide(ch.name, hidden)
-			} else {
-				err = t.applyOne(ch, left)
-			}
-			if err != nil {
-				return fmt.Errorf("%s: %.200q: %w", c.digest, ch.name, err)
-			}
+	targets, err := t.hideAll(ctx, c)
+	if err != nil {
+		return err
+	}
+	return c.each(ctx, func(i int, ch change) error {
+		if _, whiteout := hides(ch.name); whiteout {
+			return nil
+		}
+		return t.applyOne(ch, targets[i], left)
+	})
+}
+
+// each calls fn for every change, in order, and names in its error which it was.
+func (c *changes) each(ctx context.Context, fn func(i int, ch change) error) error {
+	for i, ch := range c.entries {
+		err := ctx.Err()
+		if err != nil {
+			return fmt.Errorf("%s: %w", c.digest, err)
+		}
+		if err = fn(i, ch); err != nil {
+			return fmt.Errorf("%s: %.200q: %w", c.digest, ch.name, err)
 		}
 	}
 	return nil
@@ -52,22 +55,9 @@ func hides(name string) (hidden string, ok bool) {
 	return strings.CutPrefix(e[len(e)-1], whiteoutPrefix)
 }
 
-func (t *Tree) hide(name, hidden string) error {
-	if hidden == "" || hidden == "." || hidden == ".." {
-		return errors.New("whiteout without a name")
-	}
-	dir, _, err := t.parent(name)
-	switch {
-	case err != nil: // lower layers have no such directory, so there is nothing to hide
-	case hidden == opaque:
-		clear(dir.children)
-	default:
-		delete(dir.children, hidden)
-	}
-	return nil
-}
-
-func (t *Tree) applyOne(ch change, left *budget) error {
+// applyOne applies an entry. hidden is the target of a hard link where the
+// layer's whiteouts took it away.
+func (t *Tree) applyOne(ch change, hidden *Inode, left *budget) error {
 	dir, base, err := t.mkparents(ch.name, left)
 	if err != nil {
 		return err
@@ -81,7 +71,11 @@ func (t *Tree) applyOne(ch change, left *budget) error {
 	}
 	n := ch.inode
 	if n == nil {
-		if n, err = t.linkTarget(ch.hardlink); err != nil {
+		n, err = t.linkTarget(ch.hardlink)
+		if errors.Is(err, fs.ErrNotExist) && hidden != nil {
+			n, err = hidden, nil
+		}
+		if err != nil {
 			return fmt.Errorf("hard link to %q: %w", ch.hardlink, err)
 		}
 	}
@@ -107,7 +101,7 @@ func (t *Tree) linkTarget(name string) (*Inode, error) {
 	}
 	n := dir.children[base]
 	if n == nil {
-		return nil, os.ErrNotExist
+		return nil, fs.ErrNotExist
 	}
 	if n.Type == Directory {
 		return nil, errors.New("is a directory")

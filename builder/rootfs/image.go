@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"strings"
 	"sync/atomic"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -94,9 +95,15 @@ func FromImage(ctx context.Context, img v1.Image, tmp string, limits Limits, pro
 // byte. Together with Walk's order it also bounds how deep a tree is.
 const pathMax = 4096
 
+// nameMax is the kernel's NAME_MAX: one element of a path, without a NUL byte.
+const nameMax = 255
+
 func checkLength(name string, _ *Inode) error {
 	if len(name) >= pathMax {
 		return fmt.Errorf("%.40q...: path longer than %d bytes", name, pathMax-1)
+	}
+	if base := name[strings.LastIndexByte(name, '/')+1:]; len(base) > nameMax {
+		return fmt.Errorf("%.40q...: name longer than %d bytes", base, nameMax)
 	}
 	return nil
 }

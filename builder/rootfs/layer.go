@@ -37,7 +37,7 @@ type changes struct {
 }
 
 type change struct {
-	name     string // as in the archive
+	name     string // clean: ".." means what it says, not the parent of what a symlink leads to
 	hardlink string // target of a hard link, else empty
 	inode    *Inode // nil for a hard link
 }
@@ -92,8 +92,8 @@ func readBlob(ctx context.Context, layer v1.Layer, digest, diffID v1.Hash, tmp s
 		return nil, err
 	}
 	c := &changes{digest: digest, spool: spool}
-	body := io.TeeReader(plain, plainSum)
-	if err := c.read(tar.NewReader(body), left); err != nil {
+	body := io.TeeReader(&inflation{r: plain, packed: size}, plainSum)
+	if err := c.read(tar.NewReader(body), size, left); err != nil {
 		return c, err
 	}
 	// What follows the end of the archive is covered by the digests too.
@@ -119,15 +119,20 @@ func sum(h hash.Hash) v1.Hash {
 	return v1.Hash{Algorithm: "sha256", Hex: hex.EncodeToString(h.Sum(nil))}
 }
 
+// dockerZstdLayer is what containerd calls a zstd layer of a Docker image.
+const dockerZstdLayer types.MediaType = "application/vnd.docker.image.rootfs.diff.tar.zstd"
+
 func checkMediaType(mt types.MediaType) error {
 	switch mt {
-	case types.OCILayer, types.OCIUncompressedLayer, types.OCILayerZStd, types.DockerLayer, types.DockerUncompressedLayer:
+	case types.OCILayer, types.OCIUncompressedLayer, types.OCILayerZStd,
+		types.DockerLayer, types.DockerUncompressedLayer, dockerZstdLayer:
 		return nil
-	case types.DockerForeignLayer, types.OCIRestrictedLayer, types.OCIUncompressedRestrictedLayer:
-		return fmt.Errorf("media type %s: foreign layers are not supported", mt)
 	}
-	if strings.HasSuffix(string(mt), "+encrypted") {
+	switch s := string(mt); {
+	case strings.HasSuffix(s, "+encrypted"):
 		return fmt.Errorf("media type %s: encrypted layers are not supported", mt)
+	case mt == types.DockerForeignLayer, strings.Contains(s, ".nondistributable."):
+		return fmt.Errorf("media type %s: foreign layers are not supported", mt)
 	}
 	return fmt.Errorf("media type %q is not a layer", mt)
 }
@@ -189,7 +194,8 @@ func decompress(r *bufio.Reader) (io.Reader, func(), error) {
 	return r, func() {}, nil
 }
 
-func (c *changes) read(tr *tar.Reader, left *budget) error {
+// read reads the archive of a layer whose blob has packed bytes.
+func (c *changes) read(tr *tar.Reader, packed int64, left *budget) error {
 	for {
 		h, err := tr.Next()
 		if err == io.EOF {
@@ -199,11 +205,17 @@ func (c *changes) read(tr *tar.Reader, left *budget) error {
 			return err
 		}
 		if h.Typeflag == tar.TypeXGlobalHeader {
+			if err := checkGlobal(h); err != nil {
+				return err
+			}
 			continue
 		}
 		ch, err := newChange(h)
 		if err == nil {
 			err = left.take(ch.size(), ch.metadata())
+		}
+		if err == nil { // a sparse file is larger than what the archive has of it
+			err = checkRatio(c.bytes+ch.size(), packed)
 		}
 		if err == nil && ch.size() > 0 {
 			ch.inode.data, ch.inode.offset = c.spool, c.bytes
@@ -217,15 +229,30 @@ func (c *changes) read(tr *tar.Reader, left *budget) error {
 	}
 }
 
+// checkGlobal refuses what a global header would say of all entries after it,
+// which package tar ignores. Comments, as git archive makes them, say nothing.
+func checkGlobal(h *tar.Header) error {
+	for key := range h.PAXRecords {
+		switch key {
+		case "path", "linkpath", "size", "uid", "gid", "mtime":
+			return fmt.Errorf("global header that sets %q: not supported", key)
+		}
+		if strings.HasPrefix(key, xattrPrefix) || strings.HasPrefix(key, "GNU.sparse.") {
+			return fmt.Errorf("global header that sets %.200q: not supported", key)
+		}
+	}
+	return nil
+}
+
 // newChange copies every string that it keeps: package tar cuts them out of a
 // header of up to 1 MiB, which would stay in memory with them.
 func newChange(h *tar.Header) (change, error) {
-	ch := change{name: strings.Clone(h.Name)}
+	ch := change{name: Clean(h.Name)}
 	if len(h.Name) >= pathMax || len(h.Linkname) >= pathMax {
 		return ch, fmt.Errorf("name or link target longer than %d bytes", pathMax-1)
 	}
 	if h.Typeflag == tar.TypeLink {
-		ch.hardlink = strings.Clone(h.Linkname)
+		ch.hardlink = Clean(h.Linkname)
 		return ch, nil
 	}
 	var err error
@@ -295,12 +322,14 @@ func xattrSize(x map[string]string) (n int) {
 	return n
 }
 
+// xattrPrefix is before the names of extended attributes in PAX records.
+const xattrPrefix = "SCHILY.xattr."
+
 // xattrs returns the extended attributes that the header carries.
 func xattrs(h *tar.Header) map[string]string {
-	const prefix = "SCHILY.xattr."
 	out := map[string]string{}
 	for k, v := range h.PAXRecords {
-		if name, ok := strings.CutPrefix(k, prefix); ok {
+		if name, ok := strings.CutPrefix(k, xattrPrefix); ok {
 			out[strings.Clone(name)] = strings.Clone(v)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -88,11 +89,11 @@ func TestLayers(t *testing.T) {
 		{"linked parent, absolute", [][]member{{symlink("lib", "/usr/lib"), file("lib/foo", "1")}}, "lib -> /usr/lib\nusr/\nusr/lib/\nusr/lib/foo=1\n"},
 		{"linked parent over two links", [][]member{{symlink("a", "b/c"), symlink("b", "d"), file("a/foo", "1")}}, "a -> b/c\nb -> d\nd/\nd/c/\nd/c/foo=1\n"},
 
-		{"dotdot", [][]member{{file("../../a", "1"), file("d/../../../b", "1")}}, "a=1\nb=1\nd/\n"},
+		{"dotdot", [][]member{{file("../../a", "1"), file("d/../../../b", "1")}}, "a=1\nb=1\n"},
 		{"absolute", [][]member{{file("/etc/passwd", "1")}}, "etc/\netc/passwd=1\n"},
 		{"symlink that leads outside", [][]member{{symlink("out", "../../../../etc"), file("out/passwd", "1")}}, "etc/\netc/passwd=1\nout -> ../../../../etc\n"},
 		{"symlink to the root", [][]member{{symlink("d/root", "/"), file("d/root/a", "1")}}, "a=1\nd/\nd/root -> /\n"},
-		{"dots and slashes", [][]member{{file("./d//./a", "1"), file("d/b/../c", "1")}}, "d/\nd/a=1\nd/b/\nd/c=1\n"},
+		{"dots and slashes", [][]member{{file("./d//./a", "1"), file("d/b/../c", "1")}}, "d/\nd/a=1\nd/c=1\n"},
 		{"attributes by way of dotdot", [][]member{{dir("d/e"), owned(dir("d/e/.."), 0, 0, 0o700)}}, "d/ 700\nd/e/\n"},
 	}
 	for _, test := range tests {
@@ -423,7 +424,8 @@ func FuzzLayer(f *testing.F) {
 	f.Add(archive(f, file("a/b", "1"), hardlink("c", "a/b"), symlink("s", "../a"), file("s/.wh.b", ""), file("s/../../x", "")))
 	f.Add(gzipped(f, archive(f, dir("d"), device("n", 1, 3), file("d/.wh..wh..opq", ""))))
 	f.Add(zstandard(f, archive(f, file("a", ""), dir("a"))))
-	lower := layer(f, file("a/b", "1"), symlink("s", "/a"), hardlink("h", "a/b"), dir("d/e/f"))
+	f.Add(archive(f, file("d/.wh.s", ""), dir("s"), hardlink("i", "a/b"), file("s/.wh..wh..opq", ""), file("a/.wh.b", ""), file("d/l/.wh.b", "")))
+	lower := layer(f, file("a/b", "1"), symlink("s", "/a"), hardlink("h", "a/b"), dir("d/e/f"), symlink("d/l", "../a"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		upper := layerOf(nil, data)
 		// The diff id is what the reader finds, so that it goes on to apply.
@@ -439,11 +441,14 @@ func FuzzLayer(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if tree.apply(t.Context(), c, left) != nil || tree.Walk(checkLength) != nil {
+		failed := tree.apply(t.Context(), c, left)
+		checkOrder(t, tree, failed, lower, c)
+		if failed != nil || tree.Walk(checkLength) != nil {
 			return
 		}
 		err = tree.Walk(func(name string, n *Inode) error {
-			if name == "" || strings.HasPrefix(name, "/") || strings.Contains("/"+name+"/", "/../") || strings.Contains("/"+name+"/", "/./") || strings.Contains(name, "//") {
+			if name == "" || strings.HasPrefix(name, "/") || strings.Contains(name, "//") || strings.Contains("/"+name, "/"+whiteoutPrefix) ||
+				strings.Contains("/"+name+"/", "/../") || strings.Contains("/"+name+"/", "/./") {
 				t.Errorf("the tree has %q", name)
 			}
 			if got, err := tree.Lookup("/" + name); n.Type != Symlink && (err != nil || got != n) {
@@ -455,4 +460,34 @@ func FuzzLayer(f *testing.F) {
 			t.Error(err)
 		}
 	})
+}
+
+// checkOrder moves the whiteouts of a layer to its start and to its end, in
+// their order and reversed, and wants the same tree.
+func checkOrder(t *testing.T, want *Tree, failed error, lower *blob, c *changes) {
+	t.Helper()
+	var whiteouts, entries []change
+	for _, ch := range c.entries {
+		if _, ok := hides(ch.name); ok {
+			whiteouts = append(whiteouts, ch)
+		} else {
+			entries = append(entries, ch)
+		}
+	}
+	reversed := slices.Clone(whiteouts)
+	slices.Reverse(reversed)
+	for _, order := range [][]change{slices.Concat(whiteouts, entries), slices.Concat(entries, reversed)} {
+		tree, err := unpack(t, lower)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = tree.apply(t.Context(), &changes{entries: order}, newBudget(Limits{Entries: 1000, Bytes: 1 << 20}))
+		switch {
+		case errors.Is(err, errLimits) || errors.Is(failed, errLimits):
+		case (err == nil) != (failed == nil):
+			t.Errorf("%v, in another order %v", failed, err)
+		case err == nil && list(t, tree) != list(t, want):
+			t.Errorf("got\n%sin another order\n%s", list(t, want), list(t, tree))
+		}
+	}
 }

@@ -110,7 +110,7 @@ func walk(prefix string, dir *Inode, fn func(string, *Inode) error) error {
 
 // Lookup returns the inode at a path, following symlinks inside the tree.
 func (t *Tree) Lookup(name string) (*Inode, error) {
-	dir, base, err := t.descend(name, true, nil)
+	dir, base, err := t.descend(name, descent{follow: true})
 	if err != nil || base == "" {
 		return dir, err
 	}
@@ -174,23 +174,33 @@ var (
 // the way are followed inside the tree, ".." stops at the root. base is empty
 // for the root itself.
 func (t *Tree) parent(name string) (dir *Inode, base string, err error) {
-	return t.descend(name, false, nil)
+	return t.descend(name, descent{})
 }
 
 // mkparents is parent, but makes missing directories. Each is charged to left:
 // one short name can ask for two thousand of them.
 func (t *Tree) mkparents(name string, left *budget) (dir *Inode, base string, err error) {
-	return t.descend(name, false, func(in *Inode, missing string) (*Inode, error) {
+	return t.descend(name, descent{missing: func(in *Inode, missing string) (*Inode, error) {
+		if strings.HasPrefix(missing, whiteoutPrefix) {
+			return nil, fmt.Errorf("the parent %.40q has the name of a whiteout", missing)
+		}
 		if err := left.take(0, len(missing)); err != nil {
 			return nil, err
 		}
 		n := newDir()
 		in.children[missing] = n
 		return n, nil
-	})
+	}})
 }
 
-func (t *Tree) descend(name string, follow bool, missing func(in *Inode, name string) (*Inode, error)) (*Inode, string, error) {
+// descent is how to go down a path.
+type descent struct {
+	follow  bool                                         // the last element too, where it is a symlink
+	missing func(in *Inode, name string) (*Inode, error) // makes a parent that is not there; nil to fail
+	low     *lower                                       // what is not to be gone through; nil for nothing
+}
+
+func (t *Tree) descend(name string, how descent) (*Inode, string, error) {
 	fail := func(err error) (*Inode, string, error) {
 		return nil, "", &fs.PathError{Op: "lookup", Path: name, Err: err}
 	}
@@ -205,15 +215,15 @@ func (t *Tree) descend(name string, follow bool, missing func(in *Inode, name st
 		}
 		dir := stack[len(stack)-1]
 		n := dir.children[elem]
-		if last := len(todo) == 0; last && (!follow || n == nil || n.Type != Symlink) {
+		if last := len(todo) == 0; last && (!how.follow || n == nil || n.Type != Symlink) {
 			return dir, elem, nil
 		}
-		if n == nil && missing == nil {
+		if n == nil && how.missing == nil || how.low.hides(dir, elem) {
 			return fail(fs.ErrNotExist)
 		}
 		if n == nil {
 			var err error
-			if n, err = missing(dir, elem); err != nil {
+			if n, err = how.missing(dir, elem); err != nil {
 				return nil, "", err
 			}
 		}
