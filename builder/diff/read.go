@@ -11,9 +11,9 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/klauspost/compress/zstd"
 
-	"github.com/tenon-build/tenon/builder"
 	"github.com/tenon-build/tenon/builder/bundle"
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
+	"github.com/tenon-build/tenon/builder/fidelity"
 	"github.com/tenon-build/tenon/builder/initramfs"
 	"github.com/tenon-build/tenon/builder/kernel"
 	"github.com/tenon-build/tenon/kconfig"
@@ -23,10 +23,10 @@ import (
 type content struct {
 	manifest *manifest.Manifest
 	fields   map[string]any // as fields returns them
-	files    map[string]initramfs.Entry
+	files    *files
 	config   *kconfig.Config
 	asked    *asked
-	fidelity *builder.Fidelity
+	fidelity *fidelity.Report
 }
 
 // read reads a bundle, and with it every layer that it compares to its end.
@@ -70,23 +70,20 @@ func readLayer(b *bundle.Bundle, mt types.MediaType) ([]byte, error) {
 	return io.ReadAll(r)
 }
 
-func readFidelity(b *bundle.Bundle) (*builder.Fidelity, error) {
+func readFidelity(b *bundle.Bundle) (*fidelity.Report, error) {
 	data, err := readLayer(b, bundle.FidelityType)
 	if err != nil {
 		return nil, err
 	}
-	var f builder.Fidelity
-	if err := manifest.DecodeStrict(data, len(data), &f); err != nil {
-		return nil, fmt.Errorf("%w: fidelity report: %w", bundle.ErrInvalid, err)
+	r, err := fidelity.Decode(data)
+	if err != nil && !errors.Is(err, manifest.ErrVersion) {
+		err = fmt.Errorf("%w: %w", bundle.ErrInvalid, err)
 	}
-	if f.Version != 1 {
-		return nil, fmt.Errorf("fidelity report: %w %d: this program reads version 1", manifest.ErrVersion, f.Version)
-	}
-	return &f, nil
+	return r, err
 }
 
-// readFiles lists the initramfs of a bundle by name.
-func readFiles(ctx context.Context, b *bundle.Bundle) (files map[string]initramfs.Entry, err error) {
+// readFiles lists the initramfs of a bundle.
+func readFiles(ctx context.Context, b *bundle.Bundle) (f *files, err error) {
 	packed, err := openInitramfs(b)
 	if err != nil {
 		return nil, err
@@ -97,20 +94,11 @@ func readFiles(ctx context.Context, b *bundle.Bundle) (files map[string]initramf
 		return nil, err
 	}
 	defer z.Close()
-	files = map[string]initramfs.Entry{}
-	err = initramfs.List(&reader{ctx, z}, func(e initramfs.Entry) error {
-		if e.Link != "" { // and so the first name knows that it is not the only one
-			first := files[e.Link]
-			first.Link = e.Link
-			files[e.Link] = first
-		}
-		files[e.Name] = e
-		return nil
-	})
-	if err != nil {
+	f = newFiles()
+	if err := initramfs.List(&reader{ctx, z}, f.add, xattrsName); err != nil {
 		return nil, fmt.Errorf("initramfs: %w", err)
 	}
-	return files, nil
+	return f, f.readXattrs()
 }
 
 // reader stops when ctx ends, with what ended it.

@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -14,9 +13,9 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/spf13/cobra"
 
-	"github.com/tenon-build/tenon/builder"
 	"github.com/tenon-build/tenon/builder/bundle"
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
+	"github.com/tenon-build/tenon/builder/fidelity"
 	"github.com/tenon-build/tenon/kconfig"
 	"github.com/tenon-build/tenon/loader"
 )
@@ -61,7 +60,7 @@ type inspection struct {
 	Symbols    int                `json:"symbols"` // Kconfig symbols that are on
 	Signatures []signature        `json:"signatures"`
 	Referrers  []referrer         `json:"referrers"` // what else refers to the bundle
-	Fidelity   *builder.Fidelity  `json:"fidelity"`
+	Fidelity   *fidelity.Report   `json:"fidelity"`
 	Manifest   *manifest.Manifest `json:"manifest"`
 }
 
@@ -103,8 +102,8 @@ func inspectBundle(ctx context.Context, b *bundle.Bundle) (*inspection, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := json.Unmarshal(report, &i.Fidelity); err != nil {
-		return nil, fmt.Errorf("layer %s: %w", bundle.FidelityType, err)
+	if i.Fidelity, err = fidelity.Decode(report); err != nil {
+		return nil, fmt.Errorf("%w: %w", bundle.ErrInvalid, err)
 	}
 	i.Signatures, err = checkedSignatures(ctx, b)
 	for _, r := range b.Referrers() {
@@ -178,7 +177,7 @@ func (a *app) printInspection(i *inspection) error {
 		form = "sealed inside the kernel image"
 	}
 	row("initramfs", "%s, %d entries, %s unpacked, %s", size(m.Initramfs.Size), m.Initramfs.Entries, size(m.Initramfs.Unpacked), form)
-	printFidelity(row, i.Fidelity)
+	fidelityRows(i.Fidelity, true, func(name, text string) { row(name, "%s", text) })
 	row("command line", "%s", m.CommandLine)
 	printApp(row, &m.App)
 	for _, p := range m.Parameters {
@@ -207,18 +206,6 @@ func (a *app) printInspection(i *inspection) error {
 		row("attached", "%s  %s", r.Digest, r.ArtifactType)
 	}
 	return w.Flush()
-}
-
-func printFidelity(row func(name, format string, args ...any), f *builder.Fidelity) {
-	for _, p := range f.Added {
-		row("added", "%s", p)
-	}
-	for _, d := range f.Dropped {
-		row("dropped", "%d entries, %s, as recipe %s says", d.Entries, size(d.Bytes), d.Recipe)
-	}
-	for _, l := range f.Lost {
-		row("lost", "%s: %s", l.Path, l.What)
-	}
 }
 
 func printApp(row func(name, format string, args ...any), app *manifest.App) {
