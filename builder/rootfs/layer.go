@@ -19,9 +19,10 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
-	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 	"golang.org/x/sys/unix"
+
+	"github.com/tenon-build/tenon/builder/rootfs/gunzip"
 )
 
 // maxZstdWindow bounds the memory that a zstd layer can ask for: 128 MiB, what
@@ -189,7 +190,7 @@ func decompress(r *bufio.Reader) (io.Reader, func(), error) {
 	}
 	switch {
 	case bytes.HasPrefix(magic, []byte{0x1f, 0x8b}):
-		z, err := gzip.NewReader(r)
+		z, err := gunzip.NewReader(r)
 		return z, func() {}, err
 	case bytes.Equal(magic, []byte{0x28, 0xb5, 0x2f, 0xfd}):
 		z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxZstdWindow))
