@@ -46,13 +46,11 @@ func (f *files) add(e initramfs.Entry) error {
 func (f *files) readXattrs() error {
 	err := manifest.EachXattr([]byte(f.table), func(x manifest.Xattr) error {
 		name := x.Path
-		switch {
-		case name == "":
+		if _, ok := f.entries[name]; !ok && name != "" {
+			return fmt.Errorf("table of extended attributes: there is no file %q", name)
+		}
+		if name == "" {
 			name = "."
-		default:
-			if _, ok := f.entries[name]; !ok {
-				return fmt.Errorf("table of extended attributes: there is no file %q", name)
-			}
 		}
 		if f.xattrs[name] == nil {
 			f.xattrs[name] = map[string]string{}
