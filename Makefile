@@ -19,7 +19,7 @@ export TENON_REDIS_IMAGE := $(CURDIR)/$(IMAGE)
 export TENON_NGINX_IMAGE := $(CURDIR)/demo/nginx-image
 
 PACKAGES := make gcc libc6-dev flex bison bc libelf-dev zstd perl xz-utils linux-source-6.1 linux-image-amd64 \
-	qemu-system-x86 cpio libarchive-tools mmdebstrap umoci skopeo busybox-static redis-tools procps \
+	qemu-system-x86 cpio libarchive-tools mmdebstrap umoci skopeo busybox-static redis-tools procps time libcap2-bin \
 	sbsigntool osslsigncode openssl
 
 GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
@@ -62,8 +62,8 @@ unit:
 e2e: deps build $(IMAGES)
 	for p in ./builder ./builder/rootfs ./builder/initramfs ./signer/... ./cmd/tenon; do go test -tags e2e -count=1 -timeout 80m -v -run '^TestE2E' $$p; done
 
-bench: deps build $(IMAGE)
-	testdata/bench.sh bin/tenon $(IMAGE)
+bench: deps build $(IMAGES)
+	testdata/bench.sh bin/tenon $(IMAGES)
 
 soak: deps build $(IMAGES)
 	TENON_SOAK=1 go test -tags e2e -count=1 -timeout 5h -v -run '^TestE2E' ./cmd/tenon

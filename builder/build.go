@@ -20,6 +20,7 @@ import (
 
 	"github.com/tenon-build/tenon/builder/bundle"
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
+	"github.com/tenon-build/tenon/builder/fidelity"
 	"github.com/tenon-build/tenon/builder/kernel"
 	"github.com/tenon-build/tenon/builder/rootfs"
 	"github.com/tenon-build/tenon/recipes"
@@ -34,6 +35,7 @@ type Request struct {
 	Name         string          // of the bundle; empty: from the image's reference
 	Target       string          // empty: the recipe's
 	Detached     bool
+	AllowDrop    []string    // patterns, as recipes.CheckPattern takes them, of files that may lose what an initramfs cannot hold
 	KernelSource string      // as kernel.OpenSource takes it
 	Appinit      string      // path of the program that becomes PID 1
 	Output       string      // as bundle.Save takes it; empty: ./NAME.tenon
@@ -67,7 +69,7 @@ type Result struct {
 	Output   string
 	Digest   v1.Hash
 	Manifest *manifest.Manifest
-	Fidelity *Fidelity
+	Fidelity *fidelity.Report
 	Image    int64 // bytes of the image's layers, compressed
 	Kernel   int64 // bytes of the bzImage
 	Symbols  int   // Kconfig symbols that are on
@@ -199,7 +201,13 @@ func applyRecipe(req *Request, m *manifest.Manifest, root *content) error {
 	}
 	m.Parameters = r.Parameters
 	m.Claims = r.Claims
-	return root.drop(r)
+	if err := root.drop(r); err != nil {
+		return err
+	}
+	if err := root.fit(req.AllowDrop, checkXattr); err != nil {
+		return fmt.Errorf("image %q: %w", req.Image, err)
+	}
+	return nil
 }
 
 func argv(a manifest.App) []string {
@@ -227,12 +235,12 @@ func fillApp(app *manifest.App, from manifest.App) {
 }
 
 func writeBundle(ctx context.Context, req *Request, m *manifest.Manifest, root *content, packed string, k *kernel.Kernel) (*Result, error) {
-	fidelity, err := json.Marshal(root.fidelity)
+	report, err := json.Marshal(root.fidelity)
 	if err != nil {
 		return nil, err
 	}
 	c := bundle.Content{
-		Manifest: m, Fidelity: fidelity,
+		Manifest: m, Fidelity: report,
 		Kernel: k.Path("bzImage"), Config: k.Path("config"), SystemMap: k.Path("System.map"),
 	}
 	if !m.Initramfs.Sealed {

@@ -18,6 +18,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
+	"github.com/tenon-build/tenon/builder/fidelity"
 	"github.com/tenon-build/tenon/builder/rootfs"
 	"github.com/tenon-build/tenon/recipes"
 )
@@ -220,7 +221,7 @@ func TestImageHealth(t *testing.T) {
 	}
 }
 
-func newContent(tree *rootfs.Tree) *content { return &content{tree: tree, fidelity: &Fidelity{}} }
+func newContent(tree *rootfs.Tree) *content { return &content{tree: tree, fidelity: fidelity.New()} }
 
 func TestApplyRecipe(t *testing.T) {
 	tree := rootfs.New()
@@ -236,7 +237,7 @@ func TestApplyRecipe(t *testing.T) {
 	if m.Recipe != "redis" || m.Target != "kexec" || m.App.Health.TCP != 6379 || m.Claims.Device("net") == nil || req.Recipe.Name != "redis" {
 		t.Errorf("got %+v", m)
 	}
-	if !reflect.DeepEqual(c.fidelity.Dropped, []Dropped{{"redis", 1, 5}}) {
+	if !reflect.DeepEqual(c.fidelity.Dropped, []fidelity.Dropped{{By: "recipe redis", Entries: 1, Bytes: 5}}) {
 		t.Errorf("dropped %+v", c.fidelity.Dropped)
 	}
 	m = &manifest.Manifest{App: manifest.App{Entrypoint: []string{"/app"}}}

@@ -5,9 +5,7 @@ package builder
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"debug/elf"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -23,10 +21,9 @@ import (
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/klauspost/compress/zstd"
 
-	"github.com/tenon-build/tenon/builder/bundle"
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
+	"github.com/tenon-build/tenon/builder/fidelity"
 	"github.com/tenon-build/tenon/builder/initramfs"
 	"github.com/tenon-build/tenon/builder/rootfs"
 	"github.com/tenon-build/tenon/recipes"
@@ -36,55 +33,16 @@ import (
 type content struct {
 	tree     *rootfs.Tree
 	size     int64 // bytes of the image's layers
-	fidelity *Fidelity
+	fidelity *fidelity.Report
 }
 
-// Fidelity reports how the initramfs differs from the image.
-type Fidelity struct {
-	Version int       `json:"version"` // 1
-	Entries int       `json:"entries"` // names in the initramfs
-	Added   []string  `json:"added"`   // paths that are not the image's
-	Dropped []Dropped `json:"dropped"` // what the recipe left out
-	Lost    []Lost    `json:"lost"`    // what the initramfs cannot hold
-}
-
-// ReadFidelity reads a bundle's report. Errors about what it says wrap
-// bundle.ErrInvalid, or manifest.ErrVersion when it is of another version.
-func ReadFidelity(b *bundle.Bundle) (*Fidelity, error) {
-	data, err := b.ReadLayer(bundle.FidelityType)
-	if err != nil {
-		return nil, err
-	}
-	var f Fidelity
-	if err := manifest.DecodeStrict(data, len(data), &f); err != nil {
-		return nil, fmt.Errorf("%w: fidelity report: %w", bundle.ErrInvalid, err)
-	}
-	if f.Version != 1 {
-		return nil, fmt.Errorf("fidelity report: %w %d: this program reads version 1", manifest.ErrVersion, f.Version)
-	}
-	return &f, nil
-}
-
-// Dropped counts what the recipe's patterns took away.
-type Dropped struct {
-	Recipe  string `json:"recipe"`
-	Entries int    `json:"entries"`
-	Bytes   int64  `json:"bytes"`
-}
-
-// Lost is an attribute of a file that did not reach the initramfs.
-type Lost struct {
-	Path string `json:"path"`
-	What string `json:"what"`
-}
-
-// unpack reads the image's layers into a tree.
+// unpack reads the image's layers into a tree. Their files are spooled in work.
 func unpack(ctx context.Context, req *Request, img *Image, work string) (*content, error) {
 	layers, err := img.Layers()
 	if err != nil {
 		return nil, err
 	}
-	c := &content{fidelity: &Fidelity{Version: 1, Added: []string{}, Dropped: []Dropped{}, Lost: []Lost{}}}
+	c := &content{fidelity: fidelity.New()}
 	for _, l := range layers {
 		size, err := l.Size()
 		if err != nil {
@@ -105,14 +63,11 @@ func unpack(ctx context.Context, req *Request, img *Image, work string) (*conten
 func (c *content) drop(r *recipes.Recipe) error {
 	entries, size := c.tree.Remove(r.Dropped)
 	if entries > 0 {
-		c.fidelity.Dropped = append(c.fidelity.Dropped, Dropped{r.Name, entries, size})
+		c.fidelity.Dropped = append(c.fidelity.Dropped, fidelity.Dropped{By: "recipe " + r.Name, Entries: entries, Bytes: size})
 	}
-	return c.tree.Walk(func(name string, n *rootfs.Inode) error {
+	return c.tree.Walk(func(name string, _ *rootfs.Inode) error {
 		if name == rootfs.Clean(manifest.Dir) { // be it a symlink to somewhere else
 			return fmt.Errorf("the image has a file %s, which PID 1 needs for itself", manifest.Dir)
-		}
-		for _, attr := range slices.Sorted(maps.Keys(n.Xattrs)) {
-			c.fidelity.Lost = append(c.fidelity.Lost, Lost{name, "xattr " + attr})
 		}
 		return nil
 	})
@@ -207,12 +162,14 @@ func pack(ctx context.Context, req *Request, m *manifest.Manifest, c *content, w
 			return "", err
 		}
 	}
+	if err := c.putXattrs(); err != nil {
+		return "", fmt.Errorf("packing image %q: %w", req.Image, err)
+	}
 	name := filepath.Join(work, "initramfs.cpio.zst")
 	stats, err := c.write(ctx, req, m, name)
 	if err != nil {
 		return "", fmt.Errorf("packing image %q: %w", req.Image, err)
 	}
-	c.fidelity.Entries = stats.Entries
 	m.Initramfs.Entries = stats.Entries
 	m.Initramfs.Unpacked = stats.Unpacked
 	m.Initramfs.Sealed = !req.Detached
@@ -227,44 +184,12 @@ func (c *content) write(ctx context.Context, req *Request, m *manifest.Manifest,
 	if err != nil {
 		return initramfs.Stats{}, err
 	}
-	defer out.Close()
-	sum := sha256.New()
-	z, err := zstd.NewWriter(io.MultiWriter(out, sum), zstd.WithEncoderLevel(zstd.SpeedDefault))
-	if err != nil {
+	a, err := c.archive(ctx, out, true, req.Progress)
+	if err := errors.Join(err, out.Close()); err != nil {
 		return initramfs.Stats{}, err
 	}
-	w := &progressWriter{ctx: ctx, w: z, report: func(n int64) { req.Progress(StagePack, n, 0) }}
-	stats, err := initramfs.Write(w, c.tree)
-	if err := errors.Join(err, z.Close()); err != nil {
-		return stats, err
-	}
-	info, err := out.Stat()
-	if err != nil {
-		return stats, err
-	}
-	m.Initramfs.Size = info.Size()
-	m.Initramfs.Digest = "sha256:" + hex.EncodeToString(sum.Sum(nil))
-	return stats, nil
-}
-
-// progressWriter counts what is written, and stops when ctx ends.
-type progressWriter struct {
-	ctx    context.Context
-	w      io.Writer
-	done   int64
-	report func(int64)
-}
-
-func (p *progressWriter) Write(b []byte) (int, error) {
-	if err := p.ctx.Err(); err != nil {
-		return 0, err
-	}
-	n, err := p.w.Write(b)
-	before := p.done
-	if p.done += int64(n); p.done>>20 != before>>20 {
-		p.report(p.done)
-	}
-	return n, err
+	m.Initramfs.Size, m.Initramfs.Digest = a.size, a.digest
+	return a.stats, nil
 }
 
 // rootfsShare is how much of memory the root file system may take, in percent.

@@ -470,7 +470,8 @@ func TestOpenDir(t *testing.T) {
 		}
 		return nil
 	}))
-	const want = `d 1 755  
+	const want = `. 1 755  
+d 1 755  
 d/e 1 3770  
 d/e/linked 0 644  
 d/s 2 777 ../who 

@@ -19,7 +19,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/bmatcuk/doublestar/v4"
 	"github.com/docker/go-units"
 	"github.com/pelletier/go-toml/v2"
 	"github.com/pelletier/go-toml/v2/unstable"
@@ -180,8 +179,8 @@ func (r *Recipe) fill(f *file) error {
 		r.Target = "qemu"
 	}
 	for _, pattern := range r.Drop {
-		if strings.HasPrefix(pattern, "/") || !doublestar.ValidatePattern(pattern) {
-			return fmt.Errorf("drop: %q is not a pattern of a path without a leading slash", pattern)
+		if err := CheckPattern(pattern); err != nil {
+			return fmt.Errorf("drop: %w", err)
 		}
 	}
 	var err error
@@ -313,18 +312,9 @@ func positioned(filename string, err error) error {
 	return fmt.Errorf("%s: %w", filename, err)
 }
 
-// Dropped says whether a path is one that the recipe leaves out. A pattern
-// that ends in /** means what is below the folder, not the folder.
+// Dropped says whether a path is one that the recipe leaves out.
 func (r *Recipe) Dropped(name string) bool {
-	for _, pattern := range r.Drop {
-		if strings.HasSuffix(pattern, "/**") {
-			pattern += "/*"
-		}
-		if doublestar.MatchUnvalidated(pattern, name) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(r.Drop, func(pattern string) bool { return MatchPattern(pattern, name) })
 }
 
 // Choose returns the built-in recipe for an image. What names its program is

@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# bench.sh TENON IMAGE: compares with peers, in turn, and prints medians and their
+# bench.sh TENON REDIS NGINX: compares with peers, in turn, and prints medians and their
 # ratio.
 #
 # Booting: redis's root file system under QEMU (emulation) with the kernel that
@@ -11,9 +11,13 @@
 #
 # Verifying: a sealed bundle of about 100 MB, against openssl's digest of the same
 # bytes. Signing: a kernel of about 8 MB, three signatures against sbsign's one.
+#
+# Flattening: nginx's image to a compressed initramfs, both digests of the layer
+# checked, against umoci, cpio and zstd, and against gzip, bsdtar and zstd, which
+# check nothing. Peak memory, for that image and for one of eight times its size.
 set -eu
 
-tenon=$1 image=$2
+tenon=$1 image=$2 nginx=$3
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
@@ -87,3 +91,42 @@ for _ in $(seq 11); do
 done
 compare "verifying a bundle of $(($(stat -c %s "$large") >> 20)) MiB" verify "openssl dgst -sha256" digest
 compare "three signatures over a kernel of $(($(stat -c %s "$small") >> 20)) MiB" sign "sbsign's one" sbsign
+
+one_layer() { # IMAGE: the blob of its only layer, the largest
+	ls -S "$1"/blobs/sha256/* | head -n 1
+}
+rootfs() { # IMAGE OUT
+	"$tenon" rootfs "oci:$1" -o "$2" --allow-drop usr/bin/ping --allow-drop '*/usr/bin/ping'
+}
+by_umoci() { # IMAGE OUT
+	rm -rf "$work/unpacked"
+	umoci unpack --image "$1:latest" "$work/unpacked"
+	(cd "$work/unpacked/rootfs" && find . | cpio -o -H newc --quiet) | zstd -q -f -3 -T2 -o "$2"
+}
+by_bsdtar() { # IMAGE OUT
+	gzip -dc "$(one_layer "$1")" | bsdtar -cf - --format newc @- | zstd -q -f -3 -T2 -o "$2"
+}
+peak() { # IMAGE: prints KiB
+	command time -f %M -o "$work/peak" "$tenon" rootfs "oci:$1" -o "$work/peak.cpio.zst" --allow-drop '**/ping' >/dev/null 2>&1
+	cat "$work/peak"
+}
+for _ in $(seq 9); do
+	time_of rootfs rootfs "$nginx" "$work/ours.cpio.zst"
+	time_of bsdtar by_bsdtar "$nginx" "$work/bsdtar.cpio.zst"
+	time_of umoci by_umoci "$nginx" "$work/umoci.cpio.zst"
+done
+compare "rootfs of nginx's image" rootfs "umoci unpack | cpio | zstd -3" umoci
+compare "rootfs of nginx's image" rootfs "gzip | bsdtar | zstd -3" bsdtar
+ours=$(stat -c %s "$work/ours.cpio.zst") theirs=$(stat -c %s "$work/bsdtar.cpio.zst")
+echo "its size: $ours bytes, gzip | bsdtar | zstd -3: $theirs bytes, ratio: $(echo "scale=3; $ours / $theirs" | bc)"
+
+for i in $(seq 8); do
+	mkdir -p "$work/eight/$i"
+	tar -xzf "$(one_layer "$nginx")" -C "$work/eight/$i"
+done
+tar -cf "$work/eight.tar" -C "$work/eight" .
+rm -rf "$work/eight"
+umoci init --layout "$work/eight"
+umoci new --image "$work/eight:latest"
+umoci raw add-layer --image "$work/eight:latest" "$work/eight.tar"
+echo "its peak memory: $(($(peak "$nginx") >> 10)) MiB for $(($(gzip -dc "$(one_layer "$nginx")" | wc -c) >> 20)) MiB of files, $(($(peak "$work/eight") >> 10)) MiB for $(($(stat -c %s "$work/eight.tar") >> 20)) MiB"

@@ -15,7 +15,7 @@ redis)
 		--config.user redis --config.workingdir /data --config.exposedports 6379/tcp --config.stopsignal SIGTERM
 	;;
 nginx)
-	package=nginx-light
+	package=nginx-light,iputils-ping # ping has a file capability
 	hook='test -d "$1"'
 	set -- --config.entrypoint nginx --config.cmd -g --config.cmd 'daemon off;' \
 		--config.exposedports 80/tcp --config.stopsignal SIGQUIT

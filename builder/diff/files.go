@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tenon-build/tenon/builder/fidelity"
 	"github.com/tenon-build/tenon/builder/initramfs"
 	"github.com/tenon-build/tenon/builder/rootfs"
 )
@@ -20,8 +21,9 @@ type FileChange struct {
 	Path   string `json:"path"`   // without a leading slash
 	Change string `json:"change"` // added, removed, changed
 	// What differs of a file that changed, in this order: type, content, mode,
-	// setuid, setgid, owner, device, target, links, time. Of one that was added
-	// or removed: setuid and setgid where it has them.
+	// setuid, setgid, owner, device, target, links, time, capabilities, xattrs (all
+	// others). Of one that was added or removed: setuid, setgid and capabilities
+	// where it has them.
 	What []string `json:"what"`
 	A    *File    `json:"a"` // null when added
 	B    *File    `json:"b"` // null when removed
@@ -39,17 +41,22 @@ type File struct {
 	Device string    `json:"device,omitempty"` // MAJOR:MINOR
 	Target string    `json:"target,omitempty"` // of a symlink
 	Link   string    `json:"link,omitempty"`   // the first name of a file with several, the same for all of them
+
+	Capabilities string            `json:"capabilities,omitempty"` // as fidelity.FormatCapability writes them
+	Xattrs       map[string]string `json:"xattrs,omitempty"`       // the others, in hexadecimal
 }
 
-func describe(e initramfs.Entry) *File {
-	f := &File{Type: typeNames[e.Type], Mode: fmt.Sprintf("%04o", e.Perm), UID: e.UID, GID: e.GID, Time: e.ModTime, Size: e.Size, Target: e.Target, Link: e.Link}
+func (f *files) describe(name string) *File {
+	e := f.entries[name]
+	out := &File{Type: typeNames[e.Type], Mode: fmt.Sprintf("%04o", e.Perm), UID: e.UID, GID: e.GID, Time: e.ModTime, Size: e.Size, Target: e.Target, Link: e.Link}
 	switch e.Type {
 	case rootfs.Regular:
-		f.Digest = "sha256:" + hex.EncodeToString(e.Digest[:])
+		out.Digest = "sha256:" + hex.EncodeToString(e.Digest[:])
 	case rootfs.CharDevice, rootfs.BlockDevice:
-		f.Device = fmt.Sprintf("%d:%d", e.Major, e.Minor)
+		out.Device = fmt.Sprintf("%d:%d", e.Major, e.Minor)
 	}
-	return f
+	out.Capabilities, out.Xattrs = describeXattrs(f.of(name))
+	return out
 }
 
 var typeNames = map[rootfs.Type]string{
@@ -62,22 +69,31 @@ const (
 	setgid = 0o2000
 )
 
-func compareFiles(a, b map[string]initramfs.Entry) []FileChange {
+func compareFiles(a, b *files) []FileChange {
 	out := []FileChange{}
-	for name, ea := range a {
-		eb, ok := b[name]
+	for name, ea := range a.entries {
+		eb, ok := b.entries[name]
 		if !ok {
-			out = append(out, FileChange{name, "removed", privileges(ea.Perm), describe(ea), nil})
-		} else if what := differences(ea, eb); len(what) > 0 {
-			out = append(out, FileChange{name, "changed", what, describe(ea), describe(eb)})
+			out = append(out, FileChange{name, "removed", a.privileges(name), a.describe(name), nil})
+		} else if what := append(differences(ea, eb), xattrDifferences(a.of(name), b.of(name))...); len(what) > 0 {
+			out = append(out, FileChange{name, "changed", what, a.describe(name), b.describe(name)})
 		}
 	}
-	for name, eb := range b {
-		if _, ok := a[name]; !ok {
-			out = append(out, FileChange{name, "added", privileges(eb.Perm), nil, describe(eb)})
+	for name := range b.entries {
+		if _, ok := a.entries[name]; !ok {
+			out = append(out, FileChange{name, "added", b.privileges(name), nil, b.describe(name)})
 		}
 	}
 	slices.SortFunc(out, func(x, y FileChange) int { return strings.Compare(x.Path, y.Path) })
+	return out
+}
+
+// privileges names what gives rights to others.
+func (f *files) privileges(name string) []string {
+	out := privileges(f.entries[name].Perm)
+	if f.of(name)[fidelity.CapabilityXattr] != "" {
+		out = append(out, "capabilities")
+	}
 	return out
 }
 

@@ -10,9 +10,9 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 
-	"github.com/tenon-build/tenon/builder"
 	"github.com/tenon-build/tenon/builder/bundle"
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
+	"github.com/tenon-build/tenon/builder/fidelity"
 	"github.com/tenon-build/tenon/builder/initramfs"
 	"github.com/tenon-build/tenon/builder/kernel"
 	"github.com/tenon-build/tenon/kconfig"
@@ -22,10 +22,10 @@ import (
 type content struct {
 	manifest *manifest.Manifest
 	fields   map[string]any // as fields returns them
-	files    map[string]initramfs.Entry
+	files    *files
 	config   *kconfig.Config
 	asked    *asked
-	fidelity *builder.Fidelity
+	fidelity *fidelity.Report
 }
 
 // read reads a bundle, and with it every layer that it compares to its end.
@@ -53,15 +53,15 @@ func (c *content) read(ctx context.Context, b *bundle.Bundle) error {
 	if c.asked, err = findAsked(c.manifest, c.config); err != nil {
 		return err
 	}
-	if c.fidelity, err = builder.ReadFidelity(b); err != nil {
+	if c.fidelity, err = fidelity.Read(b); err != nil {
 		return err
 	}
 	c.files, err = readFiles(ctx, b)
 	return err
 }
 
-// readFiles lists the initramfs of a bundle by name.
-func readFiles(ctx context.Context, b *bundle.Bundle) (files map[string]initramfs.Entry, err error) {
+// readFiles lists the initramfs of a bundle.
+func readFiles(ctx context.Context, b *bundle.Bundle) (f *files, err error) {
 	packed, err := openInitramfs(b)
 	if err != nil {
 		return nil, err
@@ -72,20 +72,11 @@ func readFiles(ctx context.Context, b *bundle.Bundle) (files map[string]initramf
 		return nil, err
 	}
 	defer z.Close()
-	files = map[string]initramfs.Entry{}
-	err = initramfs.List(&reader{ctx, z}, func(e initramfs.Entry) error {
-		if e.Link != "" { // and so the first name knows that it is not the only one
-			first := files[e.Link]
-			first.Link = e.Link
-			files[e.Link] = first
-		}
-		files[e.Name] = e
-		return nil
-	})
-	if err != nil {
+	f = newFiles()
+	if err := initramfs.List(&reader{ctx, z}, f.add, xattrsName); err != nil {
 		return nil, fmt.Errorf("initramfs: %w", err)
 	}
-	return files, nil
+	return f, f.readXattrs()
 }
 
 // reader stops when ctx ends, with what ended it.

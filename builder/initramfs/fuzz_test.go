@@ -55,7 +55,7 @@ func FuzzImage(f *testing.F) {
 func checkTree(t *testing.T, tree *rootfs.Tree, entries []initramfs.Entry) {
 	t.Helper()
 	first := map[*rootfs.Inode]string{}
-	check := func(name string, n *rootfs.Inode) error {
+	err := tree.Walk(func(name string, n *rootfs.Inode) error {
 		want := initramfs.Entry{
 			Name: name, Type: n.Type, Perm: n.Perm, UID: n.UID, GID: n.GID, ModTime: entries[0].ModTime,
 			Size: n.Size, Target: n.Target, Major: n.Major, Minor: n.Minor,
@@ -78,14 +78,7 @@ func checkTree(t *testing.T, tree *rootfs.Tree, entries []initramfs.Entry) {
 		}
 		entries = entries[1:]
 		return nil
-	}
-	root, err := tree.Lookup("/")
-	if err == nil {
-		err = check(".", root)
-	}
-	if err == nil {
-		err = tree.Walk(check)
-	}
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

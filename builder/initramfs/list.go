@@ -11,6 +11,7 @@ import (
 	"hash"
 	"io"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -30,6 +31,7 @@ const (
 	maxEntries = 5 << 20
 	maxNames   = 1 << 30  // bytes of all names and link targets together
 	maxArchive = 80 << 30 // bytes
+	maxKept    = 64 << 20 // bytes of a file whose content is kept
 )
 
 // Entry is one name of an archive.
@@ -47,18 +49,21 @@ type Entry struct {
 	// Link is the first name of the same inode where this is a later one, and
 	// empty otherwise.
 	Link string
+
+	// Content is what a regular file holds that List was asked to keep.
+	Content string
 }
 
 // List calls visit for each entry of an archive, in order, and returns visit's
-// first error. It reads r to its end and holds no file's content. What is no
-// archive, or one that the kernel's unpacker would understand in another way
+// first error. It reads r to its end and holds no file's content but that of the
+// names in keep, which is an error beyond 64 MiB. What is no archive, or one that the kernel's unpacker would understand in another way
 // than a list of its entries can show, is an error that wraps ErrFormat: names
 // that occur twice or are not clean, hard links whose names disagree, content
 // of what has none, anything after the trailer.
-func List(r io.Reader, visit func(Entry) error) error {
+func List(r io.Reader, visit func(Entry) error, keep ...string) error {
 	l := &lister{
 		r: bufio.NewReaderSize(r, 1<<16), sum: sha256.New(), buf: make([]byte, 1<<16),
-		seen: map[string]bool{}, inodes: map[inodeKey]inode{},
+		seen: map[string]bool{}, inodes: map[inodeKey]inode{}, keep: keep,
 	}
 	for {
 		e, err := l.next()
@@ -84,6 +89,7 @@ type lister struct {
 	names  int // bytes
 	seen   map[string]bool
 	inodes map[inodeKey]inode
+	keep   []string
 }
 
 // inodeKey is what the kernel knows a hard link's inode by.
@@ -236,20 +242,37 @@ func (l *lister) body(e *Entry) error {
 		}
 		e.Target, e.Size = target, 0
 	case e.Type == rootfs.Regular:
-		l.sum.Reset()
-		n, err := io.CopyBuffer(l.sum, io.LimitReader(l.r, e.Size), l.buf)
-		l.offset += n
-		if err == nil && n < e.Size {
-			err = io.EOF
+		if err := l.content(e); err != nil {
+			return err
 		}
-		if err != nil {
-			return l.ended(err)
-		}
-		l.sum.Sum(e.Digest[:0])
 	case e.Size != 0:
 		return l.wrong("%q: %d bytes of content in what is not a regular file", e.Name, e.Size)
 	}
 	return l.pad()
+}
+
+// content reads a regular file.
+func (l *lister) content(e *Entry) error {
+	l.sum.Reset()
+	var to io.Writer = l.sum
+	var kept bytes.Buffer
+	if slices.Contains(l.keep, e.Name) {
+		if e.Size > maxKept {
+			return l.wrong("%q: larger than %d bytes", e.Name, maxKept)
+		}
+		to = io.MultiWriter(l.sum, &kept)
+	}
+	n, err := io.CopyBuffer(to, io.LimitReader(l.r, e.Size), l.buf)
+	l.offset += n
+	if err == nil && n < e.Size {
+		err = io.EOF
+	}
+	if err != nil {
+		return l.ended(err)
+	}
+	l.sum.Sum(e.Digest[:0])
+	e.Content = kept.String()
+	return nil
 }
 
 // link finds the first name of an inode, and fills in its content. The kernel
@@ -268,7 +291,7 @@ func (l *lister) link(e *Entry, h *header) error {
 		return l.wrong("%q: a later name of %q has content", e.Name, known.first.Name)
 	}
 	same := known.first
-	same.Name, same.Link = e.Name, known.first.Name
+	same.Name, same.Link, same.Content = e.Name, known.first.Name, ""
 	e.Size, e.Digest, e.Link = same.Size, same.Digest, same.Link
 	if !e.ModTime.Equal(same.ModTime) || *e != same || h.nlink != known.links {
 		return l.wrong("%q and %q are one file and disagree about it", e.Name, e.Link)

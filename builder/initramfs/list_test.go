@@ -59,6 +59,24 @@ func TestList(t *testing.T) {
 	}
 }
 
+func TestListKeeps(t *testing.T) {
+	linked := text("linked")
+	archive, _ := write(t, tree(t, named{"a", text("body")}, named{"b", text("other")}, named{"c", linked}, named{"d", linked}))
+	var got []string
+	err := List(bytes.NewReader(archive), func(e Entry) error {
+		got = append(got, e.Name+"="+e.Content)
+		return nil
+	}, "a", "c", "missing")
+	if want := []string{".=", "a=body", "b=", "c=linked", "d="}; err != nil || !slices.Equal(got, want) {
+		t.Errorf("%q, %v", got, err)
+	}
+	head := raw(1, 0o100644, 1, "a", "")
+	large := head[:54] + fmt.Sprintf("%08x", maxKept+1) + head[62:]
+	if err := List(strings.NewReader(large), func(Entry) error { return nil }, "a"); !errors.Is(err, ErrFormat) || !strings.Contains(err.Error(), "larger than") {
+		t.Error(err)
+	}
+}
+
 // raw is an entry as a stranger may write it.
 func raw(ino, mode, nlink int, name, body string) string {
 	head := fmt.Sprintf("070701%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x", ino, mode, 0, 0, nlink, 0, len(body), 0, 0, 0, 0, len(name)+1, 0)

@@ -98,7 +98,7 @@ func scanTree(t *testing.T, tree *rootfs.Tree) []scan.File {
 	t.Helper()
 	var files []scan.File
 	var inodes []*rootfs.Inode
-	add := func(path string, n *rootfs.Inode) error {
+	err := tree.Walk(func(path string, n *rootfs.Inode) error {
 		f := scan.File{
 			Path: path, Type: types[n.Type], Mode: n.Perm, UID: uint32(n.UID), GID: uint32(n.GID), Time: n.ModTime.Unix(),
 			Size: n.Size, Target: n.Target, Major: n.Major, Minor: n.Minor, Xattrs: maps.Clone(n.Xattrs),
@@ -112,14 +112,7 @@ func scanTree(t *testing.T, tree *rootfs.Tree) []scan.File {
 		}
 		files, inodes = append(files, f), append(inodes, n)
 		return nil
-	}
-	root, err := tree.Lookup("/")
-	if err == nil {
-		err = add(".", root)
-	}
-	if err == nil {
-		err = tree.Walk(add)
-	}
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

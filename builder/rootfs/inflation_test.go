@@ -23,11 +23,6 @@ func TestRatio(t *testing.T) {
 	}
 }
 
-// endless is what a bomb unpacks to.
-type endless struct{}
-
-func (endless) Read(p []byte) (int, error) { return len(p), nil }
-
 // What a decompressor gives is stopped whatever it is: files, headers that are
 // no files, or what follows the archive.
 func TestInflation(t *testing.T) {

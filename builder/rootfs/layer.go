@@ -19,9 +19,10 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
-	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 	"golang.org/x/sys/unix"
+
+	"github.com/tenon-build/tenon/builder/rootfs/gunzip"
 )
 
 // maxZstdWindow bounds the memory that a zstd layer can ask for: 128 MiB, what
@@ -81,19 +82,31 @@ func readBlob(ctx context.Context, layer v1.Layer, digest, diffID v1.Hash, tmp s
 	defer blob.Close()
 
 	blobSum, plainSum := sha256.New(), sha256.New()
-	raw := &meter{ctx: ctx, r: blob, sum: blobSum, left: size, progress: progress}
-	plain, closePlain, err := decompress(bufio.NewReaderSize(raw, 1<<20))
+	counted := &meter{ctx: ctx, r: blob, sum: blobSum, left: size, progress: progress}
+	// Four stages side by side: hash, decompress, hash, read the archive.
+	raw := readAhead(counted)
+	defer raw.Close()
+	plain, closePlain, err := decompress(bufio.NewReaderSize(raw, 64<<10))
 	if err != nil {
 		return nil, err
 	}
 	defer closePlain()
+	decompressed := readAhead(plain)
+	defer decompressed.Close()
+	body := readAhead(io.TeeReader(&inflation{r: decompressed, packed: size}, plainSum))
+	defer body.Close()
 	spool, err := spoolFile(tmp)
 	if err != nil {
 		return nil, err
 	}
 	c := &changes{digest: digest, spool: spool}
-	body := io.TeeReader(&inflation{r: plain, packed: size}, plainSum)
-	if err := c.read(tar.NewReader(body), size, left); err != nil {
+	// Small files share a system call. The buffer must not let the file itself
+	// read, which takes a new buffer for each of them.
+	out := bufio.NewWriterSize(struct{ io.Writer }{spool}, 1<<20)
+	if err := c.read(tar.NewReader(body), out, size, left); err != nil {
+		return c, err
+	}
+	if err := out.Flush(); err != nil {
 		return c, err
 	}
 	// What follows the end of the archive is covered by the digests too.
@@ -103,8 +116,8 @@ func readBlob(ctx context.Context, layer v1.Layer, digest, diffID v1.Hash, tmp s
 	if _, err := io.Copy(io.Discard, raw); err != nil {
 		return c, err
 	}
-	if raw.left != 0 {
-		return c, fmt.Errorf("truncated: %d of %d bytes are missing", raw.left, size)
+	if counted.left != 0 {
+		return c, fmt.Errorf("truncated: %d of %d bytes are missing", counted.left, size)
 	}
 	if got := sum(blobSum); got != digest {
 		return c, fmt.Errorf("digest mismatch: the content is %s", got)
@@ -182,7 +195,7 @@ func decompress(r *bufio.Reader) (io.Reader, func(), error) {
 	}
 	switch {
 	case bytes.HasPrefix(magic, []byte{0x1f, 0x8b}):
-		z, err := gzip.NewReader(r)
+		z, err := gunzip.NewReader(r)
 		return z, func() {}, err
 	case bytes.Equal(magic, []byte{0x28, 0xb5, 0x2f, 0xfd}):
 		z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxZstdWindow))
@@ -194,8 +207,9 @@ func decompress(r *bufio.Reader) (io.Reader, func(), error) {
 	return r, func() {}, nil
 }
 
-// read reads the archive of a layer whose blob has packed bytes.
-func (c *changes) read(tr *tar.Reader, packed int64, left *budget) error {
+// read reads the archive of a layer whose blob has packed bytes, and writes the
+// contents of its files to out.
+func (c *changes) read(tr *tar.Reader, out io.Writer, packed int64, left *budget) error {
 	for {
 		h, err := tr.Next()
 		if err == io.EOF {
@@ -219,7 +233,7 @@ func (c *changes) read(tr *tar.Reader, packed int64, left *budget) error {
 		}
 		if err == nil && ch.size() > 0 {
 			ch.inode.data, ch.inode.offset = c.spool, c.bytes
-			_, err = io.Copy(c.spool, tr)
+			_, err = io.Copy(out, tr)
 			c.bytes += ch.inode.Size
 		}
 		if err != nil {

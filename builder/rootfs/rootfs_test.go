@@ -152,6 +152,9 @@ func list(t testing.TB, tree *Tree) string {
 	var out strings.Builder
 	first := map[*Inode]string{}
 	err := tree.Walk(func(name string, n *Inode) error {
+		if n == tree.root {
+			return nil
+		}
 		what := ""
 		switch n.Type {
 		case Regular:

@@ -87,9 +87,12 @@ func (t *Tree) Close() error {
 	return errors.Join(errs...)
 }
 
-// Walk calls fn for every name below the root: parents before children,
-// siblings in byte order. Paths have no leading slash.
+// Walk calls fn for every name: the root, which is ".", then parents before
+// children, siblings in byte order. Paths have no leading slash.
 func (t *Tree) Walk(fn func(path string, n *Inode) error) error {
+	if err := fn(".", t.root); err != nil {
+		return err
+	}
 	return walk("", t.root, fn)
 }
 

@@ -16,14 +16,13 @@ import (
 	"unicode/utf16"
 
 	"github.com/docker/go-units"
-	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/spf13/cobra"
 
 	"github.com/tenon-build/tenon/builder"
 	"github.com/tenon-build/tenon/builder/bundle"
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
+	"github.com/tenon-build/tenon/builder/fidelity"
 	"github.com/tenon-build/tenon/builder/kernel"
-	"github.com/tenon-build/tenon/builder/rootfs"
 	"github.com/tenon-build/tenon/recipes"
 	"github.com/tenon-build/tenon/signer"
 )
@@ -31,15 +30,14 @@ import (
 var errNoAppinit = errors.New("PID 1 (appinit) not found")
 
 type buildOptions struct {
-	recipe, output, target, platform, source, name, cacheDir, format string
+	recipe, output, target, source, name, cacheDir, format string
 
-	detached   bool
-	key        keyOptions
-	tag        string
-	push       bool
-	jobs       int
-	maxEntries int
-	maxSize    string
+	image    imageOptions
+	detached bool
+	key      keyOptions
+	tag      string
+	push     bool
+	jobs     int
 }
 
 func newBuildCmd(a *app) *cobra.Command {
@@ -64,7 +62,6 @@ the one image that a signature covers. --detached makes the weaker form.`,
 	f.StringVarP(&o.output, "output", "o", "", "oci:DIR or oci-archive:FILE (default ./NAME.tenon)")
 	f.StringVar(&o.name, "name", "", "name of the bundle (default: from the image's reference)")
 	f.StringVar(&o.target, "target", "", "back end to build for: qemu, kexec, cokernel, multikernel (default: the recipe's)")
-	f.StringVar(&o.platform, "platform", "linux/amd64", "platform of the image")
 	f.StringVar(&o.source, "kernel-source", "debian:6.1", "debian:VERSION, a tarball or a folder")
 	f.BoolVar(&o.detached, "detached", false, "keep initramfs and command line outside the kernel image: the weaker form")
 	o.key.flags(f)
@@ -72,8 +69,7 @@ the one image that a signature covers. --detached makes the weaker form.`,
 	f.BoolVar(&o.push, "push", false, "copy the bundle to a registry too")
 	cmd.MarkFlagsRequiredTogether("tag", "push")
 	f.IntVarP(&o.jobs, "jobs", "j", runtime.NumCPU(), "processes of the compiler at once")
-	f.IntVar(&o.maxEntries, "max-entries", rootfs.DefaultLimits.Entries, "refuse images with more files than this")
-	f.StringVar(&o.maxSize, "max-size", units.BytesSize(float64(rootfs.DefaultLimits.Bytes)), "refuse images that unpack to more than this")
+	o.image.flags(f)
 	f.StringVar(&o.cacheDir, "cache-dir", os.Getenv("TENON_CACHE"), "folder of the build cache, also $TENON_CACHE (default ~/.cache/tenon)")
 	f.StringVar(&o.format, "format", "text", "text or json")
 	return cmd
@@ -121,7 +117,7 @@ func (a *app) build(cmd *cobra.Command, image string, o buildOptions) (err error
 func (a *app) buildRequest(image string, o buildOptions) (builder.Request, error) {
 	req := builder.Request{
 		Image: image, Name: o.name, Target: o.target, Detached: o.detached, KernelSource: o.source,
-		Output: o.output, Jobs: o.jobs, Tenon: version(),
+		Output: o.output, Jobs: o.jobs, Tenon: version(), AllowDrop: o.image.allowDrop,
 	}
 	if err := checkFormat(o.format); err != nil {
 		return req, err
@@ -129,22 +125,13 @@ func (a *app) buildRequest(image string, o buildOptions) (builder.Request, error
 	if o.jobs < 1 {
 		return req, &exitError{exitUsage, fmt.Errorf("--jobs %d: must be at least 1", o.jobs)}
 	}
-	platform, err := v1.ParsePlatform(o.platform)
-	if err != nil {
-		return req, &exitError{exitUsage, fmt.Errorf("--platform: %w", err)}
+	var err error
+	if req.Platform, req.Limits, err = o.image.parse(); err != nil {
+		return req, err
 	}
-	if platform.OS != "linux" || platform.Architecture != "amd64" {
-		return req, &exitError{exitUsage, fmt.Errorf("--platform %s: only linux/amd64 kernels can be built", o.platform)}
-	}
-	req.Platform = *platform
 	if err := checkTarget(o.target); err != nil {
 		return req, err
 	}
-	size, err := units.RAMInBytes(o.maxSize)
-	if err != nil {
-		return req, &exitError{exitUsage, fmt.Errorf("--max-size %q is not a size such as 16GiB", o.maxSize)}
-	}
-	req.Limits = rootfs.Limits{Entries: o.maxEntries, Bytes: size}
 	if o.push {
 		if err := bundle.CheckReference(o.tag); err != nil {
 			return req, &exitError{exitUsage, fmt.Errorf("--tag %q: %w", o.tag, err)}
@@ -208,7 +195,7 @@ type output struct {
 	Kernel    int64              `json:"kernelSize"`
 	Symbols   int                `json:"symbols"`
 	Manifest  *manifest.Manifest `json:"manifest"`
-	Fidelity  *builder.Fidelity  `json:"fidelity"`
+	Fidelity  *fidelity.Report   `json:"fidelity"`
 }
 
 func buildOutput(r *builder.Result) output {
@@ -249,12 +236,7 @@ func summary(a *app, r *builder.Result, took time.Duration) {
 	fmt.Fprintf(a.stderr, "initramfs  %s, %d entries, %s\n", size(m.Initramfs.Size), m.Initramfs.Entries, form)
 	fmt.Fprintf(a.stderr, "kernel     Linux %s, %s%s, %d options\n", m.Kernel.Release, size(r.Kernel), with, r.Symbols)
 	fmt.Fprintf(a.stderr, "memory     at least %s\n", size(m.Claims.Memory.Min))
-	for _, d := range r.Fidelity.Dropped {
-		fmt.Fprintf(a.stderr, "dropped    %d entries, %s, as recipe %s says\n", d.Entries, size(d.Bytes), d.Recipe)
-	}
-	for _, l := range r.Fidelity.Lost {
-		fmt.Fprintf(a.stderr, "lost       %s: %s\n", printable(l.Path), printable(l.What))
-	}
+	a.sayFidelity(r.Fidelity)
 	fmt.Fprintf(a.stderr, "took       %.1f s\n", took.Seconds())
 }
 

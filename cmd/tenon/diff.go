@@ -164,6 +164,9 @@ func newFile(f *diff.File, privileges []string) string {
 	if f.Link != "" {
 		words = append(words, "hard link with "+f.Link)
 	}
+	if f.Capabilities != "" {
+		words = append(words, f.Capabilities)
+	}
 	return strings.Join(append(words, upper(privileges)...), " ")
 }
 
@@ -187,6 +190,8 @@ func changedFile(f *diff.FileChange) string {
 				verb = "BECOMES "
 			}
 			rights = append(rights, verb+strings.ToUpper(what))
+		case "capabilities":
+			rights = append(rights, "CAPABILITIES "+orNone(f.A.Capabilities)+" to "+orNone(f.B.Capabilities))
 		case "type":
 			rest = append(rest, "type "+f.A.Type+" to "+newFile(f.B, nil))
 		case "content":
@@ -311,11 +316,7 @@ func (p *diffPrinter) fidelity(changes []diff.FidelityChange) {
 		p.title("what the initramfs has other than the image")
 	}
 	for _, c := range changes {
-		what := c.What
-		if what == "xattr security.capability" {
-			what = "CAPABILITIES of the image's file (" + what + ")"
-		}
-		p.row(side(c.In), c.Kind, strings.Trim(c.Path+" "+what, " "))
+		p.row(side(c.In), c.Kind, strings.Trim(c.Path+" "+c.What, " "))
 	}
 }
 

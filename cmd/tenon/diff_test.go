@@ -19,10 +19,10 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 
-	"github.com/tenon-build/tenon/builder"
 	"github.com/tenon-build/tenon/builder/bundle"
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
 	"github.com/tenon-build/tenon/builder/diff"
+	"github.com/tenon-build/tenon/builder/fidelity"
 	"github.com/tenon-build/tenon/builder/initramfs"
 	"github.com/tenon-build/tenon/builder/rootfs"
 )
@@ -34,7 +34,7 @@ type detached struct {
 	manifest manifest.Manifest
 	files    *rootfs.Tree
 	config   string
-	fidelity builder.Fidelity
+	fidelity fidelity.Report
 }
 
 func newDetached(t *testing.T) *detached {
@@ -52,7 +52,7 @@ func newDetached(t *testing.T) *detached {
 			},
 			Image: manifest.Image{Reference: "registry.example/web:1", Digest: zeros},
 		},
-		files: rootfs.New(), config: "CONFIG_EXPERT=y\nCONFIG_NR_CPUS=64\n", fidelity: builder.Fidelity{Version: 1, Entries: 9},
+		files: rootfs.New(), config: "CONFIG_EXPERT=y\nCONFIG_NR_CPUS=64\n", fidelity: fidelity.Report{Version: fidelity.Version, Entries: 9},
 	}
 	d.put(t, "bin/web", d.file("web 1", 0o755))
 	d.put(t, "etc/web.conf", d.file("threads 4\n", 0o644))
@@ -68,6 +68,16 @@ func (d *detached) put(t *testing.T, name string, n *rootfs.Inode) {
 	if err := d.files.Put(name, n); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// xattrs puts a table of extended attributes.
+func (d *detached) xattrs(t *testing.T, list ...manifest.Xattr) {
+	t.Helper()
+	var table []byte
+	for _, x := range list {
+		table = manifest.AppendXattr(table, x)
+	}
+	d.put(t, manifest.XattrsPath, d.file(string(table), 0o600))
 }
 
 // write writes the bundle into the working directory.
@@ -133,9 +143,14 @@ func twoBundles(t *testing.T) {
 	both("linked/2", a.file("linked", 0o644), linked)
 	both("same", a.file("same", 0o4755), b.file("same", 0o4755))
 
-	a.fidelity.Lost = []builder.Lost{{Path: "bin/ping", What: "xattr security.capability"}, {Path: "bin/web", What: "xattr security.ima"}}
-	b.fidelity.Lost = a.fidelity.Lost[1:]
-	b.fidelity.Dropped = []builder.Dropped{{Recipe: "static", Entries: 3, Bytes: 4096}}
+	both("bin/ping", a.file("ping", 0o755), b.file("ping", 0o755))
+	both("bin/traceroute", nil, b.file("traceroute", 0o755))
+	netRaw := "\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
+	a.xattrs(t, manifest.Xattr{Name: "trusted.x"}, manifest.Xattr{Path: "bin/ping", Name: "security.capability", Value: []byte(netRaw)}, manifest.Xattr{Path: "bin/web", Name: "security.ima", Value: []byte("1")})
+	b.xattrs(t, manifest.Xattr{Name: "trusted.x"}, manifest.Xattr{Path: "bin/traceroute", Name: "security.capability", Value: []byte(netRaw)},
+		manifest.Xattr{Path: "bin/web", Name: "security.ima", Value: []byte("2")}, manifest.Xattr{Path: "linked/1", Name: "security.capability", Value: []byte(netRaw)})
+	b.fidelity.Dropped = []fidelity.Dropped{{By: "recipe static", Entries: 3, Bytes: 4096}, {By: "waiver big*", Path: "big", Why: "size", Entries: 1, Bytes: 4096}}
+	b.fidelity.Changed = []fidelity.Change{{Path: "etc/hosts", What: "xattr user.x dropped", By: "waiver **"}}
 	a.config += "CONFIG_MODULES=y\nCONFIG_ODD=y\n"
 	b.config += "# CONFIG_MODULES is not set\nCONFIG_NET=y\nCONFIG_VIRTIO_NET=y\n"
 	m := &b.manifest
@@ -222,7 +237,9 @@ func TestDiffTrouble(t *testing.T) {
 		d.write(t, name)
 	}
 	damage("config.tenon", func(d *detached) { d.config = "odd\n" })
-	damage("fidelity.tenon", func(d *detached) { d.fidelity.Version = 2 })
+	damage("fidelity.tenon", func(d *detached) { d.fidelity.Version = 1 })
+	damage("xattrs.tenon", func(d *detached) { d.xattrs(t, manifest.Xattr{Path: "nowhere", Name: "trusted.x"}) })
+	damage("table.tenon", func(d *detached) { d.put(t, manifest.XattrsPath, d.file("odd", 0o600)) })
 	damage("sealed.tenon", func(d *detached) { d.manifest.Initramfs.Sealed = true })
 	damage("flipped.tenon", func(*detached) {})
 	blobs, err := filepath.Glob("flipped.tenon/blobs/sha256/*")
@@ -249,7 +266,9 @@ func TestDiffTrouble(t *testing.T) {
 		{"good.tenon missing", `opening bundle "missing"`},
 		{"missing good.tenon", `opening bundle "missing"`},
 		{"good.tenon config.tenon", `reading bundle "config.tenon": invalid bundle: .config:1`},
-		{"fidelity.tenon good.tenon", `reading bundle "fidelity.tenon": fidelity report: unsupported version 2`},
+		{"fidelity.tenon good.tenon", `reading bundle "fidelity.tenon": fidelity report: unsupported version 1`},
+		{"good.tenon xattrs.tenon", `reading bundle "xattrs.tenon": invalid bundle: initramfs: table of extended attributes: there is no file "nowhere"`},
+		{"good.tenon table.tenon", `reading bundle "table.tenon": invalid bundle: initramfs: table of extended attributes: cut off`},
 		{"good.tenon flipped.tenon", `reading bundle "flipped.tenon": initramfs: `},
 		{"good.tenon sealed.tenon", `reading bundle "sealed.tenon": kernel: unexpected kernel image: System.map: no symbol __initramfs_start`},
 	} {

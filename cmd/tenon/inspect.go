@@ -12,9 +12,9 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/spf13/cobra"
 
-	"github.com/tenon-build/tenon/builder"
 	"github.com/tenon-build/tenon/builder/bundle"
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
+	"github.com/tenon-build/tenon/builder/fidelity"
 	"github.com/tenon-build/tenon/kconfig"
 	"github.com/tenon-build/tenon/loader"
 )
@@ -59,7 +59,7 @@ type inspection struct {
 	Symbols    int                `json:"symbols"` // Kconfig symbols that are on
 	Signatures []signature        `json:"signatures"`
 	Referrers  []referrer         `json:"referrers"` // what else refers to the bundle
-	Fidelity   *builder.Fidelity  `json:"fidelity"`
+	Fidelity   *fidelity.Report   `json:"fidelity"`
 	Manifest   *manifest.Manifest `json:"manifest"`
 }
 
@@ -97,7 +97,7 @@ func inspectBundle(ctx context.Context, b *bundle.Bundle) (*inspection, error) {
 		return nil, err
 	}
 	i.Symbols = parsed.Enabled()
-	if i.Fidelity, err = builder.ReadFidelity(b); err != nil {
+	if i.Fidelity, err = fidelity.Read(b); err != nil {
 		return nil, err
 	}
 	i.Signatures, err = checkedSignatures(ctx, b)
@@ -162,7 +162,7 @@ func (a *app) printInspection(i *inspection) error {
 		form = "sealed inside the kernel image"
 	}
 	row("initramfs", "%s, %d entries, %s unpacked, %s", size(m.Initramfs.Size), m.Initramfs.Entries, size(m.Initramfs.Unpacked), form)
-	printFidelity(row, i.Fidelity)
+	fidelityRows(i.Fidelity, true, func(name, text string) { row(name, "%s", text) })
 	row("command line", "%s", m.CommandLine)
 	printApp(row, &m.App)
 	for _, p := range m.Parameters {
@@ -191,18 +191,6 @@ func (a *app) printInspection(i *inspection) error {
 		row("attached", "%s  %s", r.Digest, r.ArtifactType)
 	}
 	return w.Flush()
-}
-
-func printFidelity(row func(name, format string, args ...any), f *builder.Fidelity) {
-	for _, p := range f.Added {
-		row("added", "%s", p)
-	}
-	for _, d := range f.Dropped {
-		row("dropped", "%d entries, %s, as recipe %s says", d.Entries, size(d.Bytes), d.Recipe)
-	}
-	for _, l := range f.Lost {
-		row("lost", "%s: %s", l.Path, l.What)
-	}
 }
 
 func printApp(row func(name, format string, args ...any), app *manifest.App) {

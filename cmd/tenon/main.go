@@ -127,7 +127,7 @@ func (a *app) newRootCmd() *cobra.Command {
 	cmd.SetOut(a.stdout)
 	cmd.SetErr(a.stderr)
 	cmd.SetFlagErrorFunc(usage)
-	cmd.AddCommand(newBuildCmd(a), newSignCmd(a), newVerifyCmd(a), newRunCmd(a), newInspectCmd(a), newDiffCmd(a),
+	cmd.AddCommand(newBuildCmd(a), newRootfsCmd(a), newSignCmd(a), newVerifyCmd(a), newRunCmd(a), newInspectCmd(a), newDiffCmd(a),
 		newPushCmd(a), newPullCmd(a), newExportCmd(a), newKeyCmd(a), newRecipeCmd(a))
 	for _, c := range append(cmd.Commands(), cmd) {
 		c.Args = usageArgs(c.Args)

@@ -96,6 +96,25 @@ func emptyImage(t *testing.T, architecture string) string {
 	return "oci:" + dir
 }
 
+// dirWithOldFile is an image with two files of before 1970.
+func dirWithOldFile(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	for i, name := range []string{"old", "older"} {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte("hello"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if when := time.Unix(int64(-1-i), 0); os.Chtimes(path, when, when) != nil {
+			t.Fatal(path)
+		}
+	}
+	if when := time.Unix(7, 0); os.Chtimes(dir, when, when) != nil {
+		t.Fatal(dir)
+	}
+	return "dir:" + dir
+}
+
 func writeTemp(t *testing.T, name, data string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), name)
@@ -108,7 +127,7 @@ func writeTemp(t *testing.T, name, data string) string {
 // writtenBundle is a bundle with a kernel that no machine boots.
 func writtenBundle(t *testing.T) (path, digest string) {
 	t.Helper()
-	return writeBundle(t, `{"version":1}`)
+	return writeBundle(t, `{"version":2}`)
 }
 
 func writeBundle(t *testing.T, fidelity string) (path, digest string) {
@@ -185,6 +204,18 @@ func TestErrors(t *testing.T) {
 		{"image of another platform", "build " + emptyImage(t, "arm64"), 1, "no image for this platform: it is for linux/arm64, want linux/amd64", "only linux/amd64"},
 		{"image that no recipe fits", "build " + image, 1, `unknown recipe: no built-in recipe fits the program "odd"`, "choose one with -r NAME"},
 		{"output that is something else", "build -r static -o " + garbage + " " + image, 1, "exists and is not a bundle", "choose another output with -o"},
+
+		{"allowing to drop a path", "build x --allow-drop /etc", 2, `--allow-drop: "/etc" is not a pattern of a path without a leading slash`, ""},
+		{"rootfs of nothing", "rootfs", 2, "accepts 1 arg(s), received 0 (see 'tenon rootfs --help')", ""},
+		{"rootfs of a missing image", "rootfs oci:" + missing, 1, "opening image", "IMAGE is"},
+		{"rootfs allowing to drop no pattern", "rootfs x --allow-drop [", 2, `--allow-drop: "[" is not a pattern`, ""},
+		{"rootfs in an unknown format", "rootfs x --format yaml", 2, `--format "yaml"`, ""},
+		{"rootfs and JSON to stdout", "rootfs x -o - --format json", 2, "stdout is where the archive goes", ""},
+		{"rootfs over a folder", "rootfs " + image + " -o " + t.TempDir(), 1, "exists and is not a regular file", "choose another output with -o"},
+		{"rootfs into no folder", "rootfs " + image + " -o " + missing + "/x.cpio", 1, "no such file or directory", ""},
+		{"rootfs for another platform", "rootfs x --platform linux/arm64", 2, "only linux/amd64", ""},
+		{"rootfs with what does not fit", "rootfs " + dirWithOldFile(t), 1, `"old": modification time -1 does not fit the initramfs format (32 bits) (and 1 more files)`, "--allow-drop PATTERN"},
+		{"rootfs with half of it waived", "rootfs " + dirWithOldFile(t) + " --allow-drop old", 1, `"older": modification time -2 does not fit the initramfs format (32 bits)`, "--allow-drop PATTERN"},
 
 		{"inspect of nothing", "inspect " + missing, 1, "no such file", ""},
 		{"inspect of garbage", "inspect " + garbage, 1, "invalid bundle: " + garbage + ": not an uncompressed tar archive", "a bundle is what 'tenon build' writes"},
@@ -324,7 +355,7 @@ func TestInterrupted(t *testing.T) {
 // A report that says nothing, or is of another version, is one line and no panic.
 func TestInspectFidelity(t *testing.T) {
 	for report, want := range map[string]string{
-		"null": "unsupported version 0", `{"version":9}`: "unsupported version 9", `{"version":1,"x":1}`: `unknown field "x"`, "<html>": "fidelity report",
+		"null": "no version field", `{"version":9}`: "unsupported version 9", `{"version":2,"x":1}`: `unknown field "x"`, "<html>": "fidelity report",
 	} {
 		path, _ := writeBundle(t, report)
 		for _, verb := range [][]string{{"inspect", path}, {"diff", path, path}} {
@@ -337,7 +368,7 @@ func TestInspectFidelity(t *testing.T) {
 
 func TestHelp(t *testing.T) {
 	for args, want := range map[string]string{
-		"--help": "Usage:", "build --help": "oci-archive:FILE", "run --help": "--allow-unsigned", "inspect --help": "BUNDLE", "diff --help": "exit status", "recipe --help": "show", "--version": "tenon version",
+		"--help": "Usage:", "build --help": "oci-archive:FILE", "run --help": "--allow-unsigned", "rootfs --help": "--allow-drop", "inspect --help": "BUNDLE", "diff --help": "exit status", "recipe --help": "show", "--version": "tenon version",
 	} {
 		if r := invoke(t, strings.Fields(args)...); r.code != 0 || !strings.Contains(r.stdout, want) || r.stderr != "" {
 			t.Errorf("%s: %+v", args, r)

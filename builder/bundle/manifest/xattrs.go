@@ -13,6 +13,9 @@ import (
 // before the app starts.
 const XattrsPath = Dir + "/xattrs"
 
+// MaxXattrTable is the largest table, in bytes.
+const MaxXattrTable = 64 << 20
+
 // Limits of the table's fields in bytes: the kernel's PATH_MAX, XATTR_NAME_MAX
 // and XATTR_SIZE_MAX.
 const (

@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package builder
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/tenon-build/tenon/builder/fidelity"
+	"github.com/tenon-build/tenon/builder/rootfs"
+)
+
+// ErrOutput says that an output is in the way; test with errors.Is.
+var ErrOutput = errors.New("exists and is not a regular file")
+
+// RootfsRequest says which image's root file system to write.
+type RootfsRequest struct {
+	Image     string // reference, as OpenImage takes it
+	Platform  v1.Platform
+	AllowDrop []string  // as of Request
+	Output    string    // a file, compressed when its name ends in .zst; empty: ./NAME.cpio.zst
+	Stdout    io.Writer // where the archive goes instead, not compressed; nil: to Output
+	Limits    rootfs.Limits
+	Progress  Progress
+}
+
+// RootfsResult describes an initramfs that was written.
+type RootfsResult struct {
+	Output   string           `json:"output"` // "-" for stdout
+	Digest   string           `json:"digest"` // of the output
+	Size     int64            `json:"size"`   // of the output, in bytes
+	Image    int64            `json:"imageSize"`
+	Fidelity *fidelity.Report `json:"fidelity"`
+}
+
+// Rootfs writes the initramfs of an image alone: no PID 1, no recipe, nothing
+// added. So nobody would apply a table of extended attributes, and every one of
+// them needs a waiver. A file that stands at the output is replaced when all is
+// written; on an error it stays, and nothing is left.
+func Rootfs(ctx context.Context, req RootfsRequest) (*RootfsResult, error) {
+	img, err := OpenImage(ctx, req.Image, req.Platform)
+	if err != nil {
+		return nil, err
+	}
+	defer img.Close()
+	if req.Output == "" && req.Stdout == nil {
+		req.Output = nameOf(img.Name) + ".cpio.zst"
+	}
+	spool := os.TempDir()
+	if req.Stdout == nil {
+		if err := checkOutput(req.Output); err != nil {
+			return nil, err
+		}
+		spool = filepath.Dir(req.Output) // where there has to be room in any case
+	}
+	c, err := unpack(ctx, &Request{Image: req.Image, Limits: req.Limits, Progress: req.Progress}, img, spool)
+	if err != nil {
+		return nil, err
+	}
+	defer c.tree.Close()
+	if err := c.fit(req.AllowDrop, refuseXattr); err != nil {
+		return nil, fmt.Errorf("image %q: %w", req.Image, err)
+	}
+	var a *archive
+	if req.Stdout != nil {
+		req.Output = "-"
+		a, err = c.archive(ctx, req.Stdout, false, req.Progress)
+	} else {
+		a, err = c.archiveFile(ctx, req.Output, req.Progress)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("packing image %q: %w", req.Image, err)
+	}
+	return &RootfsResult{Output: req.Output, Digest: a.digest, Size: a.size, Image: c.size, Fidelity: c.fidelity}, nil
+}
+
+// checkOutput refuses to replace what is no regular file: a folder, a device.
+func checkOutput(name string) error {
+	info, err := os.Lstat(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%s: %w", name, ErrOutput)
+	}
+	return err
+}
+
+// archiveFile writes the archive to a file, whole or not at all.
+func (c *content) archiveFile(ctx context.Context, name string, progress Progress) (a *archive, err error) {
+	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+".tmp-")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, f.Close(), os.RemoveAll(f.Name())) }()
+	if a, err = c.archive(ctx, f, strings.HasSuffix(name, ".zst"), progress); err != nil {
+		return nil, err
+	}
+	if err := errors.Join(f.Chmod(0o644), f.Sync()); err != nil {
+		return nil, err
+	}
+	return a, os.Rename(f.Name(), name)
+}

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package builder
+
+import (
+	"bytes"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/tenon-build/tenon/builder/bundle/manifest"
+	"github.com/tenon-build/tenon/builder/fidelity"
+	"github.com/tenon-build/tenon/builder/initramfs"
+	"github.com/tenon-build/tenon/builder/rootfs"
+)
+
+// checkXattr says whether the table can carry an attribute: whether a tmpfs of
+// Linux 6.1 takes it from PID 1.
+func checkXattr(name, value string) error {
+	namespace, rest, _ := strings.Cut(name, ".")
+	if namespace != "security" && namespace != "trusted" || rest == "" || len(name) > 255 {
+		return fmt.Errorf("%w: extended attribute %.255s: the app's root file system takes security.* and trusted.*", initramfs.ErrMisfit, name)
+	}
+	if name == fidelity.CapabilityXattr {
+		if _, err := fidelity.FormatCapability([]byte(value)); err != nil {
+			return fmt.Errorf("%w: extended attribute %s: %w", initramfs.ErrMisfit, name, err)
+		}
+	}
+	return nil
+}
+
+// refuseXattr says that nothing applies extended attributes.
+func refuseXattr(name, _ string) error {
+	return fmt.Errorf("%w: extended attribute %.255s: the format has no place for any", initramfs.ErrMisfit, name)
+}
+
+// putXattrs puts the table of extended attributes into the tree, if there are
+// any. fit has seen to it that the table can carry them all.
+func (c *content) putXattrs() error {
+	var table []byte
+	seen := map[*rootfs.Inode]bool{}
+	err := c.tree.Walk(func(name string, n *rootfs.Inode) error {
+		if len(n.Xattrs) == 0 || seen[n] && n.Type != rootfs.Symlink { // the kernel does not link symlinks
+			return nil
+		}
+		seen[n] = true
+		for _, attr := range slices.Sorted(maps.Keys(n.Xattrs)) {
+			value := []byte(n.Xattrs[attr])
+			table = manifest.AppendXattr(table, manifest.Xattr{Path: strings.TrimPrefix(name, "."), Name: attr, Value: value})
+			if err := c.carried(name, attr, value); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	switch {
+	case err != nil || len(table) == 0:
+		return err
+	case len(table) > manifest.MaxXattrTable:
+		return fmt.Errorf("extended attributes of more than %d bytes", manifest.MaxXattrTable)
+	}
+	return c.put(manifest.XattrsPath, rootfs.NewFile(bytes.NewReader(table), int64(len(table)), 0o600))
+}
+
+// carried reports an attribute that the table has.
+func (c *content) carried(name, attr string, value []byte) error {
+	c.fidelity.Xattrs.Count++
+	if attr != fidelity.CapabilityXattr {
+		return nil
+	}
+	text, err := fidelity.FormatCapability(value)
+	if err != nil {
+		return fmt.Errorf("%q: %w", name, err)
+	}
+	c.fidelity.Xattrs.Capabilities = append(c.fidelity.Xattrs.Capabilities, fidelity.Capability{Path: name, Capabilities: text})
+	return nil
+}

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build e2e
+
+package main
+
+import (
+	"encoding/json"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/tenon-build/tenon/builder/diff"
+	"github.com/tenon-build/tenon/builder/fidelity"
+)
+
+// TestE2EFidelity builds nginx's image, in which ping has a capability, and wants
+// it in the bundle.
+func TestE2EFidelity(t *testing.T) {
+	reference := "oci:" + required(t, "TENON_NGINX_IMAGE")
+	bundle, _ := build(t, reference)
+	o := command(t, "inspect", "--format", "json", bundle)
+	var i struct{ Fidelity fidelity.Report }
+	if err := json.Unmarshal([]byte(o.stdout), &i); err != nil {
+		t.Fatalf("%v: %s", err, o)
+	}
+	ping := fidelity.Capability{Path: "usr/bin/ping", Capabilities: "cap_net_raw=ep"}
+	f := i.Fidelity
+	if f.Xattrs.Count != 1 || !slices.Equal(f.Xattrs.Capabilities, []fidelity.Capability{ping}) || len(f.Changed) != 0 || !slices.Contains(f.Added, ".tenon/xattrs") {
+		t.Errorf("fidelity %+v", f)
+	}
+	if o := command(t, "inspect", bundle); !strings.Contains(o.stdout, "usr/bin/ping cap_net_raw=ep") {
+		t.Errorf("as text: %s", o)
+	}
+
+	// Against a bundle that has other files altogether, ping is one that goes.
+	o = command(t, "diff", "--format", "json", bundle, probeBundle(t))
+	var r diff.Report
+	if err := json.Unmarshal([]byte(o.stdout), &r); err != nil || o.code != 1 {
+		t.Fatalf("%v: %.2000s", err, o)
+	}
+	at := slices.IndexFunc(r.Files, func(c diff.FileChange) bool { return c.Path == ping.Path })
+	if at < 0 || !slices.Equal(r.Files[at].What, []string{"capabilities"}) || r.Files[at].A.Capabilities != ping.Capabilities {
+		t.Errorf("diff: %+v", r.Files[max(at, 0)])
+	}
+}
+
+// TestE2ERootfs compares the initramfs of nginx's image with its only layer, as
+// bsdtar and cpio see them.
+func TestE2ERootfs(t *testing.T) {
+	image := required(t, "TENON_NGINX_IMAGE")
+	dir := t.TempDir()
+	o := command(t, "rootfs", "oci:"+image, "-o", filepath.Join(dir, "x.cpio"))
+	if o.code != 1 || !strings.Contains(o.stderr, `"usr/bin/ping": not for an initramfs: extended attribute security.capability`) || !strings.Contains(o.stderr, "--allow-drop") {
+		t.Errorf("without a waiver: %s", o)
+	}
+	for _, name := range []string{"x.cpio", "x.cpio.zst"} {
+		if o := command(t, "rootfs", "oci:"+image, "-o", filepath.Join(dir, name), "--allow-drop", "usr/bin/ping"); o.code != 0 {
+			t.Fatal(o)
+		}
+		got, want := listed(t, filepath.Join(dir, name)), listed(t, largest(t, filepath.Join(image, "blobs/sha256")))
+		if !slices.Equal(got, want) || len(got) < 1000 {
+			t.Errorf("%s: %d entries, the layer has %d; first difference %s", name, len(got), len(want), firstDifference(got, want))
+		}
+	}
+	archive := filepath.Join(dir, "x.cpio")
+	names := strings.Fields(string(must(exec.Command("sh", "-c", `cpio -it --quiet <"$1"`, "sh", archive).Output())))
+	if slices.Sort(names); len(names) != len(listed(t, archive)) || !slices.Contains(names, "usr/bin/ping") {
+		t.Errorf("cpio sees %d names", len(names))
+	}
+}
+
+// listed lists an archive, but for the root: type and mode, owner, size or
+// device, time, name and target of each entry, sorted.
+func listed(t *testing.T, archive string) []string {
+	t.Helper()
+	cmd := exec.Command("bsdtar", "--numeric-owner", "-tvf", archive)
+	cmd.Env = append(cmd.Environ(), "TZ=UTC", "LC_ALL=C")
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%s: %v", archive, err)
+	}
+	var lines []string
+	for line := range strings.Lines(string(out)) {
+		f := strings.Fields(line)
+		f = slices.Delete(f, 1, 2) // the number of links, which a layer does not say
+		if f[0][0] == 'l' {
+			f[3] = "0" // an initramfs says how long the target is
+		}
+		i := 7
+		f[i] = strings.TrimSuffix(strings.TrimPrefix(f[i], "./"), "/")
+		if f[i] == "" {
+			continue
+		}
+		// Which name of several is the first one is the archive's own affair.
+		if len(f) > i+3 && f[i+1] == "link" {
+			f = append([]string{"linked"}, f[i])
+		}
+		lines = append(lines, strings.Join(f, " "))
+	}
+	slices.Sort(lines)
+	return lines
+}
+
+func firstDifference(a, b []string) string {
+	for i := range min(len(a), len(b)) {
+		if a[i] != b[i] {
+			return a[i] + " and " + b[i]
+		}
+	}
+	return "the number of them"
+}

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+
+	"github.com/docker/go-units"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/spf13/pflag"
+
+	"github.com/tenon-build/tenon/builder/rootfs"
+	"github.com/tenon-build/tenon/recipes"
+)
+
+// imageOptions say how an image is read.
+type imageOptions struct {
+	platform, maxSize string
+	maxEntries        int
+	allowDrop         []string
+}
+
+func (o *imageOptions) flags(f *pflag.FlagSet) {
+	f.StringVar(&o.platform, "platform", "linux/amd64", "platform of the image")
+	f.IntVar(&o.maxEntries, "max-entries", rootfs.DefaultLimits.Entries, "refuse images with more files than this")
+	f.StringVar(&o.maxSize, "max-size", units.BytesSize(float64(rootfs.DefaultLimits.Bytes)), "refuse images that unpack to more than this")
+	f.StringArrayVar(&o.allowDrop, "allow-drop", nil, "files, as a pattern such as 'usr/bin/*', that may lose what an initramfs cannot hold (repeatable)")
+}
+
+// parse checks the flags.
+func (o *imageOptions) parse() (v1.Platform, rootfs.Limits, error) {
+	fail := func(format string, args ...any) (v1.Platform, rootfs.Limits, error) {
+		return v1.Platform{}, rootfs.Limits{}, &exitError{exitUsage, fmt.Errorf(format, args...)}
+	}
+	platform, err := v1.ParsePlatform(o.platform)
+	if err != nil {
+		return fail("--platform: %w", err)
+	}
+	if platform.OS != "linux" || platform.Architecture != "amd64" {
+		return fail("--platform %s: only linux/amd64 kernels can be built", o.platform)
+	}
+	bytes, err := units.RAMInBytes(o.maxSize)
+	if err != nil {
+		return fail("--max-size %q is not a size such as 16GiB", o.maxSize)
+	}
+	for _, pattern := range o.allowDrop {
+		if err := recipes.CheckPattern(pattern); err != nil {
+			return fail("--allow-drop: %w", err)
+		}
+	}
+	return *platform, rootfs.Limits{Entries: o.maxEntries, Bytes: bytes}, nil
+}
