@@ -64,6 +64,7 @@ env = ["A=1"]
 user = "1000:1000"
 working_dir = "/srv"
 stop_signal = "SIGQUIT"
+read_only = true
 
 [claims]
 cpus = { min = 1, max = 4 }
@@ -87,7 +88,7 @@ func TestParse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r.Name != "my" || r.Target != "kexec" || r.App.User != "1000:1000" || r.App.StopSignal != "SIGQUIT" || r.App.WorkingDir != "/srv" {
+	if r.Name != "my" || r.Target != "kexec" || r.App.User != "1000:1000" || r.App.StopSignal != "SIGQUIT" || r.App.WorkingDir != "/srv" || !r.App.ReadOnly {
 		t.Errorf("got %+v", r)
 	}
 	if m := r.Claims.Memory; m.Min != 64<<20 || m.Max != 1<<30 {
