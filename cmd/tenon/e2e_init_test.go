@@ -106,10 +106,12 @@ func TestE2EVolumes(t *testing.T) {
 	}
 }
 
+// checkVolume looks for what the image has. What it lacks is made as mkdir(2)
+// does, so with the group of a set-group-ID directory.
 func checkVolume(t *testing.T, r seen) {
 	t.Helper()
 	for name, want := range map[string]string{
-		"/data": "dgrwxr-x--- 7:8", "/data/file": "-rw-r----- 7:9", "/data/deep": "drwxr-xr-x 0:0", "/made": "drwxr-xr-x 0:0",
+		"/data": "dgrwxr-x--- 7:8", "/data/file": "-rw-r----- 7:9", "/data/deep": "dgrwxr-xr-x 0:8", "/made": "drwxr-xr-x 0:0",
 	} {
 		if got := r.Files[name] + " " + r.Owners[name]; got != want {
 			t.Errorf("%s: %s, want %s", name, got, want)
