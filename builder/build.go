@@ -151,6 +151,7 @@ func describeImage(req *Request, img *Image) (*manifest.Manifest, error) {
 			Entrypoint: config.Config.Entrypoint, Cmd: config.Config.Cmd, Env: config.Config.Env,
 			User: config.Config.User, WorkingDir: config.Config.WorkingDir, StopSignal: config.Config.StopSignal,
 			Ports: ports(config.Config.ExposedPorts), Health: imageHealth(config.Config.Healthcheck),
+			Volumes: volumes(config.Config.Volumes),
 		},
 	}
 	if m.Name == "" {
@@ -214,7 +215,7 @@ func argv(a manifest.App) []string {
 	return append(a.Entrypoint[:len(a.Entrypoint):len(a.Entrypoint)], a.Cmd...)
 }
 
-// fillApp sets what the image leaves empty.
+// fillApp sets what the image leaves empty, or has no field for.
 func fillApp(app *manifest.App, from manifest.App) {
 	if len(argv(*app)) == 0 {
 		app.Entrypoint, app.Cmd = from.Entrypoint, from.Cmd
@@ -225,6 +226,7 @@ func fillApp(app *manifest.App, from manifest.App) {
 			app.Env = append(app.Env, e)
 		}
 	}
+	app.ReadOnly = from.ReadOnly
 	for _, field := range []struct{ to, from *string }{
 		{&app.User, &from.User}, {&app.WorkingDir, &from.WorkingDir}, {&app.StopSignal, &from.StopSignal},
 	} {

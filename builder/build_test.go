@@ -58,16 +58,16 @@ func TestNameOf(t *testing.T) {
 }
 
 func TestFillApp(t *testing.T) {
-	from := manifest.App{Entrypoint: []string{"/r"}, Cmd: []string{"-r"}, Env: []string{"A=recipe", "B=recipe"}, User: "r", WorkingDir: "/r", StopSignal: "SIGINT"}
+	from := manifest.App{Entrypoint: []string{"/r"}, Cmd: []string{"-r"}, Env: []string{"A=recipe", "B=recipe"}, User: "r", WorkingDir: "/r", StopSignal: "SIGINT", ReadOnly: true}
 	tests := []struct {
 		name      string
 		app, want manifest.App
 	}{
 		{"empty image", manifest.App{}, from},
 		{"image with everything", manifest.App{Entrypoint: []string{"/i"}, Cmd: []string{"-i"}, Env: []string{"A=image", "B=", "C=image"}, User: "i", WorkingDir: "/i", StopSignal: "SIGTERM"},
-			manifest.App{Entrypoint: []string{"/i"}, Cmd: []string{"-i"}, Env: []string{"A=image", "B=", "C=image"}, User: "i", WorkingDir: "/i", StopSignal: "SIGTERM"}},
+			manifest.App{Entrypoint: []string{"/i"}, Cmd: []string{"-i"}, Env: []string{"A=image", "B=", "C=image"}, User: "i", WorkingDir: "/i", StopSignal: "SIGTERM", ReadOnly: true}},
 		{"image with a cmd alone", manifest.App{Cmd: []string{"/i"}, Env: []string{"AB=image"}},
-			manifest.App{Cmd: []string{"/i"}, Env: []string{"AB=image", "A=recipe", "B=recipe"}, User: "r", WorkingDir: "/r", StopSignal: "SIGINT"}},
+			manifest.App{Cmd: []string{"/i"}, Env: []string{"AB=image", "A=recipe", "B=recipe"}, User: "r", WorkingDir: "/r", StopSignal: "SIGINT", ReadOnly: true}},
 	}
 	for _, test := range tests {
 		fillApp(&test.app, from)
@@ -198,6 +198,16 @@ func TestLookPath(t *testing.T) {
 		case test.want != 0 && (err != nil || n.Size != test.want):
 			t.Errorf("%s: got %v, %v", test.program, n, err)
 		}
+	}
+}
+
+func TestVolumes(t *testing.T) {
+	got := volumes(map[string]struct{}{"/var/b/c": {}, "/var/b/": {}, "/var/b": {}, "/a/../data": {}, "": {}})
+	if want := []string{"/data", "/var/b", "/var/b/c"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if got := volumes(nil); got != nil {
+		t.Errorf("none: got %q", got)
 	}
 }
 

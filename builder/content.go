@@ -213,6 +213,18 @@ func ports(exposed map[string]struct{}) []string {
 	return slices.Sorted(maps.Keys(exposed))
 }
 
+// volumes sorts parents before what is below them, the order in which they are
+// mounted. As in docker, a path may be unclean.
+func volumes(declared map[string]struct{}) []string {
+	clean := map[string]bool{}
+	for v := range declared {
+		if v != "" {
+			clean[path.Clean(v)] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(clean))
+}
+
 // imageHealth takes over the image's own check, with docker's defaults.
 func imageHealth(h *v1.HealthConfig) *manifest.Health {
 	if h == nil || len(h.Test) < 2 {

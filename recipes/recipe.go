@@ -80,6 +80,7 @@ type app struct {
 	User       string   `toml:"user"`
 	WorkingDir string   `toml:"working_dir"`
 	StopSignal string   `toml:"stop_signal"`
+	ReadOnly   bool     `toml:"read_only"`
 }
 
 type claims struct {
@@ -156,6 +157,7 @@ func Parse(filename string, data []byte) (*Recipe, error) {
 		App: manifest.App{
 			Entrypoint: f.App.Entrypoint, Cmd: f.App.Cmd, Env: f.App.Env,
 			User: f.App.User, WorkingDir: f.App.WorkingDir, StopSignal: f.App.StopSignal,
+			ReadOnly: f.App.ReadOnly,
 		},
 	}
 	for _, p := range f.Parameters {

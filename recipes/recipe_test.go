@@ -64,6 +64,7 @@ env = ["A=1"]
 user = "1000:1000"
 working_dir = "/srv"
 stop_signal = "SIGQUIT"
+read_only = true
 
 [claims]
 cpus = { min = 1, max = 4 }
@@ -87,7 +88,7 @@ func TestParse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r.Name != "my" || r.Target != "kexec" || r.App.User != "1000:1000" || r.App.StopSignal != "SIGQUIT" || r.App.WorkingDir != "/srv" {
+	if r.Name != "my" || r.Target != "kexec" || r.App.User != "1000:1000" || r.App.StopSignal != "SIGQUIT" || r.App.WorkingDir != "/srv" || !r.App.ReadOnly {
 		t.Errorf("got %+v", r)
 	}
 	if m := r.Claims.Memory; m.Min != 64<<20 || m.Max != 1<<30 {
@@ -140,9 +141,9 @@ func TestParseRefuses(t *testing.T) {
 	}{
 		{"unknown key", `target =`, `tarjet =`, `my.toml:3: unknown key "tarjet"`},
 		{"unknown key in a table", `commands =`, `command =`, `my.toml:15: unknown key "match.command"`},
-		{"unknown key in an inline table", `{ min = 1, max = 4 }`, `{ min = 1, top = 4 }`, `my.toml:26: unknown key "claims.`},
-		{"unknown key in a list of tables", `description = "time zone"`, `sort = "time zone"`, `my.toml:39: unknown key "parameters.sort"`},
-		{"unknown table", `[health]`, `[healthy]`, `my.toml:30: unknown key "healthy"`},
+		{"unknown key in an inline table", `{ min = 1, max = 4 }`, `{ min = 1, top = 4 }`, `my.toml:27: unknown key "claims.`},
+		{"unknown key in a list of tables", `description = "time zone"`, `sort = "time zone"`, `my.toml:40: unknown key "parameters.sort"`},
+		{"unknown table", `[health]`, `[healthy]`, `my.toml:31: unknown key "healthy"`},
 		{"two unknown keys", `target = "kexec"`, "a = 1\nb = 2", `my.toml:3: unknown key "a"`},
 		{"key twice", `target = "kexec"`, "target = \"kexec\"\ntarget = \"qemu\"", `my.toml:4: `},
 		{"no TOML", `# a comment`, `FROM scratch`, `my.toml:1: `},
@@ -150,9 +151,9 @@ func TestParseRefuses(t *testing.T) {
 		{"list for a string", `target = "kexec"`, `target = ["kexec"]`, `my.toml:3: `},
 		{"string for a list", `fragments = ["net"]`, `fragments = "net"`, `my.toml:4: `},
 		{"number in a list of strings", `["usr/share/doc/**", "*.pyc"]`, `["usr/share/doc/**", 1]`, `my.toml:12: `},
-		{"string for a number", `max = 4 }`, `max = "4" }`, `my.toml:26: `},
-		{"number beyond 64 bits", `max = 4 }`, `max = 9223372036854775808 }`, `my.toml:26: `},
-		{"table for a value", `memory = { min = "64MiB", max = "1g" }`, `memory = 64`, `my.toml:27: `},
+		{"string for a number", `max = 4 }`, `max = "4" }`, `my.toml:27: `},
+		{"number beyond 64 bits", `max = 4 }`, `max = 9223372036854775808 }`, `my.toml:27: `},
+		{"table for a value", `memory = { min = "64MiB", max = "1g" }`, `memory = 64`, `my.toml:28: `},
 		{"no description", `description = "test"`, ``, `my.toml: description: missing`},
 		{"unknown target", `"kexec"`, `"vmware"`, `my.toml: target: "vmware" is none of qemu, kexec, cokernel, multikernel`},
 		{"size without a number", `"64MiB"`, `"much"`, `my.toml: claims: memory.min: "much" is not a size such as 64MiB`},

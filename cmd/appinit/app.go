@@ -5,8 +5,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"path"
 	"slices"
 	"strings"
@@ -36,13 +34,13 @@ func newApp(spec *manifest.Spec, config *control.Configure) (*app, error) {
 		return nil, fmt.Errorf("the host's configuration is refused: %w", err)
 	}
 	// Images without these files are common.
-	passwd, err := os.ReadFile("/etc/passwd")
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
+	passwd, err := readFile("/etc/passwd")
+	if err != nil && err != unix.ENOENT {
+		return nil, fmt.Errorf("reading /etc/passwd: %w", err)
 	}
-	group, err := os.ReadFile("/etc/group")
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
+	group, err := readFile("/etc/group")
+	if err != nil && err != unix.ENOENT {
+		return nil, fmt.Errorf("reading /etc/group: %w", err)
 	}
 	user, err := resolveUser(spec.App.User, passwd, group)
 	if err != nil {
@@ -50,11 +48,11 @@ func newApp(spec *manifest.Spec, config *control.Configure) (*app, error) {
 	}
 	// Before the change of user, who may not be allowed to go there.
 	dir := path.Join("/", spec.App.WorkingDir)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, err
+	if err := mkdirAll(dir); err != nil {
+		return nil, fmt.Errorf("making the working directory %s: %w", dir, err)
 	}
-	if err := os.Chdir(dir); err != nil {
-		return nil, err
+	if err := unix.Chdir(dir); err != nil {
+		return nil, fmt.Errorf("going to the working directory %s: %w", dir, err)
 	}
 	return &app{
 		argv: slices.Concat(spec.App.Entrypoint, spec.App.Cmd),
@@ -85,13 +83,13 @@ func lookupEnv(env []string, name string) (string, bool) {
 // start starts the app with the console as its own, so that one that is not
 // root can open /dev/stdout.
 func (a *app) start(c *children) (int, <-chan unix.WaitStatus, error) {
-	if err := os.Stdout.Chown(int(a.user.uid), int(a.user.gid)); err != nil {
-		return 0, nil, err
+	if err := unix.Fchown(1, int(a.user.uid), int(a.user.gid)); err != nil {
+		return 0, nil, fmt.Errorf("giving the console to the app: %w", err)
 	}
 	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: openFiles, Max: openFiles}); err != nil {
 		return 0, nil, fmt.Errorf("setrlimit(RLIMIT_NOFILE, %d): %w", openFiles, err)
 	}
-	return a.exec(c, a.argv, os.Stdout.Fd(), os.Stderr.Fd())
+	return a.exec(c, a.argv, 1, 2)
 }
 
 // exec runs a command as the app's user, in a session of its own.
@@ -126,11 +124,12 @@ func lookPath(name, search string) (string, error) {
 	}
 	found := error(unix.ENOENT)
 	for _, file := range candidates {
-		info, err := os.Stat(file)
-		if err == nil && !info.IsDir() && info.Mode()&0o111 != 0 {
+		var info unix.Stat_t
+		err := unix.Stat(file, &info)
+		if err == nil && info.Mode&unix.S_IFMT != unix.S_IFDIR && info.Mode&0o111 != 0 {
 			return file, nil
 		}
-		if err == nil || errors.Is(err, unix.EACCES) {
+		if err == nil || err == unix.EACCES {
 			found = unix.EACCES
 		}
 	}

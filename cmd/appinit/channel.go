@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -24,8 +25,9 @@ const (
 // channel is the control channel. Its methods do nothing on nil, which is the
 // channel of a machine without one.
 type channel struct {
-	port *os.File
+	port *port
 	conn *control.Conn
+	mu   sync.Mutex // orders deadlines and writes
 }
 
 // connect opens the control channel, if there is one, and returns what the
@@ -35,7 +37,7 @@ func (p *pid1) connect() (*control.Configure, error) {
 	if path == "" {
 		return &control.Configure{}, nil
 	}
-	port, err := os.OpenFile(path, os.O_RDWR, 0)
+	port, err := openPort(path)
 	if err != nil {
 		return nil, err
 	}
@@ -48,8 +50,6 @@ func (p *pid1) connect() (*control.Configure, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.spawn(p.receive)
-	p.spawn(p.host.heartbeat)
 	return config, nil
 }
 
@@ -58,17 +58,17 @@ func (p *pid1) connect() (*control.Configure, error) {
 // asked again until deadline where there is a virtio-serial device at all.
 func findPort(sys string, deadline time.Time) string {
 	for {
-		ports, _ := os.ReadDir(sys + "/class/virtio-ports")
+		ports, _ := readDir(sys + "/class/virtio-ports")
 		for _, port := range ports {
-			name, _ := os.ReadFile(sys + "/class/virtio-ports/" + port.Name() + "/name")
+			name, _ := readFile(sys + "/class/virtio-ports/" + port + "/name")
 			if strings.TrimSpace(string(name)) == control.PortName {
-				return "/dev/" + port.Name()
+				return "/dev/" + port
 			}
 		}
-		bound, _ := os.ReadDir(sys + "/bus/virtio/drivers/virtio_console")
+		bound, _ := readDir(sys + "/bus/virtio/drivers/virtio_console")
 		device := false
 		for _, entry := range bound {
-			device = device || strings.HasPrefix(entry.Name(), "virtio")
+			device = device || strings.HasPrefix(entry, "virtio")
 		}
 		if !device || time.Now().After(deadline) {
 			return ""
@@ -86,10 +86,8 @@ func (c *channel) configuration() (*control.Configure, error) {
 	}
 	hello := &control.Message{Hello: &control.Hello{Version: control.Version, Release: unix.ByteSliceToString(name.Release[:])}}
 	deadline := time.Now().Add(configureTimeout)
-	if err := c.port.SetDeadline(deadline); err != nil {
-		return nil, err
-	}
-	defer func() { _ = c.port.SetReadDeadline(time.Time{}) }()
+	c.port.readDeadline, c.port.writeDeadline = deadline, deadline
+	defer func() { c.port.readDeadline = time.Time{} }()
 	for {
 		if err := c.conn.Send(hello); err != nil {
 			return nil, err
@@ -141,9 +139,10 @@ func (c *channel) send(m *control.Message) {
 	if c == nil {
 		return
 	}
-	if c.port.SetWriteDeadline(time.Now().Add(sendTimeout)) == nil {
-		_ = c.conn.Send(m) // there is nobody else to tell
-	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.port.writeDeadline = time.Now().Add(sendTimeout)
+	_ = c.conn.Send(m) // there is nobody else to tell
 }
 
 func (c *channel) heartbeat() {
@@ -152,14 +151,14 @@ func (c *channel) heartbeat() {
 	}
 }
 
-// close returns when the device has taken what was sent: the port's driver
-// tells it of the close and spins until that message, later than ours, is
-// consumed. A write alone returns when the data is queued, and a machine that
-// powers off right then can lose it.
+// close returns when the host's device has what was sent.
 func (c *channel) close() {
-	if c != nil {
-		_ = c.port.Close()
+	if c == nil {
+		return
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.port.close()
 }
 
 // uptime returns nanoseconds since the kernel started.

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
-	"os"
 	"strings"
 	"time"
 
@@ -31,9 +30,9 @@ type dhcpClient struct {
 }
 
 func newDHCPClient(name, hostname string, resolvers []netip.Addr) (*dhcpClient, error) {
-	text, err := os.ReadFile("/sys/class/net/" + name + "/address")
+	text, err := readFile("/sys/class/net/" + name + "/address")
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("reading the address of %s: %w", name, err)
 	}
 	mac, err := hex.DecodeString(strings.ReplaceAll(strings.TrimSpace(string(text)), ":", ""))
 	if err != nil || len(mac) != 6 {

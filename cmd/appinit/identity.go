@@ -3,12 +3,8 @@
 package main
 
 import (
-	"bytes"
-	"errors"
 	"fmt"
-	"io/fs"
 	"net/netip"
-	"os"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -30,12 +26,10 @@ func identify(config *control.Configure) error {
 			return fmt.Errorf("setting the clock to %d ns: %w", config.Time, err)
 		}
 	}
-	if err := os.MkdirAll("/etc", 0o755); err != nil {
-		return err
+	if err := mkdirAll("/etc"); err != nil {
+		return fmt.Errorf("making /etc: %w", err)
 	}
-	if old, err := os.ReadFile("/etc/hostname"); err == nil && len(bytes.TrimSpace(old)) > 0 {
-		return nil
-	}
+	_ = unix.Symlink("/proc/mounts", "/etc/mtab") // unless the image has its own
 	return writeEtc("/etc/hostname", config.Hostname+"\n")
 }
 
@@ -55,7 +49,8 @@ func hosts(hostname string, address netip.Addr) string {
 	if !address.IsValid() {
 		address = netip.AddrFrom4([4]byte{127, 0, 1, 1})
 	}
-	return "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n" + address.String() + "\t" + hostname + "\n"
+	return "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n" +
+		"fe00::0\tip6-localnet\nff00::0\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n" + address.String() + "\t" + hostname + "\n"
 }
 
 func resolvConf(resolvers []netip.Addr) string {
@@ -68,10 +63,19 @@ func resolvConf(resolvers []netip.Addr) string {
 
 // writeEtc replaces what the image has at path, as docker does. A link there,
 // such as that to systemd-resolved's file, points to what some other program
-// would have made: the link is replaced, not its target.
+// would have made: the link is replaced, not its target. One that is mounted,
+// below a read-only root, is ours already.
 func writeEtc(path, content string) error {
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+	if err := unix.Unlink(path); err != nil && err != unix.ENOENT && err != unix.EROFS && err != unix.EBUSY {
+		return fmt.Errorf("replacing %s: %w", path, err)
 	}
-	return os.WriteFile(path, []byte(content), 0o644)
+	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC|unix.O_CLOEXEC, 0o644)
+	if err != nil {
+		return fmt.Errorf("writing %s: %w", path, err)
+	}
+	defer unix.Close(fd)
+	if n, err := unix.Write(fd, []byte(content)); err != nil || n < len(content) {
+		return fmt.Errorf("writing %s: %d of %d bytes: %w", path, n, len(content), err)
+	}
+	return nil
 }

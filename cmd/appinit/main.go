@@ -60,10 +60,9 @@ func (p *pid1) run() control.Exit {
 // boot starts the app and returns where its status will come.
 func (p *pid1) boot() (<-chan unix.WaitStatus, error) {
 	caught := catchSignals()
-	// These need no mount: they go on meanwhile.
-	var spec *manifest.Spec
-	specRead := begin(func() (err error) { spec, err = takeSpec(); return err })
-	loopback := begin(func() error { return linkUp("lo") })
+	// Before mounts hide files that have extended attributes. Its failure waits
+	// until there is somebody to tell.
+	spec, specErr := takeSpec()
 	if err := mountAll(); err != nil {
 		return nil, err
 	}
@@ -71,10 +70,7 @@ func (p *pid1) boot() (<-chan unix.WaitStatus, error) {
 		return nil, err
 	}
 	config, err := p.connect()
-	if err != nil {
-		return nil, err
-	}
-	if err := specRead(); err != nil {
+	if err := errors.Join(err, specErr); err != nil {
 		return nil, err
 	}
 	if config.Hostname == "" {
@@ -84,7 +80,7 @@ func (p *pid1) boot() (<-chan unix.WaitStatus, error) {
 		return nil, err
 	}
 	// A kernel for an app without network may have no loopback interface.
-	if err := loopback(); err != nil && spec.Network {
+	if err := linkUp("lo"); err != nil && spec.Network {
 		return nil, err
 	}
 	if err := p.startNetwork(config, spec.Network); err != nil {
@@ -94,9 +90,17 @@ func (p *pid1) boot() (<-chan unix.WaitStatus, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := mountVolumes(spec.App.Volumes); err != nil {
+		return nil, err
+	}
 	app, err := newApp(spec, config)
 	if err != nil {
 		return nil, err
+	}
+	if spec.App.ReadOnly {
+		if err := sealRoot(); err != nil {
+			return nil, err
+		}
 	}
 	pid, status, err := app.start(p.children)
 	if err != nil {
@@ -104,31 +108,46 @@ func (p *pid1) boot() (<-chan unix.WaitStatus, error) {
 	}
 	p.host.send(&control.Message{Ready: &control.Ready{PID: pid, Uptime: uptime()}})
 	p.spawn(func() { p.forward(pid, stop, caught) })
+	if p.host != nil {
+		if err := p.host.port.interruptible(); err != nil {
+			return nil, err
+		}
+		p.spawn(p.receive)
+		p.spawn(p.host.heartbeat)
+	}
 	if spec.App.Health != nil {
 		p.spawn(func() { p.watchHealth(app, spec.App.Health) })
 	}
 	return status, nil
 }
 
-// takeSpec reads the spec and removes manifest.Dir: the app sees the image's
-// tree alone, and the memory is free.
+// takeSpec reads the spec, applies the extended attributes and removes
+// manifest.Dir: the app sees the image's tree alone, and the memory is free.
 func takeSpec() (*manifest.Spec, error) {
-	data, err := os.ReadFile(manifest.SpecPath)
+	data, err := readFile(manifest.SpecPath)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("reading %s: %w", manifest.SpecPath, err)
 	}
 	spec, err := manifest.DecodeSpec(data)
 	if err != nil {
 		return nil, fmt.Errorf("reading %s: %w", manifest.SpecPath, err)
 	}
-	return spec, os.RemoveAll(manifest.Dir)
-}
-
-// begin runs f beside the caller; what it returns waits for the result.
-func begin(f func() error) (wait func() error) {
-	done := make(chan error, 1)
-	go func() { done <- guard(f) }()
-	return func() error { return <-done }
+	xattrs, err := readFile(manifest.XattrsPath)
+	if err != nil && err != unix.ENOENT { // common: few images have any
+		return nil, fmt.Errorf("reading %s: %w", manifest.XattrsPath, err)
+	}
+	if err := applyXattrs("", xattrs); err != nil {
+		return nil, err
+	}
+	for _, path := range []string{manifest.InitPath, manifest.SpecPath, manifest.XattrsPath} {
+		if err := unix.Unlink(path); err != nil && err != unix.ENOENT {
+			return nil, fmt.Errorf("removing %s: %w", path, err)
+		}
+	}
+	if err := unix.Rmdir(manifest.Dir); err != nil {
+		return nil, fmt.Errorf("removing %s: %w", manifest.Dir, err)
+	}
+	return spec, nil
 }
 
 // spawn runs f for as long as the machine runs.

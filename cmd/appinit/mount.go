@@ -3,10 +3,8 @@
 package main
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 )
@@ -36,9 +34,9 @@ var mounts = []mount{
 func mountAll() error {
 	for _, m := range mounts {
 		// Fails below /sys, where the kernel makes the directory if it can mount there.
-		_ = os.MkdirAll(m.target, 0o755)
+		_ = unix.Mkdir(m.target, 0o755)
 		err := unix.Mount(m.fstype, m.target, m.fstype, m.flags, m.data)
-		if m.optional && (errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENOENT)) {
+		if m.optional && (err == unix.ENODEV || err == unix.ENOENT) {
 			continue
 		}
 		if err != nil {
@@ -51,8 +49,8 @@ func mountAll() error {
 		{"/dev/stdout", "/proc/self/fd/1"},
 		{"/dev/stderr", "/proc/self/fd/2"},
 	} {
-		if err := os.Symlink(link.target, link.name); err != nil && !errors.Is(err, fs.ErrExist) {
-			return err
+		if err := unix.Symlink(link.target, link.name); err != nil && err != unix.EEXIST {
+			return fmt.Errorf("making the symlink %s: %w", link.name, err)
 		}
 	}
 	if err := mountScratch("/run", 0o755); err != nil {
@@ -66,20 +64,21 @@ func mountAll() error {
 // tmpfs anyway. Programs may be executed there, as in docker.
 func mountScratch(path string, mode uint32) error {
 	owner := unix.Stat_t{Mode: mode}
-	entries, err := os.ReadDir(path)
+	names, err := readDir(path)
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		if os.Mkdir(path, 0o755) != nil {
+	case err == unix.ENOENT:
+		if unix.Mkdir(path, 0o755) != nil {
 			return nil // a dangling link: what the image wants
 		}
-	case err != nil || len(entries) > 0:
+	case err != nil || len(names) > 0:
 		return nil
 	default:
 		if err := unix.Stat(path, &owner); err != nil {
 			return fmt.Errorf("stat %s: %w", path, err)
 		}
 	}
-	data := fmt.Sprintf("mode=%o,uid=%d,gid=%d", owner.Mode&0o7777, owner.Uid, owner.Gid)
+	data := "mode=" + strconv.FormatUint(uint64(owner.Mode&0o7777), 8) +
+		",uid=" + strconv.Itoa(int(owner.Uid)) + ",gid=" + strconv.Itoa(int(owner.Gid))
 	if err := unix.Mount("tmpfs", path, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, data); err != nil {
 		return fmt.Errorf("mounting tmpfs on %s: %w", path, err)
 	}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"strconv"
 	"strings"
 	"unsafe"
@@ -97,26 +96,26 @@ func parseStatic(config *control.Configure) (*ipConfig, error) {
 // firstInterface returns the device with the lowest index. Those of the kernel
 // itself, such as lo and sit0, have no device.
 func firstInterface(class string) (string, error) {
-	entries, err := os.ReadDir(class)
+	entries, err := readDir(class)
 	if err != nil {
-		return "", err
+		return "", fmt.Errorf("reading %s: %w", class, err)
 	}
 	first, lowest := "", 0
 	for _, entry := range entries {
-		dir := class + "/" + entry.Name()
-		if _, err := os.Stat(dir + "/device"); err != nil {
+		dir := class + "/" + entry
+		if unix.Access(dir+"/device", unix.F_OK) != nil {
 			continue
 		}
-		data, err := os.ReadFile(dir + "/ifindex")
+		data, err := readFile(dir + "/ifindex")
 		if err != nil {
-			return "", err
+			return "", fmt.Errorf("reading %s/ifindex: %w", dir, err)
 		}
 		index, err := strconv.Atoi(strings.TrimSpace(string(data)))
 		if err != nil {
 			return "", fmt.Errorf("reading %s/ifindex: %w", dir, err)
 		}
 		if first == "" || index < lowest {
-			first, lowest = entry.Name(), index
+			first, lowest = entry, index
 		}
 	}
 	if first == "" {

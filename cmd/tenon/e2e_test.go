@@ -210,7 +210,9 @@ type seen struct {
 	UID, GID, CPUs                               int
 	Groups                                       []int
 	Dir, Hostname, Release, Cmdline, MemTotal    string
-	Files                                        map[string]string
+	Files, Owners, Texts, Xattrs                 map[string]string
+	NoFile                                       syscall.Rlimit
+	Terminal                                     string
 }
 
 func parseReport(t *testing.T, console string) seen {

@@ -200,10 +200,14 @@ func printApp(row func(name, format string, args ...any), app *manifest.App) {
 	}
 	for _, f := range []struct{ name, value string }{
 		{"user", app.User}, {"working dir", app.WorkingDir}, {"stop signal", app.StopSignal}, {"ports", strings.Join(app.Ports, " ")},
+		{"volumes", strings.Join(app.Volumes, " ")},
 	} {
 		if f.value != "" {
 			row(f.name, "%s", f.value)
 		}
+	}
+	if app.ReadOnly {
+		row("root", "read-only")
 	}
 	if h := app.Health; h != nil {
 		check := fmt.Sprintf("%q", h.Exec)

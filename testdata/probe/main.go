@@ -17,6 +17,7 @@ import (
 	"strings"
 	"syscall"
 	"time"
+	"unsafe"
 )
 
 // Report is what "report" prints after the word REPORT.
@@ -33,9 +34,14 @@ type Report struct {
 	CPUs      int
 	MemTotal  string
 	Mounts    []string
-	Kmsg      []string // lines about tables, boot configurations and lockdown
-	Writable  []string // of the standard streams by name
-	Files     map[string]string
+	Kmsg      []string          // lines about tables, boot configurations and lockdown
+	Writable  []string          // of the standard streams by name, and of files to be made
+	Files     map[string]string // modes
+	Owners    map[string]string // UID:GID
+	Texts     map[string]string // contents
+	Xattrs    map[string]string // FILE NAME: value in hexadecimal
+	NoFile    syscall.Rlimit
+	Terminal  string // the name of a new one
 }
 
 func main() {
@@ -73,6 +79,20 @@ func main() {
 				os.Exit(1)
 			}
 		}
+	case "left": // a child that outlives its parent, and obeys
+		child := exec.Command("/bin/probe")
+		child.Env, child.Stdout = []string{"PROBE=wait"}, os.Stdout
+		if err := child.Start(); err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		time.Sleep(time.Second) // it is waiting by then
+	case "zombies":
+		zombies()
+	case "parent": // of a child that it does not wait for
+		child := exec.Command("/bin/probe")
+		child.Env = []string{"PROBE=exit:0"}
+		fmt.Println(child.Start())
 	case "serve":
 		l, err := net.Listen("tcp", ":8080")
 		if err != nil {
@@ -110,21 +130,76 @@ func report() {
 	for _, a := range addrs {
 		r.Addresses = append(r.Addresses, a.String())
 	}
-	for _, name := range []string{"/dev/stdout", "/proc/self/fd/1", "/dev/null", "/dev/shm/x", "/tmp/x"} {
+	for _, name := range []string{
+		"/dev/stdout", "/dev/stderr", "/dev/fd/1", "/proc/self/fd/1", "/dev/null", "/dev/ptmx",
+		"/dev/shm/x", "/tmp/x", "/run/x", "/data/x", "/data/deep/x", "/x", "/etc/x", "/etc/hosts",
+	} {
 		if f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE, 0o600); err == nil {
 			r.Writable = append(r.Writable, name)
 			f.Close()
 		}
 	}
-	r.Files = map[string]string{}
-	for _, name := range []string{"/.tenon", "/left-out/file", "/kept", "/linked", "/etc/resolv.conf", "/dev/ptmx", "/evil"} {
+	r.Files, r.Owners, r.Texts, r.Xattrs = map[string]string{}, map[string]string{}, map[string]string{}, map[string]string{}
+	for _, name := range []string{"/.tenon", "/left-out/file", "/kept", "/linked", "/etc/resolv.conf", "/dev/ptmx", "/evil", "/data", "/data/file", "/data/deep", "/made"} {
 		if info, err := os.Lstat(name); err == nil {
 			r.Files[name] = info.Mode().String()
+			stat := info.Sys().(*syscall.Stat_t)
+			r.Owners[name] = fmt.Sprintf("%d:%d", stat.Uid, stat.Gid)
+		}
+		for _, attr := range []string{"security.capability", "trusted.test"} {
+			value := make([]byte, 256)
+			if n, err := syscall.Getxattr(name, attr, value); err == nil {
+				r.Xattrs[name+" "+attr] = fmt.Sprintf("%x", value[:n])
+			}
 		}
 	}
+	for _, name := range []string{"/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/data/file", "/sys/fs/cgroup/cgroup.controllers"} {
+		r.Texts[name] = read(name)
+	}
+	_ = syscall.Getrlimit(syscall.RLIMIT_NOFILE, &r.NoFile)
+	r.Terminal = terminal()
 	r.Kmsg = kmsg()
 	out, _ := json.Marshal(r)
 	fmt.Printf("REPORT %s\n", out)
+}
+
+// terminal opens a new one and returns its name.
+func terminal() string {
+	f, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
+	if err != nil {
+		return err.Error()
+	}
+	defer f.Close()
+	var n uint32
+	if _, _, errno := syscall.Syscall(syscall.SYS_IOCTL, f.Fd(), syscall.TIOCGPTN, uintptr(unsafe.Pointer(&n))); errno != 0 {
+		return errno.Error()
+	}
+	name := fmt.Sprintf("/dev/pts/%d", n)
+	if _, err := os.Stat(name); err != nil {
+		return err.Error()
+	}
+	return name
+}
+
+// zombies makes orphans that end, and counts those that nobody reaps.
+func zombies() {
+	for range 10 {
+		parent := exec.Command("/bin/probe")
+		parent.Env = []string{"PROBE=parent"}
+		if err := parent.Run(); err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+	}
+	time.Sleep(time.Second)
+	count := 0
+	entries, _ := os.ReadDir("/proc")
+	for _, e := range entries {
+		if strings.Contains(read("/proc/"+e.Name()+"/stat"), ") Z ") {
+			count++
+		}
+	}
+	fmt.Println("ZOMBIES", count)
 }
 
 func read(name string) string {

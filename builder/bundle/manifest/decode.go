@@ -240,6 +240,9 @@ func (s *Spec) check() error {
 	if _, err := s.App.Signal(); err != nil {
 		return fmt.Errorf("app.stopSignal: %w", err)
 	}
+	if err := checkVolumes(s.App.Volumes); err != nil {
+		return fmt.Errorf("app.volumes: %w", err)
+	}
 	if h := s.App.Health; h != nil {
 		if (h.TCP != 0) == (len(h.Exec) != 0) || h.TCP < 0 || h.TCP > 65535 {
 			return errors.New("app.health: needs exactly one of tcp (1-65535) and exec")

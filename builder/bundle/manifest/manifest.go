@@ -74,6 +74,15 @@ type App struct {
 	StopSignal string   `json:"stopSignal,omitempty"` // name (SIGTERM) or number; empty is SIGTERM
 	Ports      []string `json:"ports,omitempty"`      // PORT/tcp or PORT/udp
 	Health     *Health  `json:"health,omitempty"`
+
+	// Volumes are directories that are mount points of their own and writable
+	// even when ReadOnly is set. As in docker, a volume starts with what the
+	// image has there: contents, modes, owners. It lives as long as the instance.
+	Volumes []string `json:"volumes,omitempty"`
+
+	// ReadOnly mounts the root read-only before the app starts. /dev, /run, /tmp
+	// and the volumes stay writable.
+	ReadOnly bool `json:"readOnly,omitempty"`
 }
 
 // Health is a check that PID 1 runs inside the instance: exactly one of TCP

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package manifest
+
+import (
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+)
+
+// reserved are the directories of PID 1 and of the kernel. What is mounted over
+// them, or below them, an app could not rely on.
+var reserved = []string{Dir, "/proc", "/sys", "/dev"}
+
+// checkVolumes refuses what cannot be a mount point.
+func checkVolumes(volumes []string) error {
+	for i, v := range volumes {
+		if !path.IsAbs(v) || path.Clean(v) != v || v == "/" || strings.ContainsRune(v, 0) {
+			return fmt.Errorf("%q is not a clean absolute path below the root", v)
+		}
+		first, _, _ := strings.Cut(v[1:], "/")
+		if slices.Contains(reserved, "/"+first) {
+			return fmt.Errorf("%q is not the app's: /%s is mounted by PID 1", v, first)
+		}
+		if slices.Contains(volumes[:i], v) {
+			return fmt.Errorf("%q is there twice", v)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build e2e
+
+package main
+
+import (
+	"archive/tar"
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/tenon-build/tenon/builder/bundle/manifest"
+)
+
+// These tests look at PID 1: what docker's users expect of the place where
+// their image runs.
+
+// TestE2EMachine checks what every app finds.
+func TestE2EMachine(t *testing.T) {
+	r := parseReport(t, run(t, probeBundle(t), "--hostname", "web").stdout)
+	if want := (syscall.Rlimit{Cur: 1 << 20, Max: 1 << 20}); r.NoFile != want {
+		t.Errorf("open files: %+v, want %+v", r.NoFile, want)
+	}
+	if r.Terminal != "/dev/pts/0" {
+		t.Errorf("a new terminal: %s", r.Terminal)
+	}
+	for _, want := range []string{"/dev/mqueue mqueue", "/sys/fs/cgroup cgroup2"} {
+		if !slices.Contains(r.Mounts, want) {
+			t.Errorf("mounts %q lack %s", r.Mounts, want)
+		}
+	}
+	for _, want := range []string{"cpu", "memory", "pids"} {
+		if !slices.Contains(strings.Fields(r.Texts["/sys/fs/cgroup/cgroup.controllers"]), want) {
+			t.Errorf("controllers %q lack %s", r.Texts["/sys/fs/cgroup/cgroup.controllers"], want)
+		}
+	}
+	if !slices.Contains(r.Addresses, "::1/128") {
+		t.Errorf("addresses %q lack ::1", r.Addresses)
+	}
+	for name, want := range map[string]string{
+		"/etc/hosts": "127.0.0.1\tlocalhost\n::1\tlocalhost", "/etc/hostname": "web", "/etc/resolv.conf": "nameserver 10.0.2.3",
+	} {
+		if !strings.HasPrefix(r.Texts[name], want) {
+			t.Errorf("%s is %q", name, r.Texts[name])
+		}
+	}
+	if !strings.HasSuffix(r.Texts["/etc/hosts"], "\n10.0.2.15\tweb") {
+		t.Errorf("/etc/hosts lacks the machine's own name: %q", r.Texts["/etc/hosts"])
+	}
+}
+
+// volumeFiles are what an image has where its volume is.
+var volumeFiles = []file{
+	{tar.Header{Name: "data/", Typeflag: tar.TypeDir, Mode: 0o2750, Uid: 7, Gid: 8}, nil},
+	{tar.Header{Name: "data/file", Mode: 0o640, Uid: 7, Gid: 9}, []byte("from the image")},
+	{tar.Header{Name: "etc/", Typeflag: tar.TypeDir, Mode: 0o755}, nil},
+	{tar.Header{Name: "etc/hosts", Mode: 0o600}, []byte("1.2.3.4 evil\n")},
+	{tar.Header{Name: "tmp/", Typeflag: tar.TypeDir, Mode: 0o1777}, nil},
+	{tar.Header{Name: "tmp/file", Mode: 0o644}, []byte("x")},
+}
+
+// TestE2EVolumes checks the image's VOLUMEs, with a root that can be written
+// and with one that cannot.
+func TestE2EVolumes(t *testing.T) {
+	ref := image(t, func(c *v1.Config) {
+		c.Volumes = map[string]struct{}{"/data": {}, "/data/deep/": {}, "/made": {}}
+	}, volumeFiles...)
+	recipe := filepath.Join(t.TempDir(), "read-only.toml")
+	text := strings.Replace(string(must(os.ReadFile(probeRecipe))), "[claims]", "[app]\nread_only = true\n\n[claims]", 1)
+	if err := os.WriteFile(recipe, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	inside := []string{"/tmp/x", "/run/x", "/dev/shm/x", "/data/x", "/data/deep/x", "/etc/hosts", "/dev/null"}
+	outside := []string{"/x", "/etc/x"}
+	for _, c := range []struct {
+		name, recipe string
+		readOnly     bool
+	}{{"writable", probeRecipe, false}, {"read-only", recipe, true}} {
+		t.Run(c.name, func(t *testing.T) {
+			bundle, _ := build(t, "--detached", "-r", c.recipe, ref)
+			o := run(t, bundle)
+			if o.code != 0 {
+				t.Fatal(o)
+			}
+			r := parseReport(t, o.stdout)
+			for _, want := range inside {
+				if !slices.Contains(r.Writable, want) {
+					t.Errorf("%s is not writable", want)
+				}
+			}
+			for _, name := range outside {
+				if slices.Contains(r.Writable, name) == c.readOnly {
+					t.Errorf("read-only root %v, but the writable files are %q", c.readOnly, r.Writable)
+				}
+			}
+			checkVolume(t, r)
+		})
+	}
+}
+
+// checkVolume looks for what the image has. What it lacks is made as mkdir(2)
+// does, so with the group of a set-group-ID directory.
+func checkVolume(t *testing.T, r seen) {
+	t.Helper()
+	for name, want := range map[string]string{
+		"/data": "dgrwxr-x--- 7:8", "/data/file": "-rw-r----- 7:9", "/data/deep": "dgrwxr-xr-x 0:8", "/made": "drwxr-xr-x 0:0",
+	} {
+		if got := r.Files[name] + " " + r.Owners[name]; got != want {
+			t.Errorf("%s: %s, want %s", name, got, want)
+		}
+	}
+	if r.Texts["/data/file"] != "from the image" || strings.Contains(r.Texts["/etc/hosts"], "evil") {
+		t.Errorf("texts %q", r.Texts)
+	}
+	for _, want := range []string{"/data", "/data/deep", "/made"} {
+		if !slices.ContainsFunc(r.Mounts, func(m string) bool { return strings.HasPrefix(m, want+" ") }) {
+			t.Errorf("mounts %q lack %s", r.Mounts, want)
+		}
+	}
+}
+
+// TestE2EInitFails checks that PID 1's own failures are told, on the console
+// and to the host.
+func TestE2EInitFails(t *testing.T) {
+	for _, c := range []struct {
+		name      string
+		configure func(*v1.Config)
+		code      int
+		want      string
+	}{
+		{"unknown user", func(c *v1.Config) { c.User = "ghost" }, 125, `user "ghost" is not in /etc/passwd`},
+		{"unknown group", func(c *v1.Config) { c.User = "0:ghosts" }, 125, `group "ghosts" is not in /etc/group`},
+		{"volume that is a file", func(c *v1.Config) { c.Volumes = map[string]struct{}{"/kept": {}} }, 125, "making volume /kept: file exists"},
+		{"working directory that is a file", func(c *v1.Config) { c.WorkingDir = "/kept/x" }, 125, "making the working directory /kept/x"},
+		{"program that is not there", func(c *v1.Config) { c.Entrypoint = []string{"/absent"} }, 127, "starting /absent"},
+		{"program that is none", func(c *v1.Config) { c.Entrypoint = []string{"/plain"} }, 126, "starting /plain"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			plain := file{tar.Header{Name: "plain", Mode: 0o644}, []byte("x")}
+			bundle, _ := build(t, "--detached", "-r", probeRecipe, image(t, c.configure, append(slices.Clone(probeFiles), plain)...))
+			o := run(t, bundle)
+			if o.code != c.code || !strings.Contains(o.stdout, "appinit: error: "+c.want) || !strings.Contains(o.stderr, c.want) {
+				t.Errorf("want exit status %d and %q on both: %s", c.code, c.want, o)
+			}
+		})
+	}
+}
+
+// TestE2EChildren checks that PID 1 is a parent to orphans.
+func TestE2EChildren(t *testing.T) {
+	for probe, want := range map[string]string{"zombies": "ZOMBIES 0\n", "left": "GOT terminated\n"} {
+		t.Run(probe, func(t *testing.T) {
+			if o := run(t, probeBundle(t), "-e", "PROBE="+probe); o.code != 0 || !strings.Contains(o.stdout, want) {
+				t.Errorf("want %q: %s", want, o)
+			}
+		})
+	}
+}
+
+// TestE2EXattrs boots with tables of extended attributes of its own, in an
+// archive behind the bundle's.
+func TestE2EXattrs(t *testing.T) {
+	bundle, _ := build(t, "--detached", "-r", probeRecipe, "--name", "probe", image(t, nil, probeFiles...))
+	kernel, initramfs := layerFile(t, bundle, true), layerFile(t, bundle, false)
+	bootWith := func(x ...manifest.Xattr) string {
+		var table []byte
+		for _, x := range x {
+			table = manifest.AppendXattr(table, x)
+		}
+		return boot(t, "-kernel", kernel, "-initrd", withXattrs(t, initramfs, table), "-append", inspect(t, bundle).CommandLine)
+	}
+	capability := "\x01\x00\x00\x02\x00\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
+	r := parseReport(t, bootWith(
+		manifest.Xattr{Path: "kept", Name: "security.capability", Value: []byte(capability)},
+		manifest.Xattr{Path: "kept", Name: "trusted.test", Value: []byte("a\x00b")},
+	))
+	want := map[string]string{"security.capability": "0100000200040000000000000000000000000000", "trusted.test": "610062"}
+	for name, value := range want {
+		for _, file := range []string{"/kept", "/linked"} { // one inode
+			if r.Xattrs[file+" "+name] != value {
+				t.Errorf("%s of %s: %q", name, file, r.Xattrs)
+			}
+		}
+	}
+	console := bootWith(manifest.Xattr{Path: "absent", Name: "trusted.test", Value: []byte("x")})
+	if want := `appinit: error: setting extended attribute "trusted.test" of "/absent": no such file`; !strings.Contains(console, want) || strings.Contains(console, "REPORT") {
+		t.Errorf("want %q:\n%s", want, console)
+	}
+}
+
+// withXattrs appends a table to an initramfs.
+func withXattrs(t *testing.T, initramfs string, table []byte) string {
+	t.Helper()
+	dir := t.TempDir()
+	name := strings.TrimPrefix(manifest.XattrsPath, "/")
+	if err := os.Mkdir(filepath.Join(dir, filepath.Dir(name)), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, name), table, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cpio := exec.Command("cpio", "-o", "-H", "newc", "--quiet")
+	cpio.Dir, cpio.Stdin = dir, strings.NewReader(name+"\n")
+	archive, err := cpio.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	data := must(os.ReadFile(initramfs))
+	data = append(data, bytes.Repeat([]byte{0}, -len(data)&3)...) // archives start at a multiple of 4
+	out := filepath.Join(dir, "initrd")
+	if err := os.WriteFile(out, append(data, archive...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
