@@ -72,8 +72,8 @@ func TestE2ERootfs(t *testing.T) {
 	}
 }
 
-// listed lists an archive, but for the root: type and mode, owner, size or
-// device, time, name and target of each entry, sorted.
+// listed lists an archive: type and mode, owner, size or device, time,
+// name and target of each entry, sorted.
 func listed(t *testing.T, archive string) []string {
 	t.Helper()
 	cmd := exec.Command("bsdtar", "--numeric-owner", "-tvf", archive)
@@ -92,7 +92,7 @@ func listed(t *testing.T, archive string) []string {
 		i := 7
 		f[i] = strings.TrimSuffix(strings.TrimPrefix(f[i], "./"), "/")
 		if f[i] == "" {
-			continue
+			f[i] = "." // the root
 		}
 		// Which name of several is the first one is the archive's own affair.
 		if len(f) > i+3 && f[i+1] == "link" {
@@ -111,4 +111,42 @@ func firstDifference(a, b []string) string {
 		}
 	}
 	return "the number of them"
+}
+
+// insideNginx is what the image of TestE2ECapabilities runs: the capabilities of
+// all files, one of them at work for a user who has none, and whom nginx runs as.
+const insideNginx = `getcap -r /
+setpriv --reuid=www-data --regid=www-data --clear-groups ping -c 1 -W 5 127.0.0.1
+nginx
+for p in /proc/[0-9]*; do
+	read -r comm <$p/comm && test "$comm" = nginx && grep ^Uid: $p/status
+done`
+
+// TestE2ECapabilities boots nginx's image, and wants inside what getcap says of
+// its layer here.
+func TestE2ECapabilities(t *testing.T) {
+	image := filepath.Join(t.TempDir(), "image")
+	for _, args := range [][]string{
+		{"cp", "-r", required(t, "TENON_NGINX_IMAGE"), image},
+		{"umoci", "config", "--image", image + ":latest", "--config.entrypoint", "sh", "--config.cmd", "-c", "--config.cmd", insideNginx},
+	} {
+		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
+			t.Fatalf("%q: %v\n%s", args, err, out)
+		}
+	}
+	tree := t.TempDir()
+	must(exec.Command("tar", "-C", tree, "--xattrs", "--xattrs-include=*", "-xpf", largest(t, filepath.Join(image, "blobs/sha256"))).Output())
+	want := strings.ReplaceAll(string(must(exec.Command("getcap", "-r", tree).Output())), tree+"/", "/")
+
+	bundle, _ := build(t, "--detached", "-r", "nginx", "oci:"+image)
+	o := run(t, bundle)
+	got := strings.ReplaceAll(o.stdout, "\r\n", "\n")
+	if want != "/usr/bin/ping cap_net_raw=ep\n" || !strings.HasPrefix(got, want) || !strings.Contains(got, " 0% packet loss") {
+		t.Errorf("the layer has %q, inside: %s", want, o)
+	}
+	for _, uid := range []string{"0", "33"} { // root listens, www-data serves
+		if line := "Uid:" + strings.Repeat("\t"+uid, 4) + "\n"; !strings.Contains(got, line) {
+			t.Errorf("no process has %q: %s", line, o)
+		}
+	}
 }
