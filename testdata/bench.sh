@@ -130,12 +130,12 @@ peak() { # IMAGE: prints KiB
 	cat "$work/peak"
 }
 for _ in $(seq 9); do
-	time_of rootfs rootfs "$nginx" "$work/ours.cpio.zst"
+	time_of flatten rootfs "$nginx" "$work/ours.cpio.zst"
 	time_of bsdtar by_bsdtar "$nginx" "$work/bsdtar.cpio.zst"
 	time_of umoci by_umoci "$nginx" "$work/umoci.cpio.zst"
 done
-compare "rootfs of nginx's image" rootfs "umoci unpack | cpio | zstd -3" umoci
-compare "rootfs of nginx's image" rootfs "gzip | bsdtar | zstd -3" bsdtar
+compare "rootfs of nginx's image" flatten "umoci unpack | cpio | zstd -3" umoci
+compare "rootfs of nginx's image" flatten "gzip | bsdtar | zstd -3" bsdtar
 ours=$(stat -c %s "$work/ours.cpio.zst") theirs=$(stat -c %s "$work/bsdtar.cpio.zst")
 echo "its size: $ours bytes, gzip | bsdtar | zstd -3: $theirs bytes, ratio: $(echo "scale=3; $ours / $theirs" | bc)"
 
