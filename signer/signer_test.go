@@ -27,7 +27,7 @@ import (
 func newDir(t *testing.T) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "keys")
-	if err := create(dir, CreateOptions{Name: "test", Valid: time.Hour}, 2048, time.Now()); err != nil {
+	if err := create(dir, CreateOptions{Name: "test", Valid: time.Hour, Algorithm: "rsa-2048"}, time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	return dir
@@ -107,12 +107,14 @@ func TestCreateRefuses(t *testing.T) {
 	if err := writeDir(dir, nil); !errors.Is(err, ErrExists) {
 		t.Errorf("got %v", err)
 	}
-	for _, o := range []CreateOptions{{"", time.Hour}, {"x", 0}, {"x\n", time.Hour}, {strings.Repeat("x", 49), time.Hour}} {
+	for _, o := range []CreateOptions{
+		{Valid: time.Hour}, {Name: "x"}, {Name: "x\n", Valid: time.Hour}, {Name: strings.Repeat("x", 49), Valid: time.Hour},
+	} {
 		if err := Create(filepath.Join(dir, "new"), o); err == nil {
 			t.Errorf("made %+v", o)
 		}
 	}
-	if err := create(filepath.Join(dir, "none", "new"), CreateOptions{"x", time.Hour}, 2048, time.Now()); !errors.Is(err, fs.ErrNotExist) {
+	if err := create(filepath.Join(dir, "none", "new"), CreateOptions{Name: "x", Valid: time.Hour, Algorithm: "rsa-2048"}, time.Now()); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("got %v", err)
 	}
 }

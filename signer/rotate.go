@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package signer
+
+import (
+	"crypto"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrNoLeaf says that a folder holds no leaf that Rotate could replace.
+var ErrNoLeaf = errors.New("no leaf")
+
+// RotateOptions say how Rotate makes a new leaf.
+type RotateOptions struct {
+	Issuer     *Key             // that of the old leaf, from OpenIssuer
+	Valid      time.Duration    // of the new leaf, from now on; 0: as long as the old one, and no longer than the issuer
+	PublicKey  crypto.PublicKey // certified in place of a new key
+	Passphrase []byte           // encrypts the new key; empty: it is not encrypted
+}
+
+// Rotation is what Rotate did.
+type Rotation struct {
+	Old, New *x509.Certificate
+	Kept     string // the old certificate's file; its key is beside it
+}
+
+// Rotate replaces the leaf in a folder that Create made by a new one with the
+// same name and profile, and a new key of the same algorithm. The old one stays,
+// as signing-SERIAL.key, .crt and .pub. All is done in one step, or nothing.
+func Rotate(dir string, o RotateOptions) (*Rotation, error) { return rotate(dir, o, time.Now()) }
+
+func rotate(dir string, o RotateOptions, now time.Time) (*Rotation, error) {
+	fail := func(err error) (*Rotation, error) { return nil, fmt.Errorf("rotating the leaf of %q: %w", dir, err) }
+	old, err := leafOf(dir, o.Issuer)
+	if err != nil {
+		return fail(err)
+	}
+	issuer := o.Issuer.Chain[0]
+	if o.Valid == 0 {
+		o.Valid = min(old.NotAfter.Sub(old.NotBefore)-clockMargin, issuer.NotAfter.Sub(now))
+	}
+	leaf := &Key{}
+	pub := o.PublicKey
+	if pub == nil {
+		if leaf.Signer, err = generate(AlgorithmOf(old.PublicKey)); err != nil {
+			return fail(err)
+		}
+		pub = leaf.Public()
+	}
+	made, err := issue(request{RawSubject: old.RawSubject, Profile: ProfileOf(old, issuer), Valid: o.Valid, Key: pub}, o.Issuer, now)
+	if err != nil {
+		return fail(err)
+	}
+	leaf.Chain = append([]*x509.Certificate{made}, o.Issuer.Chain...)
+	files, err := encode("signing", leaf, o.Passphrase)
+	if err != nil {
+		return fail(err)
+	}
+	kept := fmt.Sprintf("signing-%x", old.SerialNumber)
+	if err := exchangeDir(dir, kept, files); err != nil {
+		return fail(err)
+	}
+	return &Rotation{Old: old, New: made, Kept: filepath.Join(dir, kept+".crt")}, nil
+}
+
+// leafOf returns the leaf of a folder, which the issuer has to have issued.
+func leafOf(dir string, issuer *Key) (*x509.Certificate, error) {
+	data, err := readFile(filepath.Join(dir, "signing.crt"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w: signing.crt: %w", ErrNoLeaf, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("signing.crt: %w", err)
+	}
+	chain, err := ParseCertificates(data)
+	if err != nil {
+		return nil, fmt.Errorf("signing.crt: %w", err)
+	}
+	leaf := chain[0]
+	switch {
+	case leaf.IsCA:
+		return nil, fmt.Errorf("%w: certificate %q of signing.crt is an authority's", ErrNoLeaf, Name(leaf.Subject))
+	case leaf.CheckSignatureFrom(issuer.Chain[0]) != nil:
+		return nil, fmt.Errorf("the issuer %q did not issue %q", Name(issuer.Chain[0].Subject), Name(leaf.Subject))
+	}
+	return leaf, nil
+}
+
+// exchangeDir puts new files into a directory in one step. The files signing.*
+// that are there get the stem kept.
+func exchangeDir(path, kept string, files []file) (err error) {
+	path, err = filepath.EvalSymlinks(path)
+	if err != nil {
+		return err
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	before, err := fileNames(path)
+	if err != nil {
+		return err
+	}
+	tmp, err := os.MkdirTemp(filepath.Dir(path), "."+filepath.Base(path)+".tmp-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(tmp)) }()
+	for _, name := range before {
+		to := name
+		if extension, ok := strings.CutPrefix(name, "signing."); ok {
+			to = kept + "." + extension
+		}
+		if err := os.Link(filepath.Join(path, name), filepath.Join(tmp, to)); err != nil {
+			return err
+		}
+	}
+	if err := writeFiles(tmp, files); err != nil {
+		return err
+	}
+	if err := errors.Join(os.Chmod(tmp, info.Mode().Perm()), syncDir(tmp)); err != nil {
+		return err
+	}
+	if err := exchange(tmp, path); err != nil {
+		return err
+	}
+	// What came meanwhile, by another rotation for instance, is not thrown away.
+	if after, err := fileNames(tmp); err != nil || !slices.Equal(before, after) {
+		return errors.Join(errors.New("the folder changed meanwhile: nothing was done"), err, exchange(tmp, path))
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+func exchange(a, b string) error {
+	if err := unix.Renameat2(unix.AT_FDCWD, a, unix.AT_FDCWD, b, unix.RENAME_EXCHANGE); err != nil {
+		return &os.LinkError{Op: "exchange", Old: a, New: b, Err: err}
+	}
+	return nil
+}
+
+// fileNames lists a directory, in which no directory is expected.
+func fileNames(dir string) ([]string, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, e := range entries {
+		if e.IsDir() {
+			return nil, fmt.Errorf("%q is a folder, which keys are not kept in", e.Name())
+		}
+		names = append(names, e.Name())
+	}
+	return names, nil
+}
