@@ -5,57 +5,90 @@ package main
 import (
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/tenon-build/tenon/signer"
 )
 
 func newKeyCmd(a *app) *cobra.Command {
-	cmd := &cobra.Command{Use: "key", Short: "Make keys to sign with", Args: cobra.NoArgs,
+	cmd := &cobra.Command{Use: "key", Short: "Make, list, replace and export keys and certificates", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return usage(cmd, fmt.Errorf("no command given")) }}
-	cmd.AddCommand(newKeyCreateCmd(a))
+	cmd.AddCommand(newKeyCreateCmd(a), newKeyLsCmd(a), newKeyShowCmd(a), newKeyRotateCmd(a), newKeyExportCmd(a))
 	for _, c := range cmd.Commands() {
 		c.Args = usageArgs(c.Args)
 	}
 	return cmd
 }
 
+// The passphrases of private keys that are made or read come from here, never
+// from a flag.
+const (
+	passphraseVariable       = "TENON_PASSPHRASE"
+	issuerPassphraseVariable = "TENON_ISSUER_PASSPHRASE" // of the issuer's key, where it has one of its own
+)
+
+func passphrase() []byte { return []byte(os.Getenv(passphraseVariable)) }
+
+// issuerOptions name the CA that issues a certificate, and what it issues.
+type issuerOptions struct {
+	issuer, issuerCert, publicKey string
+	days                          int
+}
+
+func (o *issuerOptions) flags(f *pflag.FlagSet) {
+	f.StringVar(&o.issuerCert, "issuer-cert", "", "the issuer's certificates, PEM (default: beside its key with the extension .crt)")
+	f.StringVar(&o.publicKey, "public-key", "", "certify this key, which is kept elsewhere: a public key or a certificate signing request (PEM file)")
+}
+
 const maxDays = 100 * 365
 
-func newKeyCreateCmd(a *app) *cobra.Command {
-	var name string
-	var days int
-	cmd := &cobra.Command{
-		Use:   "create DIR",
-		Short: "Make a CA and a signing key for development",
-		Long: `Make a certificate authority and a signing key that it certifies, for
-development: RSA with 3072 bits and SHA-256, which stock kernels take. DIR must
-not exist yet.
-
-  ca.crt       to be trusted: 'tenon verify --cert', a kernel's keyring, UEFI's db
-  ca.key       issues certificates, not encrypted: keep it away, or delete it
-  signing.key  signs bundles: 'tenon sign --key'
-  signing.crt  its certificate and the CA's
-  signing.pub  its public key: 'cosign verify --key'`,
-		Example: `  tenon key create keys --name "Example Inc."`,
-		Args:    cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if days < 1 || days > maxDays {
-				return &exitError{exitUsage, fmt.Errorf("--days %d: must be 1 to %d", days, maxDays)}
-			}
-			if args[0] == "" {
-				return usage(cmd, errors.New("DIR is empty"))
-			}
-			if err := signer.Create(args[0], signer.CreateOptions{Name: name, Valid: time.Duration(days) * 24 * time.Hour}); err != nil {
-				return err
-			}
-			a.log.Warn("these keys are for development: they are not encrypted", "folder", args[0])
-			return nil
-		},
+// options checks what the flags say and reads what they name. Without --days, the
+// validity is zero.
+func (o *issuerOptions) options(cmd *cobra.Command) (key signer.CreateOptions, err error) {
+	if cmd.Flags().Changed("days") {
+		if o.days < 1 || o.days > maxDays {
+			return key, &exitError{exitUsage, fmt.Errorf("--days %d: must be 1 to %d", o.days, maxDays)}
+		}
+		key.Valid = time.Duration(o.days) * 24 * time.Hour
 	}
-	cmd.Flags().StringVar(&name, "name", "tenon development", "common name of the certificates, to which CA or signing is added")
-	cmd.Flags().IntVar(&days, "days", 365, "how long the certificates are valid")
-	return cmd
+	key.Passphrase = passphrase()
+	if o.publicKey != "" {
+		data, err := readSmall(o.publicKey)
+		if err == nil {
+			key.PublicKey, err = signer.ParsePublicKey(data)
+		}
+		if err != nil {
+			return key, fmt.Errorf("public key %q: %w", o.publicKey, err)
+		}
+	}
+	if o.issuer != "" {
+		secret := passphrase()
+		if own := os.Getenv(issuerPassphraseVariable); own != "" {
+			secret = []byte(own)
+		}
+		key.Issuer, err = signer.OpenIssuer(o.issuer, o.issuerCert, secret)
+	}
+	return key, err
 }
+
+// warnOfKey says what is special about keys that were just made.
+func (a *app) warnOfKey(folder string, o signer.CreateOptions, hosts []signer.Host) {
+	switch {
+	case o.PublicKey != nil || len(o.Passphrase) > 0:
+	case o.Profile == signer.Development:
+		a.log.Warn("these keys are for development: they are not encrypted", "folder", folder)
+	default:
+		a.log.Warn("the key is not encrypted: "+passphraseVariable+" is not set", "folder", folder)
+	}
+	for _, h := range hosts {
+		if !h.Takes {
+			a.log.Warn("its signatures will be refused", "host", h.Name, "reason", h.Detail)
+		}
+	}
+}
+
+var errNoFolder = errors.New("DIR is empty")
