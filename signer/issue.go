@@ -22,9 +22,13 @@ import (
 // ErrEncrypted says that a private key is encrypted and no passphrase was given.
 var ErrEncrypted = errors.New("the private key is encrypted, and there is no passphrase")
 
+// ErrIssuer says that something is not the key and the certificates of a CA that
+// may issue now.
+var ErrIssuer = errors.New("issuer")
+
 // OpenIssuer opens the key of a CA: path is a folder that Create made, or a PEM
 // private key, whose certificates are in the file cert, or else in the one beside
-// it that ends in .crt. An authority that may not issue now is refused.
+// it that ends in .crt. An error wraps ErrIssuer.
 func OpenIssuer(path, cert string, passphrase []byte) (*Key, error) {
 	return openIssuer(path, cert, passphrase, time.Now())
 }
@@ -35,14 +39,14 @@ func openIssuer(path, cert string, passphrase []byte, now time.Time) (*Key, erro
 	}
 	key, err := readPrivate(path, passphrase)
 	if err != nil {
-		return nil, fmt.Errorf("issuer %q: %w", path, err)
+		return nil, fmt.Errorf("%w %q: %w", ErrIssuer, path, err)
 	}
 	certPath, chain, err := readCertificates(path, cert)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", ErrIssuer, err)
 	}
 	if err := checkAuthority(key, chain, now); err != nil {
-		return nil, fmt.Errorf("issuer %q: certificates of %q: %w", path, certPath, err)
+		return nil, fmt.Errorf("%w %q: certificates of %q: %w", ErrIssuer, path, certPath, err)
 	}
 	return &Key{key, chain}, nil
 }

@@ -157,7 +157,9 @@ func (p Profile) Check(c *x509.Certificate) []string {
 		wrong("extended key usage: not code signing alone")
 	}
 	missing(oidSubjectKeyID)
-	if !p.SelfSigned {
+	if self := selfIssued(c); self != p.SelfSigned {
+		wrong("issuer: names itself: %v, want %v", self, p.SelfSigned)
+	} else if !self {
 		missing(oidAuthorityKeyID)
 	}
 	return append(out, checkBasics(c)...)

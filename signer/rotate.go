@@ -5,6 +5,7 @@ package signer
 import (
 	"crypto"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -19,6 +20,9 @@ import (
 
 // ErrNoLeaf says that a folder holds no leaf that Rotate could replace.
 var ErrNoLeaf = errors.New("no leaf")
+
+// ErrElsewhere says that a leaf's key is not in its folder.
+var ErrElsewhere = errors.New("the old key is kept elsewhere, and there is no new public key")
 
 // RotateOptions say how Rotate makes a new leaf.
 type RotateOptions struct {
@@ -52,6 +56,9 @@ func rotate(dir string, o RotateOptions, now time.Time) (*Rotation, error) {
 	leaf := &Key{}
 	pub := o.PublicKey
 	if pub == nil {
+		if err := checkOldKey(dir, o.Passphrase); err != nil {
+			return fail(err)
+		}
 		if leaf.Signer, err = generate(AlgorithmOf(old.PublicKey)); err != nil {
 			return fail(err)
 		}
@@ -94,6 +101,22 @@ func leafOf(dir string, issuer *Key) (*x509.Certificate, error) {
 		return nil, fmt.Errorf("the issuer %q did not issue %q", Name(issuer.Chain[0].Subject), Name(leaf.Subject))
 	}
 	return leaf, nil
+}
+
+// checkOldKey says whether a new key in a file would be less safe than the old
+// one.
+func checkOldKey(dir string, passphrase []byte) error {
+	data, err := readFile(filepath.Join(dir, "signing.key"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return ErrElsewhere
+	}
+	if err != nil {
+		return fmt.Errorf("signing.key: %w", err)
+	}
+	if block, _ := pem.Decode(data); block != nil && isEncrypted(block) && len(passphrase) == 0 {
+		return fmt.Errorf("signing.key: %w for the new one", ErrEncrypted)
+	}
+	return nil
 }
 
 // exchangeDir puts new files into a directory in one step. The files signing.*

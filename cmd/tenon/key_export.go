@@ -5,6 +5,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -163,5 +164,9 @@ func writeNew(path string, data []byte) (err error) {
 	if err := errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close()); err != nil {
 		return err
 	}
-	return os.Link(f.Name(), path) // unlike a rename, it replaces nothing
+	err = os.Link(f.Name(), path) // unlike a rename, it replaces nothing
+	if errors.Is(err, fs.ErrExist) {
+		return fs.ErrExist
+	}
+	return err
 }

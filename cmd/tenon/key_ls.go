@@ -82,16 +82,16 @@ func (a *app) listKeys(found *inventory.Inventory) error {
 	}
 	for _, c := range found.Certificates {
 		for _, p := range c.Problems {
-			a.log.Warn(p, "file", c.Files[0])
+			a.log.Warn(escape(p), "file", c.Files[0])
 		}
 	}
 	for _, k := range found.Keys {
 		for _, p := range k.Problems {
-			a.log.Warn(p, "file", k.File)
+			a.log.Warn(escape(p), "file", k.File)
 		}
 	}
 	for _, p := range found.Problems {
-		a.log.Warn(p)
+		a.log.Warn(escape(p))
 	}
 	return nil
 }
