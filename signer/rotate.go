@@ -11,7 +11,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -130,7 +129,12 @@ func exchangeDir(path, kept string, files []file) (err error) {
 	if err != nil {
 		return err
 	}
-	before, err := fileNames(path)
+	unlock, err := lockDir(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, unlock()) }()
+	names, err := fileNames(path)
 	if err != nil {
 		return err
 	}
@@ -139,12 +143,16 @@ func exchangeDir(path, kept string, files []file) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(tmp)) }()
-	for _, name := range before {
+	for _, name := range names {
 		to := name
 		if extension, ok := strings.CutPrefix(name, "signing."); ok {
 			to = kept + "." + extension
 		}
-		if err := os.Link(filepath.Join(path, name), filepath.Join(tmp, to)); err != nil {
+		err := os.Link(filepath.Join(path, name), filepath.Join(tmp, to))
+		if errors.Is(err, fs.ErrExist) { // the leaf that was read is not the one that is there
+			return errors.New("another rotation came first")
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -154,21 +162,22 @@ func exchangeDir(path, kept string, files []file) (err error) {
 	if err := errors.Join(os.Chmod(tmp, info.Mode().Perm()), syncDir(tmp)); err != nil {
 		return err
 	}
-	if err := exchange(tmp, path); err != nil {
-		return err
-	}
-	// What came meanwhile, by another rotation for instance, is not thrown away.
-	if after, err := fileNames(tmp); err != nil || !slices.Equal(before, after) {
-		return errors.Join(errors.New("the folder changed meanwhile: nothing was done"), err, exchange(tmp, path))
+	if err := unix.Renameat2(unix.AT_FDCWD, tmp, unix.AT_FDCWD, path, unix.RENAME_EXCHANGE); err != nil {
+		return &os.LinkError{Op: "exchange", Old: tmp, New: path, Err: err}
 	}
 	return syncDir(filepath.Dir(path))
 }
 
-func exchange(a, b string) error {
-	if err := unix.Renameat2(unix.AT_FDCWD, a, unix.AT_FDCWD, b, unix.RENAME_EXCHANGE); err != nil {
-		return &os.LinkError{Op: "exchange", Old: a, New: b, Err: err}
+// lockDir keeps other rotations waiting.
+func lockDir(path string) (unlock func() error, err error) {
+	d, err := os.Open(path)
+	if err != nil {
+		return nil, err
 	}
-	return nil
+	if err := unix.Flock(int(d.Fd()), unix.LOCK_EX); err != nil {
+		return nil, errors.Join(&os.PathError{Op: "lock", Path: path, Err: err}, d.Close())
+	}
+	return d.Close, nil
 }
 
 // fileNames lists a directory, in which no directory is expected.

@@ -10,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -145,24 +147,28 @@ func TestRotateRefuses(t *testing.T) {
 	}
 }
 
-// Of two that exchange a folder at once, the later one does nothing.
-func TestExchangeDirNoticesChange(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "keys")
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		t.Fatal(err)
+// Of several at once, each makes its leaf the current one and keeps the one
+// before, or does nothing.
+func TestRotateAtOnce(t *testing.T) {
+	dir := hierarchy(t)
+	release, issuer := filepath.Join(dir, "release"), mustOpenIssuer(t, filepath.Join(dir, "ca"))
+	var done atomic.Int32
+	var group sync.WaitGroup
+	for range 4 {
+		group.Go(func() {
+			for range 20 {
+				_, err := Rotate(release, RotateOptions{Issuer: issuer})
+				if err == nil {
+					done.Add(1)
+				} else if !strings.HasSuffix(err.Error(), "another rotation came first") {
+					t.Error(err)
+				}
+			}
+		})
 	}
-	if err := os.WriteFile(filepath.Join(dir, "signing.crt"), []byte("old"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	// The name that the old file is to get is a new file's: the link fails.
-	if err := exchangeDir(dir, "kept", []file{{"kept.crt", 0o644, nil}}); !errors.Is(err, fs.ErrExist) {
-		t.Errorf("got %v", err)
-	}
-	names, err := fileNames(dir)
-	if err != nil || strings.Join(names, " ") != "signing.crt" || string(read(t, dir, "signing.crt")) != "old" {
-		t.Errorf("has %q, %v", names, err)
-	}
-	if entries, err := os.ReadDir(filepath.Dir(dir)); err != nil || len(entries) != 1 {
-		t.Errorf("left behind: %v, %v", entries, err)
+	group.Wait()
+	names, err := fileNames(release)
+	if err != nil || done.Load() == 0 || len(names) != 3+3*int(done.Load()) {
+		t.Errorf("%d rotations, %d files, %v", done.Load(), len(names), err)
 	}
 }
