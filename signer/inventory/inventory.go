@@ -95,21 +95,21 @@ func Look(path string, passphrase []byte, now time.Time) (*Inventory, error) {
 	if err != nil {
 		return fail(err)
 	}
+	file := path
 	if info.IsDir() {
-		if path, err = certificateIn(path); err != nil {
+		if file, err = certificateIn(path); err != nil {
 			return fail(err)
 		}
 	}
 	f := finder{passphrase: passphrase}
-	if f.add(path); len(f.problems) > 0 {
-		return fail(errors.New(strings.TrimPrefix(f.problems[0], path+": ")))
+	if f.add(file); len(f.problems) > 0 {
+		return fail(errors.New(strings.TrimPrefix(f.problems[0], file+": ")))
 	}
 	if len(f.certificates) == 0 && len(f.keys) == 0 {
 		return fail(errors.New("no certificate and no private key"))
 	}
-	stem := strings.TrimSuffix(path, filepath.Ext(path))
-	for _, beside := range []string{stem + ".crt", stem + ".key"} {
-		if _, err := os.Stat(beside); err == nil && beside != path {
+	for _, beside := range []string{stem(file) + ".crt", stem(file) + ".key"} {
+		if _, err := os.Stat(beside); err == nil && beside != file {
 			f.add(beside)
 		}
 	}
