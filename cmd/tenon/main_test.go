@@ -132,6 +132,11 @@ func writtenBundle(t *testing.T) (path, digest string) {
 
 func writeBundle(t *testing.T, fidelity string) (path, digest string) {
 	t.Helper()
+	return writeBundleOf(t, "kernel", fidelity)
+}
+
+func writeBundleOf(t *testing.T, kernel, fidelity string) (path, digest string) {
+	t.Helper()
 	zeros := "sha256:" + strings.Repeat("0", 64)
 	m := &manifest.Manifest{
 		Version: manifest.Version, Name: "web", Platform: "linux/amd64", Target: "qemu", Recipe: "static", CommandLine: "quiet",
@@ -142,7 +147,7 @@ func writeBundle(t *testing.T, fidelity string) (path, digest string) {
 	}
 	path = filepath.Join(t.TempDir(), "web.tenon")
 	b, err := bundle.New(bundle.Content{
-		Manifest: m, Kernel: writeTemp(t, "bzImage", "kernel"), Config: writeTemp(t, "config", "#"), SystemMap: writeTemp(t, "map", "m"), Fidelity: []byte(fidelity),
+		Manifest: m, Kernel: writeTemp(t, "bzImage", kernel), Config: writeTemp(t, "config", "#"), SystemMap: writeTemp(t, "map", "m"), Fidelity: []byte(fidelity),
 	})
 	if err != nil {
 		t.Fatal(err)

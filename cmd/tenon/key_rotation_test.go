@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"encoding/binary"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// peKernel is a PE32+ image with one section, which nobody boots.
+func peKernel() string {
+	const headers = 512
+	out := make([]byte, 2*headers)
+	copy(out, "MZ")
+	copy(out[64:], "PE\x00\x00")
+	le := binary.LittleEndian
+	le.PutUint32(out[0x3c:], 64)   // where "PE" is
+	le.PutUint16(out[68:], 0x8664) // machine
+	le.PutUint16(out[70:], 1)      // sections
+	le.PutUint16(out[84:], 240)    // size of the optional header
+	le.PutUint16(out[88:], 0x20b)  // PE32+
+	le.PutUint32(out[88+60:], headers)
+	le.PutUint32(out[88+108:], 16) // data directories
+	section := out[88+240:]
+	copy(section, ".text")
+	le.PutUint32(section[8:], headers)
+	le.PutUint32(section[12:], 4096)
+	le.PutUint32(section[16:], headers)
+	le.PutUint32(section[20:], headers)
+	return string(out)
+}
+
+// The rotation of docs/keys.md, and the table there of what hosts do meanwhile.
+func TestKeyRotation(t *testing.T) {
+	doc := string(mustRead(t, "../../docs/keys.md"))
+	keyFolders(t)
+	bundle := func(name string) string {
+		path, _ := writeBundleOf(t, peKernel(), `{"version":2}`)
+		if err := os.Rename(path, name); err != nil {
+			t.Fatal(err)
+		}
+		return name
+	}
+	run := func(line string) {
+		t.Helper()
+		if r := invoke(t, strings.Fields(line)...); r.code != 0 {
+			t.Fatalf("%s: %+v", line, r)
+		}
+	}
+	run("key export root --format pem -o root.pem")
+	run("sign " + bundle("old") + " --key release/signing.key")
+	run("sign " + bundle("both") + " --key release/signing.key")
+	run("key export release --format pem -o old.pem")
+	run("key rotate release --issuer ca") // step 1
+	run("key export release --format pem -o new.pem")
+	run("sign " + bundle("new") + " --key release/signing.key") // step 2
+	run("sign both --key release/signing.key")
+	kept, err := filepath.Glob("release/signing-*.key")
+	if err != nil || len(kept) != 1 {
+		t.Fatalf("%v, %v", kept, err)
+	}
+	run("sign " + bundle("late") + " --key " + kept[0]) // the old key is as good as before
+
+	for _, host := range []struct{ names, trust string }{
+		{"the CA", "--cert root.pem"}, {"the old leaf", "--cert old.pem"}, {"the new leaf", "--cert new.pem"}, {"the new leaf", "--key release/signing.pub"},
+	} {
+		row := "| " + host.names + " |"
+		for _, name := range []string{"old", "new", "both"} {
+			r := invoke(t, strings.Fields("verify "+name+" "+host.trust)...)
+			row += map[int]string{0: " accepted |", 3: " refused |"}[r.code]
+		}
+		if !strings.Contains(doc, row+"\n") {
+			t.Errorf("verify %s: docs/keys.md has no row %s", host.trust, row)
+		}
+	}
+	run("verify late --cert root.pem")
+}
