@@ -177,8 +177,8 @@ func checkBasics(c *x509.Certificate) []string {
 	if err := checkKey(c.PublicKey); err != nil {
 		out = append(out, err.Error())
 	}
-	if slices.Contains([]x509.SignatureAlgorithm{x509.SHA1WithRSA, x509.ECDSAWithSHA1, x509.MD5WithRSA, x509.MD2WithRSA, x509.DSAWithSHA1}, c.SignatureAlgorithm) {
-		out = append(out, fmt.Sprintf("signature algorithm: %s is broken", c.SignatureAlgorithm))
+	if _, err := TBS(c); err != nil {
+		out = append(out, fmt.Sprintf("signature algorithm: no kernel takes %s", c.SignatureAlgorithm))
 	}
 	if c.NotAfter.Before(c.NotBefore) {
 		out = append(out, "validity: ends before it begins")

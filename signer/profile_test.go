@@ -234,6 +234,11 @@ func TestHosts(t *testing.T) {
 	if got := takes(&sha1); got != "" {
 		t.Errorf("SHA-1: %s", got)
 	}
+	pss := *chain[0]
+	pss.SignatureAlgorithm = x509.SHA256WithRSAPSS
+	if got := takes(&pss); got != "" {
+		t.Errorf("PSS: %s", got)
+	}
 	sha512 := *chain[0]
 	sha512.SignatureAlgorithm = x509.SHA512WithRSA
 	if got := takes(&sha512); got != "kernel with CRYPTO_ECDSA; UEFI firmware; tenon, mortise, cosign" {

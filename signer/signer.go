@@ -3,8 +3,8 @@
 // Package signer holds the keys that sign, and says who made a signature.
 //
 // In: references to private keys and PEM certificates. Out: a Key, whose
-// certificate is known to belong to it and to be fit for signing code, or a new
-// development CA with a leaf. Refused: keys that a stock kernel does not verify
+// certificate is known to belong to it and to be fit for signing code, or new
+// keys and certificates by a profile, made and judged by one table. Refused: keys that a stock kernel does not verify
 // (all but RSA of 2048 to 4096 bits), certificates that are not for code
 // signing or not valid now, and references to anything but files.
 //

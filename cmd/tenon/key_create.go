@@ -103,7 +103,7 @@ func (o *keyCreateOptions) check(cmd *cobra.Command, dir string) (signer.Profile
 	case dir == "":
 		wrong = append(wrong, errNoFolder)
 	case err != nil:
-	case p.SelfSigned && (o.issuer != "" || o.publicKey != ""):
+	case p.SelfSigned && (o.issuer != "" || o.issuerCert != "" || o.publicKey != ""):
 		wrong = append(wrong, fmt.Errorf("profile %s signs itself, with a key that is made here: no --issuer, no --public-key", p.Name))
 	case !p.SelfSigned && o.issuer == "":
 		wrong = append(wrong, fmt.Errorf("profile %s needs an --issuer", p.Name))

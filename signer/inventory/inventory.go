@@ -165,7 +165,7 @@ func (f *finder) inventory(now time.Time) *Inventory {
 
 func (f *finder) describe(found *found, now time.Time) Certificate {
 	c := found.certificate
-	tbs, err := signer.TBS(c)
+	tbs, _ := signer.TBS(c) // where there is none, the profile's check says why
 	out := Certificate{
 		Subject: signer.Name(c.Subject), Serial: fmt.Sprintf("%x", c.SerialNumber), Issuer: signer.Name(c.Issuer),
 		Fingerprint: signer.Fingerprint(c.PublicKey), TBS: tbs,
@@ -180,9 +180,6 @@ func (f *finder) describe(found *found, now time.Time) Certificate {
 		out.Problems = append(out.Problems, err.Error())
 	}
 	out.Problems = append(out.Problems, p.Check(c)...)
-	if err != nil && len(out.Problems) == 0 {
-		out.Problems = append(out.Problems, err.Error())
-	}
 	if issuer != nil {
 		out.Problems = append(out.Problems, signer.CheckIssuer(c, issuer)...)
 	}
@@ -198,12 +195,9 @@ func (f *finder) describe(found *found, now time.Time) Certificate {
 	return out
 }
 
-// issuerOf finds the certificate of another that issued c, by name; of several,
-// one that did sign it.
+// issuerOf finds the certificate that issued c, by name; of several, one that did
+// sign it.
 func (f *finder) issuerOf(c *x509.Certificate) (issuer *x509.Certificate) {
-	if bytes.Equal(c.RawSubject, c.RawIssuer) {
-		return nil
-	}
 	for _, other := range f.certificates {
 		if !bytes.Equal(other.certificate.RawSubject, c.RawIssuer) {
 			continue

@@ -3,6 +3,7 @@
 package inventory
 
 import (
+	"crypto/rand"
 	"crypto/x509"
 	"encoding/json"
 	"errors"
@@ -134,6 +135,15 @@ func TestScanProblems(t *testing.T) {
 	}
 	testkey.Write(t, in("foreign"), foreign)
 	write(t, in("foreign/server.der"), foreign.Chain[0].Raw)
+	// Who names itself as issuer need not have signed.
+	forged := testkey.NewAuthority(t).Root()
+	forged.RawSubject, forged.Subject.CommonName, forged.PublicKey = nil, "forged", foreign.Public()
+	der, err := x509.CreateCertificate(rand.Reader, forged, forged, foreign.Public(), foreign)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der[len(der)-1] ^= 1
+	write(t, in("forged.der"), der)
 	write(t, in("lone.key"), readFile(t, dir, "ca/ca.key"))
 	if err := os.Remove(in("ca/ca.key")); err != nil {
 		t.Fatal(err)
@@ -153,6 +163,7 @@ func TestScanProblems(t *testing.T) {
 	for subject, want := range map[string]string{
 		"CN=release":   `certificate "CN=release" expired on `,
 		"CN=root":      "private key: its file is open to others (mode 0644)",
+		"CN=forged":    `issuer "CN=forged": did not sign it`,
 		"CN=server":    "extended key usage: not code signing alone",
 		"CN=test root": "basic constraints: path length unlimited, want 1",
 	} {
@@ -160,7 +171,7 @@ func TestScanProblems(t *testing.T) {
 			t.Errorf("%s: %q, want %q", subject, problems[subject], want)
 		}
 	}
-	if problems["CN=ca"] != "" || len(i.Certificates) != 5 {
+	if problems["CN=ca"] != "" || len(i.Certificates) != 6 {
 		t.Errorf("got %q", problems)
 	}
 	if n := slices.IndexFunc(i.Certificates, func(c Certificate) bool { return c.Subject == "CN=server" }); len(i.Certificates[n].Files) != 2 {
