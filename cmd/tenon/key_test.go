@@ -133,6 +133,7 @@ func TestKeyErrors(t *testing.T) {
 		{"export to another variable", "key export root --format esl --variable Boot -o new", 2, `--variable "Boot" is none of db, dbx, KEK, PK`, ""},
 		{"export no variable", "key export root --format der --variable db -o new", 2, "--format der: is for no --variable", ""},
 		{"export appending to a list", "key export root --format esl --append -o new", 2, "--append is for auth alone", ""},
+		{"export a CA as PK", "key export root --format esl --variable PK -o new", 1, `exporting "root": certificate "CN=root": PK holds the certificate that signs updates itself`, ""},
 		{"export over a file", "key export root --format der -o file", 1, `writing "file": file already exists`, "choose another output with -o"},
 		{"export over a folder", "key export root --format der -o ca", 1, `writing "ca": file already exists`, "choose another output with -o"},
 		{"export into nothing", "key export root --format der -o none/new", 1, "no such file", ""},

@@ -6,6 +6,7 @@ package uefi
 
 import (
 	"bytes"
+	"crypto/x509"
 	"encoding/binary"
 	"os"
 	"os/exec"
@@ -65,7 +66,7 @@ func (f firmware) boot(t *testing.T, kernel string, updates map[string][]byte) s
 	root.run(t, "sh", "-c", "find . | cpio --quiet -o -H newc > "+f.dir.path("initrd"))
 
 	var out bytes.Buffer
-	cmd := exec.CommandContext(t.Context(), "timeout", "300", "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max",
+	cmd := exec.CommandContext(t.Context(), "timeout", "40", "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max",
 		"-machine", "q35,smm=on", "-m", "1024", "-global", "driver=cfi.pflash01,property=secure,value=on",
 		"-drive", "if=pflash,unit=0,format=raw,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.secboot.fd",
 		"-drive", "if=pflash,unit=1,format=raw,file="+f.dir.path("vars"),
@@ -101,7 +102,8 @@ func TestE2EFirmware(t *testing.T) {
 	}
 	kernel := slices.Max(kernels)
 	platform, exchange, stranger := testkey.NewAuthority(t).Key(t, nil), testkey.NewAuthority(t).Key(t, nil), testkey.NewAuthority(t).Key(t, nil)
-	release := testkey.NewAuthority(t).Key(t, nil)
+	authority := testkey.NewAuthority(t)
+	release, revoked := authority.Key(t, nil), authority.Key(t, func(c *x509.Certificate) { c.Subject.CommonName = "revoked" })
 	now := time.Now()
 	lists := func(variable string, key *signer.Key, place int) []byte {
 		b, err := Lists(variable, key.Chain[place])
@@ -127,7 +129,7 @@ func TestE2EFirmware(t *testing.T) {
 		{"db", "db", "taken", payload(t, exchange, Update{Variable: "db", Lists: lists("db", release, 1), Time: now})},
 		{"db-older", "db", "refused", payload(t, exchange, Update{Variable: "db", Lists: lists("db", stranger, 1), Time: now.Add(-time.Hour)})},
 		{"db-append", "db", "taken", payload(t, exchange, Update{Variable: "db", Lists: lists("db", exchange, 1), Time: now.Add(time.Hour), Append: true})},
-		{"dbx-append", "dbx", "taken", payload(t, exchange, Update{Variable: "dbx", Lists: lists("dbx", stranger, 0), Time: now, Append: true})},
+		{"dbx-append", "dbx", "taken", payload(t, exchange, Update{Variable: "dbx", Lists: lists("dbx", revoked, 0), Time: now, Append: true})},
 	} {
 		id, err := vendor(u.variable)
 		if err != nil {
@@ -150,5 +152,8 @@ func TestE2EFirmware(t *testing.T) {
 	start = time.Now()
 	out = f.boot(t, f.dir.path("kernel"), nil)
 	t.Logf("%s\n%s", time.Since(start), out[strings.LastIndex(out, "key: "):])
+	testkey.Write(t, string(f.dir), revoked)
+	f.dir.run(t, "sbsign", "--key", "signing.key", "--cert", "signing.crt", "--output", "kernel2", kernel)
+	f.boot(t, f.dir.path("kernel2"), nil)
 	os.WriteFile("/tmp/prof-src/boot2.log", []byte(out), 0o644)
 }

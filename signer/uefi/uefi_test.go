@@ -30,7 +30,8 @@ func TestGUID(t *testing.T) {
 }
 
 func TestLists(t *testing.T) {
-	c := testkey.NewAuthority(t).Root()
+	chain := testkey.NewAuthority(t).Key(t, nil).Chain
+	c := chain[0]
 	sum := sha256.Sum256(c.RawTBSCertificate)
 	for _, test := range []struct {
 		variable string
@@ -55,6 +56,9 @@ func TestLists(t *testing.T) {
 		if len(b) > 0 {
 			t.Errorf("%s: %x is left", test.variable, b)
 		}
+	}
+	if _, err := Lists("PK", chain[1]); !errors.Is(err, ErrPlatformKey) {
+		t.Errorf("got %v", err)
 	}
 	if _, err := Lists("dbt", c); !errors.Is(err, ErrVariable) {
 		t.Errorf("got %v", err)

@@ -21,6 +21,11 @@ import (
 // ErrVariable says that a variable is not one that holds signature lists.
 var ErrVariable = errors.New("unknown variable")
 
+// ErrPlatformKey says that an authority is no platform key. Firmware would take it
+// from one of its leaves, and refuse all that this leaf signs later: updates of
+// KEK and PK have to be signed by the certificate in PK itself (seen in OVMF).
+var ErrPlatformKey = errors.New("PK holds the certificate that signs updates itself, not its authority's")
+
 // Variables are the names that Lists and Sign take.
 func Variables() []string { return []string{"db", "dbx", "KEK", "PK"} }
 
@@ -40,6 +45,9 @@ func vendor(variable string) (string, error) {
 func Lists(variable string, c *x509.Certificate) ([]byte, error) {
 	if _, err := vendor(variable); err != nil {
 		return nil, err
+	}
+	if variable == "PK" && c.IsCA {
+		return nil, fmt.Errorf("certificate %q: %w", signer.Name(c.Subject), ErrPlatformKey)
 	}
 	if variable == "dbx" {
 		return append(Certificate(c), Revocation(c)...), nil
