@@ -3,6 +3,7 @@
 package main
 
 import (
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -104,7 +105,7 @@ func (a *app) keyExport(path string, o keyExportOptions) error {
 		return fmt.Errorf("exporting %q: %w", path, signer.ErrNoCertificate)
 	}
 	c := found.Certificates[0]
-	data, err := o.encode(c)
+	data, err := o.encode(c.X509)
 	if err != nil {
 		return fmt.Errorf("exporting %q: %w", path, err)
 	}
@@ -123,34 +124,33 @@ func (a *app) keyExport(path string, o keyExportOptions) error {
 	return nil
 }
 
-func (o *keyExportOptions) encode(c inventory.Certificate) ([]byte, error) {
+func (o *keyExportOptions) encode(c *x509.Certificate) ([]byte, error) {
+	var key *signer.Key
+	if o.key != "" {
+		var err error
+		if key, err = signer.Open(o.key, o.cert); err != nil {
+			return nil, err
+		}
+	}
 	switch o.format {
 	case "der":
-		return c.X509.Raw, nil
+		return c.Raw, nil
 	case "pem":
-		return cryptoutils.MarshalCertificateToPEM(c.X509)
+		return cryptoutils.MarshalCertificateToPEM(c)
 	case "esl":
-		return uefi.Lists(o.variable, c.X509)
-	case "tbs", "tbs-p7":
-		tbs, err := signer.TBS(c.X509)
-		if err != nil || o.format == "tbs" {
-			return []byte(tbs + "\n"), err
-		}
-		key, err := signer.Open(o.key, o.cert)
+		return uefi.Lists(o.variable, c)
+	case "auth":
+		lists, err := uefi.Lists(o.variable, c)
 		if err != nil {
 			return nil, err
 		}
-		return pkcs7.SignDetached(key, []byte(tbs))
+		return uefi.Sign(key, uefi.Update{Variable: o.variable, Lists: lists, Time: time.Now(), Append: o.append})
 	}
-	lists, err := uefi.Lists(o.variable, c.X509)
-	if err != nil {
-		return nil, err
+	tbs, err := signer.TBS(c)
+	if err != nil || o.format == "tbs" {
+		return []byte(tbs + "\n"), err
 	}
-	key, err := signer.Open(o.key, o.cert)
-	if err != nil {
-		return nil, err
-	}
-	return uefi.Sign(key, uefi.Update{Variable: o.variable, Lists: lists, Time: time.Now(), Append: o.append})
+	return pkcs7.SignDetached(key, []byte(tbs)) // what the kernel checks has no line end
 }
 
 // writeNew writes a file that must not exist, in one step.
