@@ -9,6 +9,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -16,6 +17,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/tenon-build/tenon/signer"
@@ -189,5 +191,41 @@ func TestE2EKeyExport(t *testing.T) {
 	}
 	if left, err := filepath.Glob(".*"); err != nil || len(left) > 0 {
 		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+// Who may not write changes nothing, and leaves nothing behind.
+func TestE2EKeyNoWritePermission(t *testing.T) {
+	program := mustRead(t, tenon(t))
+	t.Chdir(t.TempDir())
+	const nobody = 65534
+	for _, line := range []string{"key create root --profile root --name root --algorithm rsa-2048", "key create release --profile release --issuer root --name release --algorithm rsa-2048"} {
+		mustInvoke(t, line)
+	}
+	dir, err := os.MkdirTemp("", "tenon-") // open to others, and so are the copies of the keys
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if err := errors.Join(os.CopyFS(dir, os.DirFS(".")), os.WriteFile(filepath.Join(dir, "tenon"), program, 0o755), os.Chmod(dir, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir(dir)
+	before := tree(t)
+	for _, line := range []string{
+		"key create new --profile root --name new",
+		"key rotate release --issuer root",
+		"key export root --format der -o new",
+	} {
+		cmd := exec.Command("./tenon", strings.Fields(line)...)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+		out, err := cmd.CombinedOutput()
+		if cmd.ProcessState == nil || cmd.ProcessState.ExitCode() != 1 || !strings.HasPrefix(string(out), "tenon: error: ") ||
+			!strings.Contains(string(out), "permission denied") || strings.Count(string(out), "\n") != 1 {
+			t.Errorf("%s: %v\n%s", line, err, out)
+		}
+	}
+	if tree(t) != before {
+		t.Error("something has changed")
 	}
 }
