@@ -22,23 +22,22 @@ func HostsFor(c *x509.Certificate) []Host {
 	_, ec := c.PublicKey.(*ecdsa.PublicKey)
 	ec = ec || slices.Contains([]x509.SignatureAlgorithm{x509.ECDSAWithSHA256, x509.ECDSAWithSHA384, x509.ECDSAWithSHA512}, c.SignatureAlgorithm)
 	sha256 := c.SignatureAlgorithm == x509.SHA256WithRSA || c.SignatureAlgorithm == x509.ECDSAWithSHA256
-	debian := Host{Name: "stock Debian 12 kernel", Takes: true}
-	ecdsa := Host{Name: "kernel with CRYPTO_ECDSA", Takes: true}
-	firmware := Host{Name: "UEFI firmware", Takes: true, Detail: "of RSA, 2048 bits are sure to work"}
-	programs := Host{Name: "tenon, mortise, cosign", Takes: true}
-	hosts := []*Host{&debian, &ecdsa, &firmware, &programs}
-	if ec {
-		debian.Takes, debian.Detail = false, "built without CRYPTO_ECDSA"
-		firmware.Takes, firmware.Detail = false, "takes RSA alone"
-	} else if !sha256 {
-		debian.Takes, debian.Detail = false, "SHA-256 alone is built in"
+	hosts := []Host{
+		{Name: "stock Debian 12 kernel", Takes: !ec && sha256},
+		{Name: "kernel with CRYPTO_ECDSA", Takes: true},
+		{Name: "UEFI firmware", Takes: !ec, Detail: "of RSA, 2048 bits are sure to work"},
+		{Name: "tenon, mortise, cosign", Takes: true},
 	}
-	var out []Host
-	for _, h := range hosts {
-		if len(checkBasics(c)) > 0 { // a broken certificate, or no key for anyone
-			h.Takes, h.Detail = false, checkBasics(c)[0]
+	switch {
+	case ec:
+		hosts[0].Detail, hosts[2].Detail = "built without CRYPTO_ECDSA", "takes RSA alone"
+	case !sha256:
+		hosts[0].Detail = "SHA-256 alone is built in"
+	}
+	if wrong := checkBasics(c); len(wrong) > 0 { // a broken certificate, or no key for anyone
+		for i := range hosts {
+			hosts[i].Takes, hosts[i].Detail = false, wrong[0]
 		}
-		out = append(out, *h)
 	}
-	return out
+	return hosts
 }

@@ -80,16 +80,18 @@ func (o *keyExportOptions) check(cmd *cobra.Command) error {
 	switch {
 	case !known:
 		return fmt.Errorf("--format %q is none of der, pem, esl, auth, tbs and tbs-p7", o.format)
-	case signed != (o.key != ""):
-		return fmt.Errorf("--format %s: signed with a --key: %v", o.format, signed)
+	case signed && o.key == "":
+		return fmt.Errorf("--format %s is signed: it needs a --key", o.format)
+	case !signed && o.key != "":
+		return fmt.Errorf("--format %s is not signed: it takes no --key", o.format)
 	case o.cert != "" && o.key == "":
 		return errors.New("--cert without --key")
 	case !slices.Contains(uefi.Variables(), o.variable):
 		return fmt.Errorf("--variable %q is none of %s", o.variable, strings.Join(uefi.Variables(), ", "))
 	case cmd.Flags().Changed("variable") && o.format != "esl" && o.format != "auth":
-		return fmt.Errorf("--format %s: is for no --variable", o.format)
+		return fmt.Errorf("--format %s is for no --variable", o.format)
 	case o.append && o.format != "auth":
-		return fmt.Errorf("--format %s: --append is for auth alone", o.format)
+		return fmt.Errorf("--format %s: only auth takes --append", o.format)
 	case o.output == "":
 		return errors.New("--output is empty")
 	}
@@ -118,7 +120,8 @@ func (a *app) keyExport(path string, o keyExportOptions) error {
 		return fmt.Errorf("writing %q: %w", o.output, err)
 	}
 	fmt.Fprintf(a.stderr, "exported   %s, %s, until %s\n", printable(c.Subject), c.Profile, c.NotAfter.Format(time.DateOnly))
-	if !c.X509.IsCA && (o.format == "der" || o.format == "pem" || o.format == "esl" || o.format == "auth") && o.variable != "dbx" {
+	enrolled := slices.Contains([]string{"der", "pem", "esl", "auth"}, o.format) && (o.variable == "db" || o.variable == "KEK")
+	if enrolled && !c.X509.IsCA {
 		a.log.Warn("a leaf: who trusts it has to be told of the next one; its authority would stay", "issuer", c.Issuer)
 	}
 	return nil
