@@ -56,7 +56,7 @@ func Rootfs(ctx context.Context, req RootfsRequest) (*RootfsResult, error) {
 	}
 	spool := os.TempDir()
 	if req.Stdout == nil {
-		if err := checkOutput(req.Output); err != nil {
+		if err := CheckFile(req.Output); err != nil {
 			return nil, err
 		}
 		spool = filepath.Dir(req.Output) // where there has to be room in any case
@@ -82,8 +82,9 @@ func Rootfs(ctx context.Context, req RootfsRequest) (*RootfsResult, error) {
 	return &RootfsResult{Output: req.Output, Digest: a.digest, Size: a.size, Image: c.size, Fidelity: c.fidelity}, nil
 }
 
-// checkOutput refuses to replace what is no regular file: a folder, a device.
-func checkOutput(name string) error {
+// CheckFile refuses, with ErrOutput, to replace what is no regular file: a folder,
+// a device.
+func CheckFile(name string) error {
 	info, err := os.Lstat(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil

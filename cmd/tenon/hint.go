@@ -22,6 +22,7 @@ import (
 	"github.com/tenon-build/tenon/loader/qemu"
 	"github.com/tenon-build/tenon/recipes"
 	"github.com/tenon-build/tenon/signer"
+	"github.com/tenon-build/tenon/signer/request"
 	"github.com/tenon-build/tenon/signer/trust"
 )
 
@@ -39,6 +40,8 @@ var hints = []struct {
 	{loader.ErrUntrusted, "'tenon inspect BUNDLE' shows who signed it"},
 	{builder.ErrChoose, "choose whose signature comes first with --cert"},
 	{signer.ErrExists, "keys are never replaced: choose another folder"},
+	{request.ErrUnanswered, "'tenon sign --request FILE --key KEY' signs it, or fill in each signature yourself (docs/keys.md)"},
+	{request.ErrSubject, "'tenon sign --prepare BUNDLE' makes the request for this one"},
 	{signer.ErrNoCertificate, "give the key's certificate with --cert, or make both with 'tenon key create'"},
 	{bundle.ErrReference, "for example registry.example/team/redis:1.4"},
 	{loader.ErrClaims, "'tenon inspect BUNDLE' shows the claims; the least memory is what its root file system needs to boot"},
