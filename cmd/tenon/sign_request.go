@@ -7,8 +7,8 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 
-	"github.com/google/renameio/v2"
 	"github.com/spf13/pflag"
 
 	"github.com/tenon-build/tenon/builder"
@@ -132,8 +132,8 @@ func (a *app) writeRequest(r *request.Request, output string) error {
 		_, err = a.stdout.Write(data)
 		return err
 	}
-	if err := builder.CheckFile(output); err != nil {
+	return builder.ReplaceFile(output, func(w io.Writer) error {
+		_, err := w.Write(data)
 		return err
-	}
-	return renameio.WriteFile(output, data, 0o644)
+	})
 }
