@@ -23,9 +23,12 @@ func checkFile(name string) error {
 		return nil
 	}
 	if err == nil && !info.Mode().IsRegular() {
-		err = fmt.Errorf("%s: %w", name, ErrOutput)
+		err = ErrOutput
 	}
-	return err
+	if err != nil {
+		return fmt.Errorf("writing %q: %w", name, err)
+	}
+	return nil
 }
 
 // ReplaceFile makes a file of what write writes, whole or not at all. A file that
@@ -36,11 +39,15 @@ func ReplaceFile(name string, write func(io.Writer) error) error {
 	}
 	f, err := renameio.NewPendingFile(name, renameio.WithTempDir(filepath.Dir(name)), renameio.WithPermissions(0o644))
 	if err != nil {
-		return err
+		return fmt.Errorf("writing %q: %w", name, err)
 	}
 	defer f.Cleanup() //nolint:errcheck // does nothing once the file is in its place
-	if err := write(f); err != nil {
-		return err
+	err = write(f)
+	if err == nil {
+		err = f.CloseAtomicallyReplace()
 	}
-	return f.CloseAtomicallyReplace()
+	if err != nil {
+		return fmt.Errorf("writing %q: %w", name, err)
+	}
+	return nil
 }

@@ -295,7 +295,7 @@ func TestE2EExport(t *testing.T) {
 			t.Fatal(err)
 		}
 		o := command(t, "export", path, "-o", fifo, "--cert", keys+"/ca.crt")
-		if info := must(os.Lstat(fifo)); o.code != exitFailed || info.Mode().Type() != os.ModeNamedPipe || !strings.Contains(o.stderr, "as something else than a file") {
+		if info := must(os.Lstat(fifo)); o.code != exitFailed || info.Mode().Type() != os.ModeNamedPipe || !strings.Contains(o.stderr, "writing \""+fifo+"\": exists and is not a regular file") {
 			t.Error(o)
 		}
 	})

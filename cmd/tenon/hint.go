@@ -48,7 +48,7 @@ var hints = []struct {
 	{manifest.ErrVersion, "the bundle was made by another version of tenon: build it again"},
 	{bundle.ErrExists, "choose another output with -o, or remove it"},
 	{initramfs.ErrMisfit, "--allow-drop PATTERN lets files that match lose what does not fit, or leaves them out, and the report says so"},
-	{builder.ErrOutput, "choose another output with -o; -o - writes to stdout"},
+	{builder.ErrOutput, "choose another output with -o"},
 	{builder.ErrTooLarge, "build it with --detached (the image's signature then does not cover the initramfs), or make the image smaller"},
 	{builder.ErrPlatform, "only linux/amd64 can be built so far: give an image that is made for it"},
 	{builder.ErrNotFound, "IMAGE is a registry reference, or oci:DIR[:TAG], oci-archive:FILE, docker-archive:FILE, dir:ROOTFS"},
