@@ -98,20 +98,7 @@ func (e *Export) open(ctx context.Context, who *trust.Identity, allowUnsigned bo
 
 // Kernel writes the bzImage to a file, the chosen signature first, then those of
 // others. A file that is there is replaced; what is no file is refused.
-func (e *Export) Kernel(path string) (err error) {
-	if info, err := os.Lstat(path); err == nil && !info.Mode().IsRegular() {
-		return fmt.Errorf("%w as something else than a file", fs.ErrExist) // a device, perhaps
-	}
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".tmp-")
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, f.Close(), os.RemoveAll(f.Name())) }()
-	if err := errors.Join(e.writeKernel(f), f.Chmod(0o644), f.Sync()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
-}
+func (e *Export) Kernel(path string) error { return ReplaceFile(path, e.writeKernel) }
 
 func (e *Export) writeKernel(w io.Writer) error {
 	var first, others [][]byte

@@ -4,10 +4,8 @@ package builder
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -17,9 +15,6 @@ import (
 	"github.com/tenon-build/tenon/builder/fidelity"
 	"github.com/tenon-build/tenon/builder/rootfs"
 )
-
-// ErrOutput says that an output is in the way; test with errors.Is.
-var ErrOutput = errors.New("exists and is not a regular file")
 
 // RootfsRequest says which image's root file system to write.
 type RootfsRequest struct {
@@ -56,7 +51,7 @@ func Rootfs(ctx context.Context, req RootfsRequest) (*RootfsResult, error) {
 	}
 	spool := os.TempDir()
 	if req.Stdout == nil {
-		if err := checkOutput(req.Output); err != nil {
+		if err := checkFile(req.Output); err != nil {
 			return nil, err
 		}
 		spool = filepath.Dir(req.Output) // where there has to be room in any case
@@ -82,30 +77,11 @@ func Rootfs(ctx context.Context, req RootfsRequest) (*RootfsResult, error) {
 	return &RootfsResult{Output: req.Output, Digest: a.digest, Size: a.size, Image: c.size, Fidelity: c.fidelity}, nil
 }
 
-// checkOutput refuses to replace what is no regular file: a folder, a device.
-func checkOutput(name string) error {
-	info, err := os.Lstat(name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err == nil && !info.Mode().IsRegular() {
-		err = fmt.Errorf("%s: %w", name, ErrOutput)
-	}
-	return err
-}
-
-// archiveFile writes the archive to a file, whole or not at all.
+// archiveFile writes the archive to a file.
 func (c *content) archiveFile(ctx context.Context, name string, progress Progress) (a *archive, err error) {
-	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+".tmp-")
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, f.Close(), os.RemoveAll(f.Name())) }()
-	if a, err = c.archive(ctx, f, strings.HasSuffix(name, ".zst"), progress); err != nil {
-		return nil, err
-	}
-	if err := errors.Join(f.Chmod(0o644), f.Sync()); err != nil {
-		return nil, err
-	}
-	return a, os.Rename(f.Name(), name)
+	err = ReplaceFile(name, func(w io.Writer) error {
+		a, err = c.archive(ctx, w, strings.HasSuffix(name, ".zst"), progress)
+		return err
+	})
+	return a, err
 }

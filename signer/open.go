@@ -61,6 +61,15 @@ func open(ref, cert string, now time.Time) (*Key, error) {
 	return &Key{key, chain}, nil
 }
 
+// NewKey joins a private key, wherever it is, with its certificates, which are
+// checked as those of Open.
+func NewKey(key crypto.Signer, chain []*x509.Certificate) (*Key, error) {
+	if err := check(key, chain, time.Now()); err != nil {
+		return nil, err
+	}
+	return &Key{key, chain}, nil
+}
+
 // keyPath returns the path in a reference. What looks like a scheme is one: a
 // path with a colon in its first element has to be given as file:PATH.
 func keyPath(ref string) (string, error) {

@@ -77,10 +77,12 @@ func (a *app) export(ctx context.Context, ref string, o exportOptions) (err erro
 		if o.output == "" {
 			o.output = b.Manifest.Name
 		}
-		err = e.Dir(ctx, o.output)
+		if err = e.Dir(ctx, o.output); err != nil {
+			err = fmt.Errorf("writing %q: %w", o.output, err)
+		}
 	}
 	if err != nil {
-		return fmt.Errorf("writing %q: %w", o.output, err)
+		return err
 	}
 	if !b.Manifest.Initramfs.Sealed {
 		a.log.Warn("detached: the kernel's signature does not cover the initramfs and the command line", "bundle", ref)

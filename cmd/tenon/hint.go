@@ -22,6 +22,7 @@ import (
 	"github.com/tenon-build/tenon/loader/qemu"
 	"github.com/tenon-build/tenon/recipes"
 	"github.com/tenon-build/tenon/signer"
+	"github.com/tenon-build/tenon/signer/request"
 	"github.com/tenon-build/tenon/signer/trust"
 )
 
@@ -43,13 +44,15 @@ var hints = []struct {
 	{signer.ErrElsewhere, "make a new key there, and give its public key or a signing request with --public-key"},
 	{signer.ErrIssuer, "an --issuer is the folder of a CA that 'tenon key create' made, or a CA's key, with its certificates in --issuer-cert"},
 	{signer.ErrNoLeaf, "'tenon key create --profile release' makes a leaf; an authority is replaced by making another"},
+	{request.ErrUnanswered, "'tenon sign --request FILE --key KEY' signs it, or fill in each signature yourself (docs/keys.md)"},
+	{request.ErrSubject, "'tenon sign --prepare BUNDLE' makes the request for this one"},
 	{signer.ErrNoCertificate, "give the key's certificate with --cert, or make both with 'tenon key create'"},
 	{bundle.ErrReference, "for example registry.example/team/redis:1.4"},
 	{loader.ErrClaims, "'tenon inspect BUNDLE' shows the claims; the least memory is what its root file system needs to boot"},
 	{manifest.ErrVersion, "the bundle was made by another version of tenon: build it again"},
 	{bundle.ErrExists, "choose another output with -o, or remove it"},
 	{initramfs.ErrMisfit, "--allow-drop PATTERN lets files that match lose what does not fit, or leaves them out, and the report says so"},
-	{builder.ErrOutput, "choose another output with -o; -o - writes to stdout"},
+	{builder.ErrOutput, "choose another output with -o"},
 	{builder.ErrTooLarge, "build it with --detached (the image's signature then does not cover the initramfs), or make the image smaller"},
 	{builder.ErrPlatform, "only linux/amd64 can be built so far: give an image that is made for it"},
 	{builder.ErrNotFound, "IMAGE is a registry reference, or oci:DIR[:TAG], oci-archive:FILE, docker-archive:FILE, dir:ROOTFS"},

@@ -199,6 +199,15 @@ func TestErrors(t *testing.T) {
 		{"other platform", "build x --platform linux/arm64", 2, "only linux/amd64 kernels can be built", ""},
 		{"malformed size", "build x --max-size much", 2, `--max-size "much" is not a size`, ""},
 
+		{"sign without a key", "sign " + written, 2, "needs --key, or one of --prepare and --attach (see 'tenon sign --help')", ""},
+		{"sign nothing", "sign --prepare", 2, "BUNDLE is missing", ""},
+		{"sign in two phases at once", "sign --prepare --attach x " + written, 2, "[attach prepare] were all set", ""},
+		{"prepare with a key", "sign --prepare --key x " + written, 2, "[key prepare] were all set", ""},
+		{"answer with a bundle", "sign --request x --key x " + written, 2, "--request takes no bundle", ""},
+		{"request that is missing", "sign --request " + missing + " --key " + keys + "/signing.key", 1, "reading request: open " + missing + ": no such file", ""},
+		{"request that is none", "sign --attach " + garbage + " " + written, 1, "garbage\": invalid request: invalid character", ""},
+		{"prepare what is no kernel", "sign --prepare " + written, 1, `signing bundle "web": invalid PE image`, ""},
+
 		{"unknown recipe", "build x -r nosuch", 1, `unknown recipe "nosuch": have nginx, redis, static`, "choose one with -r NAME"},
 		{"recipe file that is missing", "build x -r ./nosuch.toml", 1, "reading recipe: open ./nosuch.toml: no such file", ""},
 		{"recipe with an unknown key", "build x -r " + recipe("description = \"x\"\ncolour = 1"), 1, `app.toml:2: unknown key "colour"`, ""},
@@ -228,7 +237,6 @@ func TestErrors(t *testing.T) {
 		{"inspect without a bundle", "inspect", 2, "accepts 1 arg(s)", ""},
 		{"inspect in an unknown format", "inspect --format yaml " + written, 2, "--format", ""},
 
-		{"sign without a key", "sign " + written, 2, `required flag(s) "key" not set (see 'tenon sign --help')`, ""},
 		{"sign with a missing key", "sign --key " + missing + " " + written, 1, missing, ""},
 		{"sign with an HSM", "sign --key pkcs11:token=x " + written, 1, `key reference "pkcs11:token=x": only file: is known`, ""},
 		{"sign with garbage", "sign --key " + garbage + " " + written, 1, garbage, ""},

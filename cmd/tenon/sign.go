@@ -26,6 +26,7 @@ func (o *keyOptions) flags(f *pflag.FlagSet) {
 
 func newSignCmd(a *app) *cobra.Command {
 	var o keyOptions
+	var phase phases
 	cmd := &cobra.Command{
 		Use:   "sign BUNDLE --key KEY",
 		Short: "Sign a bundle",
@@ -36,11 +37,30 @@ which stays as it was: the signatures are referrers of the bundle.
   statement     over the image, its target and seal: mortise.ko checks it
   sigstore      over the bundle's digest: mortise and cosign check it
 
-BUNDLE is oci:DIR, oci-archive:FILE, a path to either, or HOST/NAME:TAG.`,
+BUNDLE is oci:DIR, oci-archive:FILE, a path to either, or HOST/NAME:TAG.
+
+Where the key is not where the bundle is, sign in two phases: --prepare writes a
+request, JSON with all that is to be signed; --request answers it, with the key
+and without the bundle; --attach checks the answer and gives it to the bundle.`,
 		Example: `  tenon key create keys
-  tenon sign redis.tenon --key keys/signing.key`,
-		Args: cobra.ExactArgs(1),
+  tenon sign redis.tenon --key keys/signing.key
+
+  tenon sign --prepare redis.tenon -o request.json
+  tenon sign --request request.json --key keys/signing.key -o signed.json
+  tenon sign --attach signed.json redis.tenon`,
+		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := phase.check(&o, args); err != nil {
+				return usage(cmd, err)
+			}
+			switch {
+			case phase.prepare:
+				return a.prepareSigning(cmd.Context(), args[0], phase.output)
+			case phase.request != "":
+				return a.answerRequest(cmd.Context(), &o, phase.request, phase.output)
+			case phase.attach != "":
+				return a.attachSignatures(cmd.Context(), args[0], phase.attach, o.cert)
+			}
 			key, err := signer.Open(o.key, o.cert)
 			if err != nil {
 				return err
@@ -49,9 +69,9 @@ BUNDLE is oci:DIR, oci-archive:FILE, a path to either, or HOST/NAME:TAG.`,
 		},
 	}
 	o.flags(cmd.Flags())
-	if err := cmd.MarkFlagRequired("key"); err != nil {
-		panic(err) // a flag that is not there
-	}
+	phase.flags(cmd.Flags())
+	cmd.MarkFlagsMutuallyExclusive("prepare", "request", "attach")
+	cmd.MarkFlagsMutuallyExclusive("prepare", "key", "attach")
 	return cmd
 }
 

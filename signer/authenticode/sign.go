@@ -39,6 +39,16 @@ func Sign(key *signer.Key, digest [32]byte) ([]byte, error) {
 	return der, nil
 }
 
+// ToBeSigned returns the bytes that Sign hashes and signs: the authenticated
+// attributes, DER of a SET.
+func ToBeSigned(digest [32]byte) ([]byte, error) {
+	content, err := indirectData(digest)
+	if err != nil {
+		return nil, fmt.Errorf("authenticode: %w", err)
+	}
+	return pkcs7.Attributes(pkcs7.OIDIndirectData(), content)
+}
+
 // Verify says who signed the image with that digest. Whether that is somebody to
 // trust is not judged. Of another image the error wraps ErrDigest, of a signature
 // that is none pkcs7.ErrInvalid.

@@ -18,17 +18,9 @@ import (
 // SignAttached signs content, the DER of a SEQUENCE, of the given type, which is
 // part of the result.
 func SignAttached(key *signer.Key, contentType asn1.ObjectIdentifier, content []byte) ([]byte, error) {
-	var seq asn1.RawValue
-	if rest, err := asn1.Unmarshal(content, &seq); err != nil || len(rest) > 0 || seq.Tag != asn1.TagSequence {
-		return nil, errors.New("signing: the content is not one SEQUENCE")
-	}
-	attrs, err := attributes(contentType, seq.Bytes)
+	set, err := Attributes(contentType, content)
 	if err != nil {
-		return nil, fmt.Errorf("signing: %w", err)
-	}
-	set, err := asn1.Marshal(asn1.RawValue{Tag: asn1.TagSet, IsCompound: true, Bytes: attrs})
-	if err != nil {
-		return nil, fmt.Errorf("signing: %w", err)
+		return nil, err
 	}
 	der, err := finish(key, set, func(sd *pkcs7.SignedData) error {
 		// The library signed the SET, as RFC 2315, 9.3 wants; in the message it
@@ -63,21 +55,21 @@ func SignDetached(key *signer.Key, data []byte) ([]byte, error) {
 	return der, nil
 }
 
-// attributes returns the elements of the SET OF authenticated attributes, in
-// DER's order.
-func attributes(contentType asn1.ObjectIdentifier, content []byte) ([]byte, error) {
+// Attributes returns the bytes that SignAttached hashes and signs: the
+// authenticated attributes, DER of a SET.
+func Attributes(contentType asn1.ObjectIdentifier, content []byte) ([]byte, error) {
+	var seq asn1.RawValue
+	if rest, err := asn1.Unmarshal(content, &seq); err != nil || len(rest) > 0 || seq.Tag != asn1.TagSequence {
+		return nil, errors.New("signing: the content is not one SEQUENCE")
+	}
 	oid, err := asn1.Marshal(contentType)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("signing: %w", err)
 	}
-	sum := sha256.Sum256(content) // without the SEQUENCE's own header
-	digest, err := asn1.Marshal(sum[:])
-	if err != nil {
-		return nil, err
-	}
-	attrs := [][]byte{attribute(oidContentType, oid), attribute(oidMessageDigest, digest)}
+	sum := sha256.Sum256(seq.Bytes) // without the SEQUENCE's own header
+	attrs := [][]byte{attribute(oidContentType, oid), attribute(oidMessageDigest, append([]byte{asn1.TagOctetString, byte(len(sum))}, sum[:]...))}
 	slices.SortFunc(attrs, bytes.Compare)
-	return bytes.Join(attrs, nil), nil
+	return asn1.Marshal(asn1.RawValue{Tag: asn1.TagSet, IsCompound: true, Bytes: bytes.Join(attrs, nil)})
 }
 
 // attribute is an Attribute with one value. All here are shorter than 128 bytes.

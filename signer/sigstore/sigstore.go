@@ -68,15 +68,13 @@ func Sign(key *signer.Key, digest string) ([]byte, error) {
 }
 
 func sign(key *signer.Key, digest string) ([]byte, error) {
-	sum, err := parseDigest(digest)
+	payload, err := payloadOf(digest)
 	if err != nil {
 		return nil, err
 	}
 	if _, err := signer.CheckRSA(key.Public()); err != nil {
 		return nil, err
 	}
-	payload := []byte(`{"_type":"` + statementType + `","subject":[{"digest":{"sha256":"` + sum + `"}}],` +
-		`"predicateType":"` + PredicateType + `","predicate":{}}`)
 	pae := sha256.Sum256(preAuth(payload))
 	sig, err := key.Sign(rand.Reader, pae[:], crypto.SHA256)
 	if err != nil {
@@ -106,6 +104,25 @@ func sign(key *signer.Key, digest string) ([]byte, error) {
 		return nil, fmt.Errorf("checking the new signature: %w", err)
 	}
 	return b.Bytes(), nil
+}
+
+// ToBeSigned returns the bytes that Sign hashes and signs.
+func ToBeSigned(digest string) ([]byte, error) {
+	payload, err := payloadOf(digest)
+	if err != nil {
+		return nil, err
+	}
+	return preAuth(payload), nil
+}
+
+// payloadOf is cosign's statement about a manifest.
+func payloadOf(digest string) ([]byte, error) {
+	sum, err := parseDigest(digest)
+	if err != nil {
+		return nil, err
+	}
+	return []byte(`{"_type":"` + statementType + `","subject":[{"digest":{"sha256":"` + sum + `"}}],` +
+		`"predicateType":"` + PredicateType + `","predicate":{}}`), nil
 }
 
 // parseDigest returns the hex digits of a digest.
