@@ -22,6 +22,7 @@ import (
 	"github.com/tenon-build/tenon/loader/qemu"
 	"github.com/tenon-build/tenon/recipes"
 	"github.com/tenon-build/tenon/signer"
+	"github.com/tenon-build/tenon/signer/modsig"
 	"github.com/tenon-build/tenon/signer/trust"
 )
 
@@ -38,6 +39,7 @@ var hints = []struct {
 	{trust.ErrChain, "give the file of the one that you trust: the authority's, or the leaf's alone"},
 	{loader.ErrUntrusted, "'tenon inspect BUNDLE' shows who signed it"},
 	{builder.ErrChoose, "choose whose signature comes first with --cert"},
+	{modsig.ErrCompressed, "unpack it with gunzip, unxz or 'zstd -d', sign it, and pack it again: kernels look inside"},
 	{signer.ErrExists, "keys are never replaced: choose another folder"},
 	{signer.ErrNoCertificate, "give the key's certificate with --cert, or make both with 'tenon key create'"},
 	{bundle.ErrReference, "for example registry.example/team/redis:1.4"},

@@ -230,6 +230,11 @@ func TestErrors(t *testing.T) {
 		{"sign with a key without a certificate", "sign --key " + writeTemp(t, "bare.key", string(mustRead(t, keys+"/signing.key"))) + " " + written, 1, "bare.crt", "give the key's certificate with --cert"},
 		{"sign with another's certificate", "sign --key " + keys + "/signing.key --cert " + keys + "/ca.crt " + written, 1, keys + "/ca.crt", ""},
 		{"sign a kernel that is none", "sign --key " + keys + "/signing.key " + written, 1, `signing bundle "web": `, ""},
+		{"sign a module that is none", "sign --key " + keys + "/signing.key --module " + garbage, 1, "invalid module: not an ELF file", ""},
+		{"sign a compressed module", "sign --key " + keys + "/signing.key --module " + writeTemp(t, "m.ko.xz", "\xfd7zXZ\x00"), 1, "the module is compressed (xz)", "unpack it with gunzip, unxz"},
+		{"sign a module that is missing", "sign --key " + keys + "/signing.key --module " + missing, 1, "no such file", ""},
+		{"sign a module and a bundle", "sign --key " + keys + "/signing.key --module " + garbage + " " + written, 2, "give a bundle or --module, not both", ""},
+		{"sign a bundle into a file", "sign --key " + keys + "/signing.key -o x " + written, 2, "-o is for --module alone", ""},
 		{"sign nothing", "sign --key " + keys + "/signing.key " + missing, 1, "no such file", ""},
 
 		{"verify for nobody's trust", "verify " + written, 2, "nothing says whom to trust: give one of --key, --cert and --policy (see 'tenon verify --help')", ""},

@@ -26,9 +26,10 @@ func (o *keyOptions) flags(f *pflag.FlagSet) {
 
 func newSignCmd(a *app) *cobra.Command {
 	var o keyOptions
+	var module, output string
 	cmd := &cobra.Command{
 		Use:   "sign BUNDLE --key KEY",
-		Short: "Sign a bundle",
+		Short: "Sign a bundle, or a kernel module",
 		Long: `Sign a bundle in every way that somebody will check, and print its digest,
 which stays as it was: the signatures are referrers of the bundle.
 
@@ -36,19 +37,38 @@ which stays as it was: the signatures are referrers of the bundle.
   statement     over the image, its target and seal: mortise.ko checks it
   sigstore      over the bundle's digest: mortise and cosign check it
 
-BUNDLE is oci:DIR, oci-archive:FILE, a path to either, or HOST/NAME:TAG.`,
+BUNDLE is oci:DIR, oci-archive:FILE, a path to either, or HOST/NAME:TAG.
+
+With --module, sign a kernel module instead, as kernels check it when they load
+it. Its signature replaces those that it has; without -o, the file is replaced.`,
 		Example: `  tenon key create keys
-  tenon sign redis.tenon --key keys/signing.key`,
-		Args: cobra.ExactArgs(1),
+  tenon sign redis.tenon --key keys/signing.key
+  tenon sign --module mortise.ko --key keys/signing.key`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			switch {
+			case module == "" && output != "":
+				return errors.New("-o is for --module alone")
+			case module == "":
+				return cobra.ExactArgs(1)(cmd, args)
+			case len(args) > 0:
+				return errors.New("give a bundle or --module, not both")
+			}
+			return nil
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			key, err := signer.Open(o.key, o.cert)
 			if err != nil {
 				return err
 			}
+			if module != "" {
+				return a.signModule(module, output, key)
+			}
 			return a.sign(cmd.Context(), args[0], key)
 		},
 	}
 	o.flags(cmd.Flags())
+	cmd.Flags().StringVar(&module, "module", "", "sign this kernel module (FILE.ko)")
+	cmd.Flags().StringVarP(&output, "output", "o", "", "write the signed module to this file")
 	if err := cmd.MarkFlagRequired("key"); err != nil {
 		panic(err) // a flag that is not there
 	}
