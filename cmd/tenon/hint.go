@@ -22,6 +22,7 @@ import (
 	"github.com/tenon-build/tenon/loader/qemu"
 	"github.com/tenon-build/tenon/recipes"
 	"github.com/tenon-build/tenon/signer"
+	"github.com/tenon-build/tenon/signer/modsig"
 	"github.com/tenon-build/tenon/signer/request"
 	"github.com/tenon-build/tenon/signer/trust"
 )
@@ -39,6 +40,7 @@ var hints = []struct {
 	{trust.ErrChain, "give the file of the one that you trust: the authority's, or the leaf's alone"},
 	{loader.ErrUntrusted, "'tenon inspect BUNDLE' shows who signed it"},
 	{builder.ErrChoose, "choose whose signature comes first with --cert"},
+	{modsig.ErrCompressed, "unpack it with gunzip, unxz or 'zstd -d', sign it, and pack it again: kernels look inside"},
 	{signer.ErrExists, "keys are never replaced: choose another folder"},
 	{signer.ErrEncrypted, "the passphrase is taken from $TENON_PASSPHRASE, that of an issuer's key from $TENON_ISSUER_PASSPHRASE first"},
 	{signer.ErrElsewhere, "make a new key there, and give its public key or a signing request with --public-key"},

@@ -26,10 +26,10 @@ func (o *keyOptions) flags(f *pflag.FlagSet) {
 
 func newSignCmd(a *app) *cobra.Command {
 	var o keyOptions
-	var phase phases
+	var mode signMode
 	cmd := &cobra.Command{
 		Use:   "sign BUNDLE --key KEY",
-		Short: "Sign a bundle",
+		Short: "Sign a bundle, or a kernel module",
 		Long: `Sign a bundle in every way that somebody will check, and print its digest,
 which stays as it was: the signatures are referrers of the bundle.
 
@@ -41,38 +41,77 @@ BUNDLE is oci:DIR, oci-archive:FILE, a path to either, or HOST/NAME:TAG.
 
 Where the key is not where the bundle is, sign in two phases: --prepare writes a
 request, JSON with all that is to be signed; --request answers it, with the key
-and without the bundle; --attach checks the answer and gives it to the bundle.`,
+and without the bundle; --attach checks the answer and gives it to the bundle.
+
+With --module, sign a kernel module instead, as kernels check it when they load
+it. Its signature replaces those that it has; without -o, the file is replaced.`,
 		Example: `  tenon key create keys
   tenon sign redis.tenon --key keys/signing.key
+  tenon sign --module mortise.ko --key keys/signing.key
 
   tenon sign --prepare redis.tenon -o request.json
   tenon sign --request request.json --key keys/signing.key -o signed.json
   tenon sign --attach signed.json redis.tenon`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := phase.check(&o, args); err != nil {
+			if err := mode.check(&o, args); err != nil {
 				return usage(cmd, err)
 			}
 			switch {
-			case phase.prepare:
-				return a.prepareSigning(cmd.Context(), args[0], phase.output)
-			case phase.request != "":
-				return a.answerRequest(cmd.Context(), &o, phase.request, phase.output)
-			case phase.attach != "":
-				return a.attachSignatures(cmd.Context(), args[0], phase.attach, o.cert)
+			case mode.prepare:
+				return a.prepareSigning(cmd.Context(), args[0], mode.output)
+			case mode.request != "":
+				return a.answerRequest(cmd.Context(), &o, mode.request, mode.output)
+			case mode.attach != "":
+				return a.attachSignatures(cmd.Context(), args[0], mode.attach, o.cert)
 			}
 			key, err := signer.Open(o.key, o.cert)
 			if err != nil {
 				return err
 			}
+			if mode.module != "" {
+				return a.signModule(mode.module, mode.output, key)
+			}
 			return a.sign(cmd.Context(), args[0], key)
 		},
 	}
 	o.flags(cmd.Flags())
-	phase.flags(cmd.Flags())
-	cmd.MarkFlagsMutuallyExclusive("prepare", "request", "attach")
+	mode.flags(cmd.Flags())
+	cmd.MarkFlagsMutuallyExclusive("prepare", "request", "attach", "module")
 	cmd.MarkFlagsMutuallyExclusive("prepare", "key", "attach")
 	return cmd
+}
+
+// signMode is what is signed, and how, when it is not simply a bundle.
+type signMode struct {
+	prepare                         bool
+	request, attach, module, output string
+}
+
+func (m *signMode) flags(f *pflag.FlagSet) {
+	f.BoolVar(&m.prepare, "prepare", false, "write what is to be signed, as a request")
+	f.StringVar(&m.request, "request", "", "sign this request (FILE), of which no bundle is needed")
+	f.StringVar(&m.attach, "attach", "", "attach the signatures of an answered request (FILE)")
+	f.StringVar(&m.module, "module", "", "sign this kernel module (FILE.ko)")
+	f.StringVarP(&m.output, "output", "o", "", "FILE for a request (default stdout), or for a signed module (default in place)")
+}
+
+// check says what the flags and arguments lack, or have too much.
+func (m *signMode) check(o *keyOptions, args []string) error {
+	alone := m.request != "" || m.module != ""
+	switch {
+	case o.key == "" && !m.prepare && m.attach == "":
+		return errors.New("needs --key, or one of --prepare and --attach")
+	case m.prepare && o.cert != "":
+		return errors.New("--cert has no use with --prepare")
+	case alone && len(args) > 0:
+		return errors.New("--request and --module take no bundle beside them")
+	case !alone && len(args) == 0:
+		return errors.New("BUNDLE is missing")
+	case m.output != "" && !m.prepare && !alone:
+		return errors.New("-o has no use here: the signatures go to the bundle")
+	}
+	return nil
 }
 
 func (a *app) sign(ctx context.Context, ref string, key *signer.Key) (err error) {

@@ -9,44 +9,11 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/spf13/pflag"
-
 	"github.com/tenon-build/tenon/builder"
 	"github.com/tenon-build/tenon/builder/bundle"
 	"github.com/tenon-build/tenon/signer"
 	"github.com/tenon-build/tenon/signer/request"
 )
-
-// phases are the flags of signing in two phases.
-type phases struct {
-	prepare                 bool
-	request, attach, output string
-}
-
-func (p *phases) flags(f *pflag.FlagSet) {
-	f.BoolVar(&p.prepare, "prepare", false, "write what is to be signed, as a request")
-	f.StringVar(&p.request, "request", "", "sign this request (FILE), of which no bundle is needed")
-	f.StringVar(&p.attach, "attach", "", "attach the signatures of an answered request (FILE)")
-	f.StringVarP(&p.output, "output", "o", "-", "with --prepare and --request: FILE, or - for stdout")
-}
-
-// check says what the flags of keys and phases lack, or have too much.
-func (p *phases) check(o *keyOptions, args []string) error {
-	withKey := !p.prepare && p.attach == ""
-	switch {
-	case withKey && o.key == "":
-		return errors.New("needs --key, or one of --prepare and --attach")
-	case p.prepare && o.cert != "":
-		return errors.New("--cert has no use with --prepare")
-	case p.request != "" && len(args) > 0:
-		return errors.New("--request takes no bundle: it is signed as it is")
-	case p.request == "" && len(args) == 0:
-		return errors.New("BUNDLE is missing")
-	case p.output != "-" && !p.prepare && p.request == "":
-		return errors.New("-o has no use here: the signatures go to the bundle")
-	}
-	return nil
-}
 
 // prepareSigning is the first phase.
 func (a *app) prepareSigning(ctx context.Context, ref, output string) (err error) {
@@ -128,7 +95,7 @@ func (a *app) writeRequest(r *request.Request, output string) error {
 	if err != nil {
 		return err
 	}
-	if output == "-" {
+	if output == "" || output == "-" {
 		_, err = a.stdout.Write(data)
 		return err
 	}

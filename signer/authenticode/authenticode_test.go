@@ -308,3 +308,23 @@ func BenchmarkSHA256(b *testing.B) {
 		sha256.Sum256(image)
 	}
 }
+
+// pesign names the content in another way, which the kernel takes, too; no third
+// one is taken.
+func TestVerifyContentType(t *testing.T) {
+	key := testkey.NewAuthority(t).Key(t, nil)
+	digest := sha256.Sum256(nil)
+	content, err := indirectData(digest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for oid, want := range map[string]bool{oidPEImageData: true, oidPesign: true, strings.Repeat("x", len(oidPesign)): false} {
+		p7, err := pkcs7.SignAttached(key, pkcs7.OIDIndirectData(), bytes.Replace(content, []byte(oidPEImageData), []byte(oid), 1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Verify(p7, digest); (err == nil) != want {
+			t.Errorf("%x: %v", oid, err)
+		}
+	}
+}

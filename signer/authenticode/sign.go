@@ -20,6 +20,9 @@ var ErrDigest = errors.New("the signature is of another image")
 const (
 	// SPC_PE_IMAGE_DATAOBJ
 	oidPEImageData = "\x06\x0a\x2b\x06\x01\x04\x01\x82\x37\x02\x01\x0f"
+	// SPC_INDIVIDUAL_SP_KEY_PURPOSE, which pesign writes in its place; the kernel
+	// takes both (mscode_parser.c).
+	oidPesign = "\x06\x0a\x2b\x06\x01\x04\x01\x82\x37\x02\x01\x15"
 	// SpcPeImageData: no flags, and an SpcLink to an empty file name; nobody uses it.
 	peImageData = "\x30\x09\x03\x01\x00\xa0\x04\xa2\x02\x80\x00"
 	algSHA256   = "\x30\x0d\x06\x09\x60\x86\x48\x01\x65\x03\x04\x02\x01\x05\x00"
@@ -92,7 +95,7 @@ func parseIndirectData(der []byte) (digest [32]byte, err error) {
 	switch {
 	case !in.ReadASN1(&content, asn1.SEQUENCE) || !in.Empty():
 		return digest, errors.New("malformed SpcIndirectDataContent")
-	case !content.ReadASN1(&data, asn1.SEQUENCE) || !data.ReadBytes(&oid, len(oidPEImageData)) || string(oid) != oidPEImageData:
+	case !content.ReadASN1(&data, asn1.SEQUENCE) || !data.ReadBytes(&oid, len(oidPEImageData)) || string(oid) != oidPEImageData && string(oid) != oidPesign:
 		return digest, errors.New("SpcIndirectDataContent is not about a PE image")
 	case !data.ReadASN1(&value, asn1.SEQUENCE) || !data.Empty():
 		return digest, errors.New("malformed SpcPeImageData")

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"github.com/tenon-build/tenon/builder/bundle/regular"
+	"github.com/tenon-build/tenon/loader"
+	"github.com/tenon-build/tenon/signer"
+	"github.com/tenon-build/tenon/signer/modsig"
+)
+
+// signModule signs a kernel module in place, or into the file out, and prints
+// the path of the result.
+func (a *app) signModule(path, out string, key *signer.Key) error {
+	if out == "" {
+		out = path
+	}
+	if err := signModuleFile(path, out, key); err != nil {
+		return fmt.Errorf("signing module %q: %w", path, err)
+	}
+	by := loader.Name(&signer.Signer{Key: key.Public(), Chain: key.Chain})
+	fmt.Fprintf(a.stderr, "signed     module, by %s\n", printable(by))
+	_, err := fmt.Fprintln(a.stdout, out)
+	return err
+}
+
+func signModuleFile(path, out string, key *signer.Key) error {
+	in, err := regular.Open(path)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	info, err := in.Stat()
+	if err != nil {
+		return err
+	}
+	module, err := io.ReadAll(io.LimitReader(in, modsig.MaxSize+1))
+	if err != nil {
+		return err
+	}
+	signed, err := modsig.Sign(key, module)
+	if err != nil {
+		return err
+	}
+	return writeLike(out, signed, info)
+}
+
+// writeLike writes a file in one step, with the mode and the owner of another. A
+// file that is there is replaced; what is no file is refused, and a symbolic link
+// is followed.
+func writeLike(path string, data []byte, like fs.FileInfo) (err error) {
+	if target, err := filepath.EvalSymlinks(path); err == nil {
+		path = target
+	}
+	if info, err := os.Lstat(path); err == nil && !info.Mode().IsRegular() {
+		return fmt.Errorf("writing %q: %w as something else than a file", path, fs.ErrExist)
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".tmp-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close(), os.RemoveAll(f.Name())) }()
+	if _, err := f.Write(data); err != nil {
+		return err
+	}
+	if owner, ok := like.Sys().(*syscall.Stat_t); ok && (int(owner.Uid) != os.Geteuid() || int(owner.Gid) != os.Getegid()) {
+		if err := f.Chown(int(owner.Uid), int(owner.Gid)); err != nil {
+			return err
+		}
+	}
+	if err := errors.Join(f.Chmod(like.Mode()), f.Sync()); err != nil { // after chown, which clears set-ID bits
+		return err
+	}
+	return os.Rename(f.Name(), path)
+}
