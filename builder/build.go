@@ -202,8 +202,9 @@ func applyRecipe(req *Request, m *manifest.Manifest, root *content) error {
 	}
 	m.Parameters = r.Parameters
 	m.Claims = r.Claims
+	root.dropVolumes(&m.App)
 	if err := root.drop(r); err != nil {
-		return err
+		return fmt.Errorf("image %q: %w", req.Image, err)
 	}
 	if err := root.fit(req.AllowDrop, checkXattr); err != nil {
 		return fmt.Errorf("image %q: %w", req.Image, err)

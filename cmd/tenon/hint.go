@@ -18,6 +18,7 @@ import (
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
 	"github.com/tenon-build/tenon/builder/initramfs"
 	"github.com/tenon-build/tenon/builder/kernel"
+	"github.com/tenon-build/tenon/builder/rootfs"
 	"github.com/tenon-build/tenon/loader"
 	"github.com/tenon-build/tenon/loader/qemu"
 	"github.com/tenon-build/tenon/recipes"
@@ -53,6 +54,9 @@ var hints = []struct {
 	{loader.ErrClaims, "'tenon inspect BUNDLE' shows the claims; the least memory is what its root file system needs to boot"},
 	{manifest.ErrVersion, "the bundle was made by another version of tenon: build it again"},
 	{bundle.ErrExists, "choose another output with -o, or remove it"},
+	{rootfs.ErrEntries, "--max-entries allows more"},
+	{rootfs.ErrSize, "--max-size allows more"},
+	{rootfs.ErrRatio, "real layers are 2 to 10 times their size; --max-ratio allows more"},
 	{initramfs.ErrMisfit, "--allow-drop PATTERN lets files that match lose what does not fit, or leaves them out, and the report says so"},
 	{builder.ErrOutput, "choose another output with -o"},
 	{builder.ErrTooLarge, "build it with --detached (the image's signature then does not cover the initramfs), or make the image smaller"},
@@ -60,7 +64,7 @@ var hints = []struct {
 	{builder.ErrNotFound, "IMAGE is a registry reference, or oci:DIR[:TAG], oci-archive:FILE, docker-archive:FILE, dir:ROOTFS"},
 	{kernel.ErrNoSource, "apt-get install linux-source-6.1, or give a folder or a tarball with --kernel-source"},
 	{kernel.ErrMissingTools, "apt-get install make gcc flex bison bc libelf-dev zstd perl xz-utils"},
-	{syscall.ENOSPC, "make room; the cache of a build can be elsewhere, with --cache-dir"},
+	{syscall.ENOSPC, "make room; temporary files go to $TMPDIR, the cache of a build to its --cache-dir"},
 	{recipes.ErrUnknown, "choose one with -r NAME, or write your own and give its file: -r ./FILE.toml"},
 	{qemu.ErrNoQEMU, "apt-get install qemu-system-x86"},
 	{fs.ErrExist, "choose another output with -o, or remove it"},

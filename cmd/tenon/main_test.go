@@ -197,6 +197,12 @@ func TestErrors(t *testing.T) {
 		{"unknown target", "build x --target vmware", 2, `--target "vmware" is none of`, ""},
 		{"malformed platform", "build x --platform a/b/c/d/e", 2, "--platform: ", ""},
 		{"other platform", "build x --platform linux/arm64", 2, "only linux/amd64 kernels can be built", ""},
+		{"no entries", "build x --max-entries 0", 2, "--max-entries 0: must be at least 1", ""},
+		{"no ratio", "rootfs x --max-ratio -1", 2, "--max-ratio -1: must be at least 1", ""},
+		{"no size", "rootfs x --max-size 0", 2, `--max-size "0" is not a size`, ""},
+		{"pattern that matches nothing ever", "rootfs x --allow-drop ./x", 2, `"./x" is not a pattern`, ""},
+		{"rootfs of another form", "rootfs " + image + " -o x.cpio.gz", 1, `writing "x.cpio.gz": the name ends neither in .cpio nor in .zst`, ""},
+		{"rootfs into no folder", "rootfs " + image + " -o " + missing + "/x.cpio", 1, `missing/x.cpio": no such file or directory`, ""},
 		{"malformed size", "build x --max-size much", 2, `--max-size "much" is not a size`, ""},
 
 		{"sign without a key", "sign " + written, 2, "needs --key, or one of --prepare and --attach (see 'tenon sign --help')", ""},
