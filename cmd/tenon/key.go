@@ -13,9 +13,9 @@ import (
 )
 
 func newKeyCmd(a *app) *cobra.Command {
-	cmd := &cobra.Command{Use: "key", Short: "Make keys to sign with", Args: cobra.NoArgs,
+	cmd := &cobra.Command{Use: "key", Short: "Make keys to sign with, and revoke them", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return usage(cmd, fmt.Errorf("no command given")) }}
-	cmd.AddCommand(newKeyCreateCmd(a))
+	cmd.AddCommand(newKeyCreateCmd(a), newKeyRevokeCmd(a))
 	for _, c := range cmd.Commands() {
 		c.Args = usageArgs(c.Args)
 	}
