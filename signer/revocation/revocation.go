@@ -112,7 +112,7 @@ const pemType = "PKCS7"
 func Sign(key *signer.Key, l *List) ([]byte, error) {
 	text, err := l.encode()
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
 	p7, err := pkcs7.SignDetached(key, text)
 	if err != nil {
@@ -127,7 +127,7 @@ func Sign(key *signer.Key, l *List) ([]byte, error) {
 
 func (l *List) encode() ([]byte, error) {
 	if err := l.check(); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
+		return nil, err
 	}
 	text, err := json.MarshalIndent(l, "", "  ")
 	return append(text, '\n'), err
@@ -184,16 +184,20 @@ func parse(data []byte) (*List, *signer.Signer, error) {
 	if !bytes.Equal(join(text, block.Bytes), data) {
 		return nil, nil, errors.New("there is more than the list and one signature")
 	}
+	l, err := decode(text)
+	return l, s, err
+}
+
+// decode reads the JSON part, and takes no other bytes than encode makes: no field
+// that is unknown, occurs twice or is in another case.
+func decode(text []byte) (*List, error) {
 	var l List
 	if err := json.Unmarshal(text, &l); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	again, err := l.encode()
-	if err == nil && !bytes.Equal(again, text) { // fields that are unknown, occur twice or are written in another way
+	if err == nil && !bytes.Equal(again, text) {
 		err = errors.New("it is not written as this program writes it")
 	}
-	if err != nil {
-		return nil, nil, err
-	}
-	return &l, s, nil
+	return &l, err
 }
