@@ -17,6 +17,7 @@ import (
 	"golang.org/x/crypto/cryptobyte/asn1"
 
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
+	"github.com/tenon-build/tenon/internal/testpe"
 	"github.com/tenon-build/tenon/signer/revocation"
 	"github.com/tenon-build/tenon/signer/trust"
 )
@@ -34,7 +35,7 @@ func newWorld(t *testing.T) *world {
 	t.Helper()
 	w := &world{}
 	signed := func(version, body string) (path, digest string) {
-		path, d := newBundleOf(t, peImage([]byte(body)), "", func(m *manifest.Manifest) { m.BundleVersion = version })
+		path, d := newBundleOf(t, testpe.Image([]byte(body)), "", func(m *manifest.Manifest) { m.BundleVersion = version })
 		attach(t, path, keyOf(t, "ours"))
 		return path, d.String()
 	}
@@ -269,7 +270,7 @@ func (w *world) encodingAttacks(t *testing.T) (out []attack) {
 // signerAttacks put several signers into one PKCS#7, of which a kernel skips one
 // that is revoked.
 func (w *world) signerAttacks(t *testing.T) (out []attack) {
-	path, _ := newBundleOf(t, peImage(nil), "", func(m *manifest.Manifest) { m.BundleVersion = "1.4.0" })
+	path, _ := newBundleOf(t, testpe.Image(nil), "", func(m *manifest.Manifest) { m.BundleVersion = "1.4.0" })
 	attach(t, path, keyOf(t, "theirs"))
 	ours, theirs := takeApart(t, w.path).referrers, takeApart(t, path).referrers
 	revoke := func(p *Policy) {

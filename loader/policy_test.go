@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
+	"github.com/tenon-build/tenon/internal/testpe"
 	"github.com/tenon-build/tenon/signer"
 	"github.com/tenon-build/tenon/signer/revocation"
 	"github.com/tenon-build/tenon/signer/trust"
@@ -39,7 +40,7 @@ func accepted(t *testing.T, path string, policy Policy) (identity string, warnin
 }
 
 func TestThreshold(t *testing.T) {
-	path, _ := newBundleOf(t, peImage(nil), "", nil)
+	path, _ := newBundleOf(t, testpe.Image(nil), "", nil)
 	attach(t, path, keyOf(t, "ours"))
 	policy := policyOf(identity(t, "ours", "web"), identity(t, "theirs", "*"), trust.Identity{Name: "other", Key: keyOf(t, "ours").Public(), Bundles: []string{"db"}})
 	policy.Trust.Rules = []trust.Rule{{Bundles: []string{"web"}, Threshold: 2}}
@@ -79,7 +80,7 @@ func shortLived(t *testing.T) (*signer.Key, *x509.Certificate) {
 
 func TestGrace(t *testing.T) {
 	key, ca := shortLived(t)
-	path, _ := newBundleOf(t, peImage(nil), "", nil)
+	path, _ := newBundleOf(t, testpe.Image(nil), "", nil)
 	attach(t, path, key)
 	policy := policyOf(trust.Identity{Name: "ci", Certificates: []*x509.Certificate{ca}, Bundles: []string{"web"}})
 	if _, err := Verify(t.Context(), path, policy, nil); !errors.Is(err, ErrUntrusted) || !strings.Contains(err.Error(), `certificate "CN=leaf" expired on`) {
@@ -119,7 +120,7 @@ func TestRevokedSigner(t *testing.T) {
 
 func TestState(t *testing.T) {
 	bundleOf := func(version string) string {
-		path, _ := newBundleOf(t, peImage(nil), "", func(m *manifest.Manifest) { m.BundleVersion = version })
+		path, _ := newBundleOf(t, testpe.Image(nil), "", func(m *manifest.Manifest) { m.BundleVersion = version })
 		attach(t, path, keyOf(t, "ours"))
 		return path
 	}

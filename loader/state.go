@@ -83,7 +83,7 @@ func (s *State) record(m *manifest.Manifest, list *revocation.List) error {
 		if err != nil {
 			return err
 		}
-		if err := renameio.WriteFile(filepath.Join(s.Dir, stateFile), append(data, '\n'), 0o644); err != nil {
+		if err := renameio.WriteFile(filepath.Join(s.Dir, stateFile), append(data, '\n'), 0o644, renameio.WithTempDir(s.Dir)); err != nil {
 			return err
 		}
 		return dir.Sync()

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"math"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -97,7 +98,7 @@ func (a *app) revoke(args []string, o revokeOptions) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", o.list, err)
 	}
-	if err := renameio.WriteFile(o.list, data, 0o644); err != nil {
+	if err := renameio.WriteFile(o.list, data, 0o644, renameio.WithTempDir(filepath.Dir(o.list))); err != nil {
 		return err
 	}
 	for _, e := range entries {
