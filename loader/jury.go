@@ -48,7 +48,7 @@ func newJury(b *bundle.Bundle, policy *trust.Policy, list *revocation.List, now 
 	case len(all) == 0 && len(why) == 0:
 		return nil, fmt.Errorf("%w: the policy lets nobody sign for %q", ErrUntrusted, b.Manifest.Name)
 	case len(all) < j.wanted:
-		return nil, j.untrusted(len(all))
+		return nil, j.untrusted(len(all), "may")
 	}
 	for _, i := range j.all {
 		if i.Key != nil {
@@ -124,17 +124,17 @@ func (j *jury) judge(ctx context.Context, kind Kind, kernel *Kernel) error {
 			keys = append(keys, v[i.Name])
 		}
 		if n := trust.Distinct(keys); n < j.wanted {
-			return j.untrusted(n)
+			return j.untrusted(n, "did")
 		}
 	}
 	return nil
 }
 
-// untrusted says why too few signed: n did.
-func (j *jury) untrusted(n int) error {
+// untrusted says why too few signed: n did, or may.
+func (j *jury) untrusted(n int, verb string) error {
 	why := few(j.why)
 	if j.wanted > 1 {
-		why = strings.TrimSuffix(fmt.Sprintf("the policy wants %d identities with keys of their own to sign for %q, %d did or may: %s", j.wanted, j.bundle.Manifest.Name, n, why), ": ")
+		why = strings.TrimSuffix(fmt.Sprintf("the policy wants %d identities with keys of their own to sign for %q, %d %s: %s", j.wanted, j.bundle.Manifest.Name, n, verb, why), ": ")
 	}
 	return fmt.Errorf("%w: %s", ErrUntrusted, why)
 }

@@ -28,7 +28,7 @@ var ErrRollback = errors.New("older than what this host has seen")
 
 // State is what a host remembers, so that nothing older is accepted again: of each
 // bundle's name the highest version that was accepted, and the last revocation
-// list. It is the file trust.json of a directory, which has to exist. One policy
+// list that was good, whatever became of the bundle. It is the file trust.json of a directory, which has to exist. One policy
 // has one directory.
 type State struct {
 	Dir      string
@@ -59,24 +59,36 @@ func newListSeen(l *revocation.List) (listSeen, error) {
 	return listSeen{l.Number, "sha256:" + hex.EncodeToString(sum[:])}, err
 }
 
-// check compares with what was seen.
-func (s *State) check(m *manifest.Manifest, list *revocation.List) error {
-	have, err := s.read()
-	if err == nil {
-		_, err = have.raise(m, list)
-	}
-	return s.wrap(err)
+// sawList compares a list with the last one, and remembers it.
+func (s *State) sawList(l *revocation.List) error {
+	return s.update(func(have *seen) (bool, error) { return have.raiseList(l) })
 }
 
-// record compares again and remembers, while nobody else does.
-func (s *State) record(m *manifest.Manifest, list *revocation.List) error {
+// checkVersion compares a bundle's version with the highest.
+func (s *State) checkVersion(m *manifest.Manifest) error {
+	return (&State{s.Dir, true}).accepted(m)
+}
+
+// accepted does so too, and remembers it.
+func (s *State) accepted(m *manifest.Manifest) error {
+	return s.update(func(have *seen) (bool, error) { return have.raiseVersion(m) })
+}
+
+// update applies a change to what was seen, while nobody else does.
+func (s *State) update(raise func(*seen) (raised bool, err error)) error {
+	if s.ReadOnly {
+		have, err := s.read()
+		if err == nil {
+			_, err = raise(have)
+		}
+		return s.wrap(err)
+	}
 	return s.wrap(s.locked(func(dir *os.File) error {
 		have, err := s.read()
 		if err != nil {
 			return err
 		}
-		raised, err := have.raise(m, list)
-		if err != nil || !raised {
+		if raised, err := raise(have); err != nil || !raised {
 			return err
 		}
 		data, err := json.Marshal(have)
@@ -141,28 +153,30 @@ func (s *State) read() (*seen, error) {
 	return have, nil
 }
 
-// raise adds what is newer than what was seen, and refuses what is older.
-func (have *seen) raise(m *manifest.Manifest, list *revocation.List) (raised bool, err error) {
+// raiseVersion refuses a lower version than the highest, and takes a higher one.
+func (have *seen) raiseVersion(m *manifest.Manifest) (raised bool, err error) {
 	last := have.Bundles[m.Name]
 	if trust.Older(m.BundleVersion, last) {
 		return false, fmt.Errorf("bundle %q: version %q is %w: %q", m.Name, m.BundleVersion, ErrRollback, last)
 	}
-	if trust.Older(last, m.BundleVersion) {
-		have.Bundles[m.Name], raised = m.BundleVersion, true
+	if !trust.Older(last, m.BundleVersion) {
+		return false, nil
 	}
-	if list == nil {
-		return raised, nil
-	}
-	now, err := newListSeen(list)
+	have.Bundles[m.Name] = m.BundleVersion
+	return true, nil
+}
+
+// raiseList does so with lists.
+func (have *seen) raiseList(l *revocation.List) (raised bool, err error) {
+	now, err := newListSeen(l)
 	switch {
-	case err != nil:
+	case err != nil || now == have.List:
 		return false, err
 	case now.Number < have.List.Number:
 		return false, fmt.Errorf("revocation list: number %d is %w: %d", now.Number, ErrRollback, have.List.Number)
-	case now.Number > have.List.Number:
-		have.List, raised = now, true
-	case now != have.List:
+	case now.Number == have.List.Number:
 		return false, fmt.Errorf("revocation list: number %d is another list than the one of that number, so one is %w", now.Number, ErrRollback)
 	}
-	return raised, nil
+	have.List = now
+	return true, nil
 }

@@ -150,8 +150,8 @@ func (v *Verified) verify(ctx context.Context, b *bundle.Bundle, policy Policy, 
 			return err
 		}
 	}
-	if policy.State != nil && !policy.State.ReadOnly {
-		if err := policy.State.record(b.Manifest, list); err != nil {
+	if policy.State != nil {
+		if err := policy.State.accepted(b.Manifest); err != nil {
 			return err
 		}
 	}
@@ -188,11 +188,18 @@ func checkAge(b *bundle.Bundle, policy Policy, list *revocation.List, report fun
 		}
 		return nil
 	}
-	if err := policy.State.check(b.Manifest, list); err != nil {
+	var err error
+	if list != nil {
+		err = policy.State.sawList(list)
+	}
+	if err == nil {
+		err = policy.State.checkVersion(b.Manifest)
+	}
+	if err != nil {
 		report(Check{"state", CheckFailed, err.Error()})
 		return err
 	}
-	report(Check{"state", CheckOK, fmt.Sprintf("version %q and the revocation list are not older than what was seen", b.Manifest.BundleVersion)})
+	report(Check{"state", CheckOK, fmt.Sprintf("version %q is not older than what was seen, and neither is the revocation list, if there is one", b.Manifest.BundleVersion)})
 	return nil
 }
 

@@ -93,7 +93,7 @@ func TestVerifyByPolicy(t *testing.T) {
 	s.verify(t, 0, "older versions and lists than were seen are not noticed")
 
 	state := t.TempDir()
-	s.verify(t, 0, "are not older than what was seen", "--state", state)
+	s.verify(t, 0, "is not older than what was seen", "--state", state)
 	if left, err := os.ReadDir(state); err != nil || len(left) != 0 {
 		t.Errorf("verify left %v behind, %v", left, err)
 	}

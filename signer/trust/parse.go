@@ -35,7 +35,8 @@ var (
 	ErrChain       = errors.New("it holds a chain, and who trusts the issuer trusts all that it issued")
 )
 
-// document is the form of a policy on disk.
+// document is the form of a policy on disk. What may be left out and limits
+// something is a pointer: when it is there and empty, somebody's template failed.
 type document struct {
 	Version    int              `toml:"version"`
 	Identity   []entry          `toml:"identity"`
@@ -47,23 +48,23 @@ type entry struct {
 	Name         string      `toml:"name"`
 	Certificates string      `toml:"certificates"`
 	PublicKey    string      `toml:"public_key"`
-	Subject      string      `toml:"subject"`
+	Subject      *string     `toml:"subject"`
 	Usages       []string    `toml:"usages"`
-	Grace        string      `toml:"grace"`
+	Grace        *string     `toml:"grace"`
 	Bundles      []string    `toml:"bundles"`
 	Claims       claimsEntry `toml:"claims"`
 }
 
 type claimsEntry struct {
 	CPUs    *int64   `toml:"cpus"`
-	Memory  string   `toml:"memory"`
+	Memory  *string  `toml:"memory"`
 	Devices []string `toml:"devices"`
 }
 
 type ruleEntry struct {
 	Names          []string `toml:"names"`
 	Threshold      *int     `toml:"threshold"`
-	MinimumVersion string   `toml:"minimum_version"`
+	MinimumVersion *string  `toml:"minimum_version"`
 }
 
 type revocationEntry struct {
@@ -147,14 +148,19 @@ func tomlError(err error) error {
 }
 
 func (e *entry) identity(read func(string) ([]byte, error)) (i Identity, err error) {
-	i = Identity{Name: e.Name, Bundles: e.Bundles, Subject: e.Subject}
+	i = Identity{Name: e.Name, Bundles: e.Bundles}
 	switch {
 	case e.Name == "":
 		return i, errors.New("name: empty")
 	case (e.Certificates == "") == (e.PublicKey == ""):
 		return i, errors.New("needs exactly one of certificates and public_key")
-	case e.PublicKey != "" && (e.Subject != "" || e.Usages != nil || e.Grace != ""):
+	case e.PublicKey != "" && (e.Subject != nil || e.Usages != nil || e.Grace != nil):
 		return i, errors.New("subject, usages and grace are about certificates, and it has a public_key")
+	}
+	if e.Subject != nil {
+		if i.Subject = *e.Subject; i.Subject == "" {
+			return i, errors.New("subject: empty")
+		}
 	}
 	if err := checkPatterns(e.Bundles); err != nil {
 		return i, fmt.Errorf("bundles: %w", err)
@@ -166,8 +172,8 @@ func (e *entry) identity(read func(string) ([]byte, error)) (i Identity, err err
 		}
 		i.Usages = append(i.Usages, oid)
 	}
-	if e.Grace != "" {
-		if i.Grace, err = duration(e.Grace); err != nil {
+	if e.Grace != nil {
+		if i.Grace, err = duration(*e.Grace); err != nil {
 			return i, fmt.Errorf("grace: %w", err)
 		}
 	}
@@ -212,10 +218,10 @@ func (e *claimsEntry) claims() (Claims, error) {
 			return c, fmt.Errorf("cpus: %d: must be at least 1", c.CPUs)
 		}
 	}
-	if e.Memory != "" {
-		n, err := units.RAMInBytes(e.Memory)
+	if e.Memory != nil {
+		n, err := units.RAMInBytes(*e.Memory)
 		if err != nil || n < 1 {
-			return c, fmt.Errorf("memory: %q is not a size such as 512MiB", e.Memory)
+			return c, fmt.Errorf("memory: %q is not a size such as 512MiB", *e.Memory)
 		}
 		c.Memory = n
 	}
@@ -223,7 +229,7 @@ func (e *claimsEntry) claims() (Claims, error) {
 }
 
 func (e *ruleEntry) rule() (Rule, error) {
-	r := Rule{Bundles: e.Names, Threshold: 1, MinimumVersion: e.MinimumVersion}
+	r := Rule{Bundles: e.Names, Threshold: 1}
 	if len(e.Names) == 0 {
 		return r, errors.New("names: empty")
 	}
@@ -235,8 +241,10 @@ func (e *ruleEntry) rule() (Rule, error) {
 			return r, fmt.Errorf("threshold: %d: must be at least 1", r.Threshold)
 		}
 	}
-	if v := "v" + e.MinimumVersion; v != "v" && semver.Canonical(v) != v {
-		return r, fmt.Errorf("minimum_version: %q is not a semantic version such as 1.4.0", e.MinimumVersion)
+	if e.MinimumVersion != nil {
+		if r.MinimumVersion = *e.MinimumVersion; semver.Canonical("v"+r.MinimumVersion) != "v"+r.MinimumVersion {
+			return r, fmt.Errorf("minimum_version: %q is not a semantic version such as 1.4.0", r.MinimumVersion)
+		}
 	}
 	return r, nil
 }

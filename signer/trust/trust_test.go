@@ -219,6 +219,10 @@ func TestParseRefuses(t *testing.T) {
 		"grace of no time":     {replace("168h", "0s"), `grace: "0s" is not a duration such as 720h`},
 		"grace in days":        {replace("168h", "7d"), `grace: "7d" is not a duration`},
 		"usage by name":        {replace("1.3.6.1.4.1.311.10.3.6", "codeSigning"), `usages: "codeSigning" is not an object identifier`},
+		"empty subject":        {replace("CN=release", ""), "subject: empty"},
+		"empty grace":          {replace("168h", ""), `grace: "" is not a duration`},
+		"empty memory":         {replace("2GiB", ""), `memory: "" is not a size`},
+		"empty version":        {replace("1.4.0", ""), `minimum_version: "" is not a semantic version`},
 		"no CPUs":              {replace("cpus = 4", "cpus = 0"), "claims: cpus: 0: must be at least 1"},
 		"negative memory":      {replace("2GiB", "-1"), `claims: memory: "-1" is not a size`},
 		"unknown claim":        {replace("cpus = 4", "cores = 4"), `line 10: unknown key "identity.cores"`},
@@ -234,6 +238,11 @@ func TestParseRefuses(t *testing.T) {
 		"no version number":    {replace("1.4.0", "1.4"), `minimum_version: "1.4" is not a semantic version`},
 		"version with a v":     {replace("1.4.0", "v1.4.0"), `minimum_version: "v1.4.0"`},
 		"large":                {good + strings.Repeat("#", MaxSize), "larger"},
+	}
+	for line := range strings.Lines(good) {
+		if key, _, ok := strings.Cut(line, " = "); ok {
+			tests["misspelt "+line] = [2]string{replace(line, "x"+line), "x" + key + `"`}
+		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(tests)) {
 		test := tests[name]
