@@ -28,8 +28,8 @@ var ErrRollback = errors.New("older than what this host has seen")
 
 // State is what a host remembers, so that nothing older is accepted again: of each
 // bundle's name the highest version that was accepted, and the last revocation
-// list that was good, whatever became of the bundle. It is the file trust.json of a directory, which has to exist. One policy
-// has one directory.
+// list that was good, whatever became of the bundle. It is the file trust.json of
+// a directory, which has to exist. One policy has one directory.
 type State struct {
 	Dir      string
 	ReadOnly bool // compare, but remember nothing
@@ -129,8 +129,10 @@ func (s *State) locked(do func(dir *os.File) error) error {
 // is an error, as a host that has forgotten would accept what is old.
 func (s *State) read() (*seen, error) {
 	have := &seen{Version: stateVersion, Bundles: map[string]string{}}
-	if info, err := os.Stat(s.Dir); err != nil || !info.IsDir() {
-		return nil, errors.Join(err, errors.New("not a directory"))
+	if info, err := os.Stat(s.Dir); err != nil {
+		return nil, err
+	} else if !info.IsDir() {
+		return nil, errors.New("not a directory")
 	}
 	data, err := os.ReadFile(filepath.Join(s.Dir, stateFile))
 	if errors.Is(err, fs.ErrNotExist) {

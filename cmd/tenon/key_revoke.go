@@ -43,6 +43,7 @@ and how old it may be: without anything to revoke, the list is issued anew.
 Of each certificate, the line for a kernel's blacklist keyring is printed.`,
 		Example: `  tenon key revoke keys/signing.crt --list revoked --key security.key --reason "laptop stolen"
   tenon key revoke --list revoked --key security.key`,
+		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if o.days < 1 || o.days > maxDays {
 				return &exitError{exitUsage, fmt.Errorf("--days %d: must be 1 to %d", o.days, maxDays)}

@@ -92,6 +92,10 @@ func TestVerifyByPolicy(t *testing.T) {
 	s := newSite(t)
 	s.verify(t, 0, "older versions and lists than were seen are not noticed")
 
+	if r := s.done(t, 0, "inspect", s.bundle); !strings.Contains(r.stdout, "version       1.4.0") {
+		t.Errorf("%+v", r)
+	}
+
 	state := t.TempDir()
 	s.verify(t, 0, "is not older than what was seen", "--state", state)
 	if left, err := os.ReadDir(state); err != nil || len(left) != 0 {
