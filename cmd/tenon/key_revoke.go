@@ -78,7 +78,7 @@ func (a *app) revoke(args []string, o revokeOptions) error {
 		e.Reason = o.reason
 		entries = append(entries, e)
 		if cert != nil {
-			line, err := revocation.KernelLine(cert)
+			line, err := signer.TBS(cert)
 			if err != nil {
 				return fmt.Errorf("%s: %w", arg, err)
 			}

@@ -163,17 +163,6 @@ func TestEveryByte(t *testing.T) {
 	}
 }
 
-func TestKernelLine(t *testing.T) {
-	c := testkey.NewAuthority(t).Root()
-	sum := sha256.Sum256(c.RawTBSCertificate)
-	if line, err := KernelLine(c); err != nil || line != "tbs:"+hex.EncodeToString(sum[:]) {
-		t.Errorf("%s, %v", line, err)
-	}
-	if _, err := KernelLine(&x509.Certificate{SignatureAlgorithm: x509.SHA1WithRSA}); err == nil {
-		t.Error("SHA-1 has a line")
-	}
-}
-
 // What is taken has a signer.
 func FuzzParse(f *testing.F) {
 	x := newFixture(f)
