@@ -132,18 +132,21 @@ func writtenBundle(t *testing.T) (path, digest string) {
 
 func writeBundle(t *testing.T, fidelity string) (path, digest string) {
 	t.Helper()
-	return writeBundleOf(t, "kernel", "", fidelity)
+	return writeBundleOf(t, "kernel", fidelity)
 }
 
-func writeBundleOf(t *testing.T, kernel, version, fidelity string) (path, digest string) {
+func writeBundleOf(t *testing.T, kernel, fidelity string, edits ...func(*manifest.Manifest)) (path, digest string) {
 	t.Helper()
 	zeros := "sha256:" + strings.Repeat("0", 64)
 	m := &manifest.Manifest{
-		Version: manifest.Version, Name: "web", BundleVersion: version, Platform: "linux/amd64", Target: "qemu", Recipe: "static", CommandLine: "quiet",
+		Version: manifest.Version, Name: "web", Platform: "linux/amd64", Target: "qemu", Recipe: "static", CommandLine: "quiet",
 		Kernel: manifest.Kernel{Release: "6.1.0", Source: zeros, Config: zeros}, Initramfs: manifest.Initramfs{Sealed: true, Digest: zeros},
 		App:    manifest.App{Entrypoint: []string{"/web"}, Env: []string{"A=1"}, User: "1000", Health: &manifest.Health{TCP: 80, Interval: 1e9, Timeout: 1e9, Retries: 1}},
 		Claims: manifest.Claims{CPUs: manifest.Range{Min: 1, Max: 2}, Memory: manifest.Range{Min: 64 << 20, Max: 128 << 20}},
 		Image:  manifest.Image{Reference: "oci:web", Digest: zeros},
+	}
+	for _, edit := range edits {
+		edit(m)
 	}
 	path = filepath.Join(t.TempDir(), "web.tenon")
 	b, err := bundle.New(bundle.Content{

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/tenon-build/tenon/builder/bundle/manifest"
 	"github.com/tenon-build/tenon/internal/testpe"
 	"github.com/tenon-build/tenon/loader"
 	"github.com/tenon-build/tenon/signer/revocation"
@@ -45,7 +46,7 @@ max_age = "720h"
 func newSite(t *testing.T) *site {
 	t.Helper()
 	s := &site{dir: t.TempDir()}
-	s.bundle, s.digest = writeBundleOf(t, string(testpe.Image(nil)), "1.4.0", `{"version":2}`)
+	s.bundle, s.digest = writeBundleOf(t, string(testpe.Image(nil)), `{"version":2}`, func(m *manifest.Manifest) { m.BundleVersion = "1.4.0" })
 	for _, name := range []string{"release", "security"} {
 		s.done(t, 0, "key", "create", filepath.Join(s.dir, name), "--name", name)
 	}
