@@ -25,6 +25,7 @@ import (
 	"github.com/tenon-build/tenon/signer"
 	"github.com/tenon-build/tenon/signer/modsig"
 	"github.com/tenon-build/tenon/signer/request"
+	"github.com/tenon-build/tenon/signer/revocation"
 	"github.com/tenon-build/tenon/signer/trust"
 )
 
@@ -39,6 +40,8 @@ var hints = []struct {
 	{trust.ErrCertificate, "give certificates with --cert"},
 	{trust.ErrPublicKey, "give public keys with --key"},
 	{trust.ErrChain, "give the file of the one that you trust: the authority's, or the leaf's alone"},
+	{revocation.ErrInvalid, "whoever signs the list issues it anew: 'tenon key revoke --list FILE --key KEY'"},
+	{loader.ErrRollback, "what was seen is in trust.json of the --state directory"},
 	{loader.ErrUntrusted, "'tenon inspect BUNDLE' shows who signed it"},
 	{builder.ErrChoose, "choose whose signature comes first with --cert"},
 	{modsig.ErrCompressed, "unpack it with gunzip, unxz or 'zstd -d', sign it, and pack it again: kernels look inside"},
