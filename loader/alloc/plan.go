@@ -262,7 +262,7 @@ func (p *planner) takeCores(cores []CPUSet) {
 		need -= len(core)
 		taken = append(taken, core...)
 	}
-	p.take(taken)
+	p.take(NewCPUSet(taken...))
 }
 
 // cache is the index of a CPU's last cache, -1 without one.

@@ -34,6 +34,9 @@ func Record(root Root, w io.Writer) error {
 	if _, err := readAffinities(rec); err != nil {
 		return fmt.Errorf("recording: %w", err)
 	}
+	if _, err := rec.ReadFile(defaultIRQ); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("recording: %w", err)
+	}
 	if err := t.Cpuset.peek(rec); err != nil {
 		return fmt.Errorf("recording: %w", err)
 	}
