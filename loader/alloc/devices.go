@@ -198,12 +198,12 @@ func (p *planner) deviceBounds() error {
 			}
 		}
 		if !claimed {
-			return p.fail(ErrBounds, nil, "device %s is outside the claims: none has class %06x", address, p.device(address).Class)
+			return p.fail(ErrBounds, nil, "no claim has the class of device %s, %06x", address, p.device(address).Class)
 		}
 	}
 	for _, class := range slices.Sorted(maps.Keys(p.req.Bounds.Devices)) {
 		if r := p.req.Bounds.Devices[class]; !r.has(counts[class]) {
-			return p.fail(ErrBounds, nil, "%d devices of class %s are outside the claims: %d to %d", counts[class], class, r.Min, r.Max)
+			return p.fail(ErrBounds, nil, "the claims are %d to %d devices of class %s, not %d", r.Min, r.Max, class, counts[class])
 		}
 	}
 	return nil

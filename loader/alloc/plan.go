@@ -253,14 +253,16 @@ func (p *planner) takeCPUs(f *nodeFree) {
 func (p *planner) takeCores(cores []CPUSet) {
 	slices.SortStableFunc(cores, func(a, b CPUSet) int { return len(b) - len(a) })
 	var taken CPUSet
-	for need, i := p.need(), 0; need > 0 && i < len(cores); i++ {
-		core := cores[i]
-		if len(core) > need && i+1 < len(cores) && len(cores[i+1]) >= need {
-			continue // a smaller one does
+	for need := p.need(); need > 0 && len(cores) > 0; {
+		i := slices.IndexFunc(cores, func(core CPUSet) bool { return len(core) <= need })
+		if i < 0 {
+			least := len(cores[len(cores)-1])
+			i = slices.IndexFunc(cores, func(core CPUSet) bool { return len(core) == least })
 		}
-		core = core[:min(len(core), need)]
+		core := cores[i][:min(len(cores[i]), need)]
 		need -= len(core)
 		taken = append(taken, core...)
+		cores = slices.Delete(cores, i, i+1)
 	}
 	p.take(NewCPUSet(taken...))
 }

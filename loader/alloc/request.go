@@ -142,13 +142,13 @@ func (r *Request) check() error {
 	if n := int64(r.count()); n < 1 {
 		return wrong("no CPU is asked for")
 	} else if !r.Bounds.CPUs.has(n) {
-		return outside("%d CPUs are outside the claims: %d to %d", n, r.Bounds.CPUs.Min, r.Bounds.CPUs.Max)
+		return outside("the claims are %d to %d CPUs, not %d", r.Bounds.CPUs.Min, r.Bounds.CPUs.Max, n)
 	}
 	if r.Memory < 0 || r.PageSize < 0 || r.Memory > 1<<60 {
 		return wrong("%d bytes of memory in pages of %d are asked for", r.Memory, r.PageSize)
 	}
 	if !r.Bounds.Memory.has(r.Memory) {
-		return outside("%s of memory are outside the claims: %s to %s", size(r.Memory), size(r.Bounds.Memory.Min), size(r.Bounds.Memory.Max))
+		return outside("the claims are %s to %s of memory, not %s", size(r.Bounds.Memory.Min), size(r.Bounds.Memory.Max), size(r.Memory))
 	}
 	for _, d := range r.Devices {
 		switch {

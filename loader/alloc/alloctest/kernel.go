@@ -55,6 +55,11 @@ func FromRecording(r *alloc.Recording) *Kernel {
 		k.links[name] = to
 		k.enter(name)
 	}
+	for _, root := range []string{cgroup2, cgroup1} {
+		if k.children[root] != nil {
+			k.put(root+"/cgroup.procs", "1\n")
+		}
+	}
 	k.put("proc/sys/kernel/random/boot_id", "00000000-0000-4000-8000-000000000001\n")
 	return k
 }
