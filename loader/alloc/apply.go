@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // Host takes CPUs from a host and gives them back. Its methods may be called from
@@ -61,8 +63,8 @@ func (h *Host) Apply(owner string, plan func(others []Holding, has *Plan) (*Plan
 }
 
 // Release gives back what an owner holds, and puts the host back to what it was,
-// but for what others still hold. Without a holding, it does nothing. The processes
-// in the control group must be gone.
+// but for what others still hold. Without a holding, it does nothing. With processes
+// in the control group, it changes nothing, and the error is unix.EBUSY.
 func (h *Host) Release(owner string) error {
 	if err := checkOwner(owner); err != nil {
 		return err
@@ -71,6 +73,9 @@ func (h *Host) Release(owner string) error {
 		e := a.j.Entries[owner]
 		if e == nil {
 			return nil
+		}
+		if err := a.checkIdle(a.group(owner)); err != nil {
+			return err
 		}
 		e.State = releasing
 		if err := a.save(); err != nil {
@@ -132,7 +137,7 @@ type action struct {
 	cpuset Cpuset
 	points int
 
-	recovered error // errNotRestored, or nil
+	recovered error // what keeps nobody from work: errNotRestored, EBUSY, or nil
 }
 
 // step is one change, and what it is called in errors.
@@ -186,8 +191,9 @@ func (h *Host) locked(do func(*action) error) error {
 	if err := removeIfThere(filepath.Join(h.State, journalNew)); err != nil {
 		return err
 	}
-	if a.recovered = a.recover(); a.recovered != nil && !errors.Is(a.recovered, errNotRestored) {
-		return a.recovered
+	a.recovered = a.recover()
+	if err := a.recovered; err != nil && !errors.Is(err, errNotRestored) && !errors.Is(err, unix.EBUSY) {
+		return err
 	}
 	return do(a)
 }
@@ -282,14 +288,19 @@ func (a *action) overlap(owner string, p *Plan) error {
 }
 
 // settle brings the host to what the journal says, and then the journal to what is
-// held. Control groups come first: where processes are in one, nothing has changed.
+// held. What has processes in it stays held, so that it keeps nobody else from work.
 func (a *action) settle() error {
+	var busy error
 	for _, owner := range slices.Sorted(maps.Keys(a.j.Entries)) {
 		var err error
-		switch e := a.j.Entries[owner]; e.State {
-		case releasing:
+		e := a.j.Entries[owner]
+		if e.State == releasing {
 			err = a.removeGroup(owner)
-		case restoring:
+			if errors.Is(err, unix.EBUSY) {
+				busy, e.State = err, restoring
+			}
+		}
+		if e.State == restoring {
 			err = a.makeGroup(owner, &e.Plan, &Report{})
 			e.State = held
 		}
@@ -308,5 +319,5 @@ func (a *action) settle() error {
 	if err := a.save(); err != nil {
 		return err
 	}
-	return moved
+	return errors.Join(busy, moved)
 }

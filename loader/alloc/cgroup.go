@@ -164,9 +164,39 @@ func (a *action) write(file, value string) error {
 	return a.do(step{"write " + value + " to " + file, func() error { return a.Root.WriteFile(file, []byte(value+"\n")) }})
 }
 
-// removeGroup removes the control group and those in it. That ends the partition, too.
-// Names of groups in it must have no dot, as those of the kernel's own files have one.
-func (a *action) removeGroup(owner string) error { return a.removeTree(a.group(owner)) }
+// removeGroup ends the partition and removes the control group and those in it. With
+// processes in them it does nothing; the error is EBUSY. Names of groups in it must
+// have no dot, as those of the kernel's own files have one.
+//
+// Without a group, its partition would end, too, but some time later.
+func (a *action) removeGroup(owner string) error {
+	dir := a.group(owner)
+	if err := a.checkIdle(dir); err != nil {
+		return err
+	}
+	err := a.write(dir+"/cpuset.cpus.partition", "member")
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return a.removeTree(dir)
+}
+
+// checkIdle reads cgroup.events, which counts the groups in it, and is in version 2
+// alone.
+func (a *action) checkIdle(dir string) error {
+	events, err := a.Root.ReadFile(dir + "/cgroup.events")
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	procs, err := a.Root.ReadFile(dir + "/cgroup.procs")
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if len(procs) > 0 || strings.Contains(string(events), "populated 1") {
+		return fmt.Errorf("%w: processes are in %s: %s", unix.EBUSY, dir, strings.Join(strings.Fields(string(procs)), " "))
+	}
+	return nil
+}
 
 func (a *action) removeTree(dir string) error {
 	names, err := a.Root.ReadDir(dir)
@@ -184,12 +214,7 @@ func (a *action) removeTree(dir string) error {
 			return err
 		}
 	}
-	err = a.do(step{"remove " + dir, func() error { return a.Root.Remove(dir) }})
-	if errors.Is(err, unix.EBUSY) {
-		procs, _ := a.Root.ReadFile(dir + "/cgroup.procs")
-		return fmt.Errorf("%w: processes in it: %s", err, strings.Join(strings.Fields(string(procs)), " "))
-	}
-	return err
+	return a.do(step{"remove " + dir, func() error { return a.Root.Remove(dir) }})
 }
 
 // noteSubtree remembers that children of the root group have no cpuset yet.

@@ -173,7 +173,7 @@ func (w *world) note(what, owner string, err error) {
 // crash stops an operation somewhere, and often the recovery, too. Then there is
 // what was before, or what was asked for, and nothing between.
 func (w *world) crash(owner, what string, do func() error, was map[string]alloc.Plan) {
-	at := 1 + w.rng.IntN(30)
+	at := 1 + w.rng.IntN(36)
 	w.host.Fault = func(n int, name string) error {
 		if n == at {
 			w.log = append(w.log, "crash "+name)

@@ -10,6 +10,7 @@
 package alloctest
 
 import (
+	"fmt"
 	"io/fs"
 	"maps"
 	"path"
@@ -158,6 +159,9 @@ func (k *Kernel) ReadFile(name string) ([]byte, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	data, ok := k.files[name]
+	if dir, base := path.Split(name); base == "cgroup.events" && k.files[dir+"cgroup.subtree_control"] != "" {
+		data, ok = fmt.Sprintf("populated %d\nfrozen 0\n", min(1, len(k.files[dir+"cgroup.procs"]))), true
+	}
 	if !ok {
 		return nil, failed("open", name, unix.ENOENT)
 	}
