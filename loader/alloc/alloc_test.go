@@ -126,6 +126,7 @@ func TestPlan(t *testing.T) {
 		"a class of letters":        {req: wideOf(alloc.Request{CPUs: 1, Devices: []alloc.DeviceRequest{{Class: "net", Count: 2}}}), want: `2 devices of class "net" are asked for: a class has up to 6 hexadecimal digits`, kind: alloc.ErrRequest},
 		"grown":                     {req: wideOf(alloc.Request{CPUs: 4, Memory: 1 << 30, Keep: &alloc.Plan{CPUs: alloc.CPUSet{6}, Siblings: alloc.CPUSet{2}, Memory: []alloc.NodeMemory{{Node: 0, Bytes: 1 << 30}}}}), want: `2-3,6-7 idle  [{0 1073741824}] [] []`},
 		"grown by its sibling":      {req: wideOf(alloc.Request{CPUs: 2, Keep: &alloc.Plan{CPUs: alloc.CPUSet{6}, Siblings: alloc.CPUSet{2}}}), want: `2,6 idle  [] [] []`},
+		"shrunk to a core":          {req: wideOf(alloc.Request{CPUs: 2, Keep: &alloc.Plan{CPUs: alloc.CPUSet{2, 3, 6, 7}}}), want: `2,6 idle  [] [] []`},
 		"shrunk":                    {req: wideOf(alloc.Request{CPUs: 1, Keep: &alloc.Plan{CPUs: alloc.CPUSet{3, 7}}}), want: `3 idle 7 [] [] []`},
 	} {
 		t.Run(name, func(t *testing.T) {

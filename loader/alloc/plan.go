@@ -180,20 +180,23 @@ func (p *planner) listed() error {
 	return nil
 }
 
-// kept takes the CPUs that an instance has, and then what is free of their cores.
+// kept takes the CPUs that an instance has, in whole cores where it has too many,
+// and then what was idle of their cores.
 func (p *planner) kept() {
 	if p.req.Keep == nil || len(p.req.CPUList) > 0 {
 		return
 	}
-	usable := func(id int) bool {
-		cpu := p.t.cpu(id)
-		return cpu != nil && slices.ContainsFunc(p.free, func(f nodeFree) bool {
-			return slices.ContainsFunc(f.cores, func(core CPUSet) bool { return core.Has(id) })
-		}) && (p.req.Node == nil || cpu.Node == *p.req.Node)
-	}
 	for _, set := range []CPUSet{p.req.Keep.CPUs, p.req.Keep.Siblings} {
-		set = set.filter(usable)
-		p.take(set[:min(len(set), p.need())])
+		var cores []CPUSet
+		for i, f := range p.free {
+			for _, core := range f.cores {
+				core = core.And(set)
+				if len(core) > 0 && (p.req.Node == nil || *p.req.Node == p.t.Nodes[i].ID) {
+					cores = append(cores, core)
+				}
+			}
+		}
+		p.takeCores(cores)
 	}
 }
 
