@@ -55,15 +55,6 @@ func topology(t testing.TB, m alloctest.Machine) *alloc.Topology {
 	return topo
 }
 
-func set(t testing.TB, s string) alloc.CPUSet {
-	t.Helper()
-	set, err := alloc.ParseCPUs(s)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return set
-}
-
 // eight has the nodes 0-1,4-5 and 2-3,6-7; 0 and 4 are siblings.
 var eight = alloctest.Machine{CPUs: 8, SMT: 2, Nodes: 2, NICs: 4, HugePages: 256, Memory: []int64{8 << 10}}
 

@@ -43,7 +43,6 @@ func readAffinities(root Root) (map[int]string, error) {
 		}
 		out[irq] = string(text)
 	}
-	_, err = root.ReadFile(defaultIRQ)
 	return out, nil
 }
 

@@ -167,8 +167,8 @@ func (a *action) save() error {
 	}
 	for _, s := range steps {
 		if err := a.do(s); err != nil {
-			if !isStop(err) {
-				os.Remove(temp) // a disk that is full keeps nothing half-written
+			if !isStop(err) { // a disk that is full keeps nothing half-written
+				err = errors.Join(err, removeIfThere(temp))
 			}
 			return fmt.Errorf("journal: %w", err)
 		}

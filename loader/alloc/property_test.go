@@ -319,7 +319,9 @@ func (w *world) check() {
 	}
 	for name, text := range w.kernel.State() {
 		if irq := 0; strings.HasSuffix(name, "smp_affinity_list") {
-			fmt.Sscanf(name, "proc/irq/%d/", &irq)
+			if _, err := fmt.Sscanf(name, "proc/irq/%d/", &irq); err != nil {
+				w.fatal("%s: %v", name, err)
+			}
 			if set, err := alloc.ParseCPUs(text); err != nil || !w.kernel.Fixed[irq] && len(set.And(all)) > 0 {
 				w.fatal("%s is %s, %v; held are %s", name, set, err, all)
 			}

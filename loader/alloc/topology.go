@@ -109,7 +109,7 @@ func (r *reader) text(name string, optional bool) string {
 		return ""
 	}
 	data, err := r.root.ReadFile(name)
-	if err != nil && !(optional && errors.Is(err, fs.ErrNotExist)) {
+	if err != nil && (!optional || !errors.Is(err, fs.ErrNotExist)) {
 		r.err = err
 	}
 	return strings.TrimSpace(string(data))
