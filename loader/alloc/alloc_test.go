@@ -138,6 +138,21 @@ func TestPlan(t *testing.T) {
 	}
 }
 
+// Memory that was promised and is not taken yet is still counted as free by the kernel.
+func TestResident(t *testing.T) {
+	topo := topology(t, alloctest.Machine{CPUs: 4, Memory: []int64{8 << 10}})
+	topo.Nodes[0].Free = 2 << 30
+	for resident, want := range map[bool]int64{false: 1 << 30, true: 2 << 30} {
+		held := alloc.Held{Instances: []alloc.Holding{{Owner: "cache", Resident: resident, Plan: alloc.Plan{Memory: []alloc.NodeMemory{{Node: 0, Bytes: 1 << 30}}}}}}
+		if _, err := topo.Plan(alloc.Request{CPUs: 1, Memory: want, Bounds: wide}, held); err != nil {
+			t.Errorf("resident %v: %v", resident, err)
+		}
+		if _, err := topo.Plan(alloc.Request{CPUs: 1, Memory: want + 1, Bounds: wide}, held); !errors.Is(err, alloc.ErrTaken) {
+			t.Errorf("resident %v: got %v", resident, err)
+		}
+	}
+}
+
 // A caller writes hints from what is free.
 func TestPlanErrorFree(t *testing.T) {
 	_, err := topology(t, eight).Plan(alloc.Request{CPUList: alloc.CPUSet{2}, Bounds: wide}, alloc.Held{Instances: []alloc.Holding{{Owner: "cache", Plan: alloc.Plan{CPUs: alloc.CPUSet{2, 6}}}}})

@@ -125,7 +125,7 @@ func (a *action) affinities() ([]Unmoved, error) {
 		errs = append(errs, err)
 	}
 	if len(errs) > 0 {
-		return nil, fmt.Errorf("%w: %w", errNotRestored, errors.Join(errs...))
+		return unmoved, fmt.Errorf("%w: %w", errNotRestored, errors.Join(errs...))
 	}
 	return unmoved, nil
 }
