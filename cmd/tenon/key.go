@@ -73,7 +73,7 @@ func (a *app) warnOfKey(folder string, o signer.CreateOptions, c *x509.Certifica
 	case o.Profile == signer.Development:
 		a.log.Warn("these keys are for development: they are not encrypted", "folder", folder)
 	default:
-		a.log.Warn("the key is not encrypted: there is no passphrase in "+passphraseVariable, "folder", folder)
+		a.log.Warn("the key is not encrypted: no passphrase was given", "folder", folder)
 	}
 	a.warnOfHosts(c)
 }

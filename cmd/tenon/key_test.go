@@ -203,7 +203,7 @@ func TestKeyCreateWarns(t *testing.T) {
 	t.Chdir(t.TempDir())
 	for args, want := range map[string][]string{
 		"key create dev --algorithm rsa-2048":                                   {"these keys are for development: they are not encrypted (folder: dev)"},
-		"key create root --profile root --name root --algorithm rsa-2048":       {"the key is not encrypted: TENON_PASSPHRASE is not set (folder: root)"},
+		"key create root --profile root --name root --algorithm rsa-2048":       {"the key is not encrypted: no passphrase was given (folder: root)"},
 		"key create ec --profile root --name root --algorithm ecdsa-p256":       {"not encrypted", "its signatures will be refused (host: stock Debian 12 kernel, reason: built without CRYPTO_ECDSA)", "host: UEFI firmware"},
 		"key create ec-dev --name x --algorithm ecdsa-p384 --days 1":            {"not encrypted", "host: stock Debian 12 kernel", "host: UEFI firmware"},
 		"key create json --profile root --name x --algorithm rsa-2048 --format": nil,

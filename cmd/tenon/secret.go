@@ -95,9 +95,12 @@ func (s *secrets) askIssuer(ctx context.Context) func(what string) ([]byte, erro
 	}
 }
 
+// terminal is where prompt asks.
+var terminal = "/dev/tty"
+
 // prompt asks on the terminal, if there is one. What is typed is not shown.
 func prompt(ctx context.Context, what string) ([]byte, error) {
-	tty, err := os.OpenFile("/dev/tty", os.O_RDWR, 0)
+	tty, err := os.OpenFile(terminal, os.O_RDWR, 0)
 	if err != nil {
 		return nil, nil
 	}
