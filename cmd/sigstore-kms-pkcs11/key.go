@@ -32,25 +32,16 @@ type key struct {
 }
 
 // openKey finds the one key that the URI names.
-func openKey(u *pkcs11uri.URI) (k *key, err error) {
+func openKey(ctx *pkcs11.Ctx, u *pkcs11uri.URI) (*key, error) {
 	pin, err := findPIN(u)
 	if err != nil {
 		return nil, err
 	}
-	ctx, err := loadModule(u)
-	if err != nil {
-		return nil, err
-	}
-	k = &key{ctx: ctx}
-	defer func() {
-		if err != nil {
-			k.close()
-		}
-	}()
 	slot, label, err := findToken(ctx, u)
 	if err != nil {
 		return nil, err
 	}
+	k := &key{ctx: ctx}
 	if k.session, err = ctx.OpenSession(slot, pkcs11.CKF_SERIAL_SESSION); err != nil {
 		return nil, fmt.Errorf("token %q: %w", label, err)
 	}
@@ -59,7 +50,7 @@ func openKey(u *pkcs11uri.URI) (k *key, err error) {
 		if errors.Is(err, pkcs11.Error(pkcs11.CKR_PIN_INCORRECT)) {
 			err = errors.New("wrong PIN")
 		}
-		if err != nil && !errors.Is(err, pkcs11.Error(pkcs11.CKR_USER_ALREADY_LOGGED_IN)) {
+		if err != nil {
 			return nil, fmt.Errorf("token %q: %w", label, err)
 		}
 	}
@@ -67,11 +58,6 @@ func openKey(u *pkcs11uri.URI) (k *key, err error) {
 		return nil, fmt.Errorf("token %q: %w", label, err)
 	}
 	return k, nil
-}
-
-func (k *key) close() {
-	_ = k.ctx.Finalize() // ends the session too
-	k.ctx.Destroy()
 }
 
 // findPIN returns the PIN, or nothing.
@@ -88,7 +74,7 @@ func findPIN(u *pkcs11uri.URI) (string, error) {
 }
 
 // loadModule loads the library that the URI names, or else $PKCS11_MODULE_PATH, or
-// else p11-kit's, which knows all that are installed.
+// else p11-kit's, which knows all that are installed. Finalize ends its sessions.
 func loadModule(u *pkcs11uri.URI) (*pkcs11.Ctx, error) {
 	for _, path := range modules(u) {
 		ctx := pkcs11.New(path)

@@ -47,11 +47,16 @@ func answer() error {
 	if err != nil {
 		return err
 	}
-	key, err := openKey(uri)
+	module, err := loadModule(uri)
 	if err != nil {
 		return err
 	}
-	defer key.close()
+	defer module.Destroy()
+	defer func() { _ = module.Finalize() }()
+	key, err := openKey(module, uri)
+	if err != nil {
+		return err
+	}
 	_, err = handler.Dispatch(os.Stdout, os.Stdin, args, &plugin{key, args.InitOptions.HashFunc})
 	return err
 }
