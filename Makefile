@@ -20,7 +20,7 @@ export TENON_NGINX_IMAGE := $(CURDIR)/demo/nginx-image
 
 PACKAGES := make gcc libc6-dev flex bison bc libelf-dev zstd perl xz-utils linux-source-6.1 linux-image-amd64 \
 	qemu-system-x86 cpio libarchive-tools mmdebstrap umoci skopeo busybox-static redis-tools procps time libcap2-bin \
-	sbsigntool osslsigncode openssl pesign libnss3-tools libssl-dev kmod ovmf efitools linux-headers-amd64 strace
+	sbsigntool osslsigncode openssl pesign libnss3-tools libssl-dev kmod ovmf efitools linux-headers-amd64 softhsm2 opensc strace
 
 GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
@@ -31,6 +31,7 @@ FUZZ := $(shell grep -rHoE '^func Fuzz[A-Za-z]+' --include=*_test.go . | sed -E 
 build:
 	go build -trimpath -o bin/tenon ./cmd/tenon
 	go build -trimpath -buildvcs=false -ldflags='-s -w' -o bin/appinit ./cmd/appinit # the same bytes in every checkout
+	CGO_ENABLED=1 go build -trimpath -o bin/sigstore-kms-pkcs11 ./cmd/sigstore-kms-pkcs11 # loads an HSM's library
 	@size=$$(stat -c %s bin/appinit); test $$size -le 2600000 || { echo "appinit has $$size bytes: it is in every initramfs, 2.6 MB at most" >&2; exit 1; }
 
 # deps installs Debian packages, once.

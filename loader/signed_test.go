@@ -47,7 +47,7 @@ func keyOf(t *testing.T, name string) *signer.Key {
 	if err != nil {
 		t.Fatal(err)
 	}
-	key, err := signer.Open(filepath.Join(dir, name, "signing.key"), "")
+	key, err := signer.Open(t.Context(), filepath.Join(dir, name, "signing.key"), signer.OpenOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

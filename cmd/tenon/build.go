@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -24,7 +25,6 @@ import (
 	"github.com/tenon-build/tenon/builder/fidelity"
 	"github.com/tenon-build/tenon/builder/kernel"
 	"github.com/tenon-build/tenon/recipes"
-	"github.com/tenon-build/tenon/signer"
 )
 
 var errNoAppinit = errors.New("PID 1 (appinit) not found")
@@ -77,7 +77,7 @@ the one image that a signature covers. --detached makes the weaker form.`,
 }
 
 func (a *app) build(cmd *cobra.Command, image string, o buildOptions) (err error) {
-	req, err := a.buildRequest(image, o)
+	req, err := a.buildRequest(cmd.Context(), image, o)
 	if err != nil {
 		return err
 	}
@@ -115,7 +115,7 @@ func (a *app) build(cmd *cobra.Command, image string, o buildOptions) (err error
 	return err
 }
 
-func (a *app) buildRequest(image string, o buildOptions) (builder.Request, error) {
+func (a *app) buildRequest(ctx context.Context, image string, o buildOptions) (builder.Request, error) {
 	req := builder.Request{
 		Image: image, Name: o.name, Version: o.version, Target: o.target, Detached: o.detached, KernelSource: o.source,
 		Output: o.output, Jobs: o.jobs, Tenon: version(), AllowDrop: o.image.allowDrop,
@@ -142,7 +142,7 @@ func (a *app) buildRequest(image string, o buildOptions) (builder.Request, error
 		}
 	}
 	if o.key.key != "" {
-		if req.Key, err = signer.Open(o.key.key, o.key.cert); err != nil {
+		if req.Key, err = a.openKey(ctx, &o.key); err != nil {
 			return req, err
 		}
 	} else if o.key.cert != "" {

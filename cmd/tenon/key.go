@@ -3,9 +3,9 @@
 package main
 
 import (
+	"crypto/x509"
 	"errors"
 	"fmt"
-	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -24,22 +24,15 @@ func newKeyCmd(a *app) *cobra.Command {
 	return cmd
 }
 
-// The passphrases of private keys that are made or read come from here, never
-// from a flag.
-const (
-	passphraseVariable       = "TENON_PASSPHRASE"
-	issuerPassphraseVariable = "TENON_ISSUER_PASSPHRASE" // of the issuer's key, where it has one of its own
-)
-
-func passphrase() []byte { return []byte(os.Getenv(passphraseVariable)) }
-
 // issuerOptions name the CA that issues a certificate, and what it issues.
 type issuerOptions struct {
 	issuer, issuerCert, publicKey string
 	days                          int
+	secrets                       secrets
 }
 
 func (o *issuerOptions) flags(f *pflag.FlagSet) {
+	o.secrets.flags(f)
 	f.StringVar(&o.issuerCert, "issuer-cert", "", "the issuer's certificates, PEM (default: beside its key with the extension .crt)")
 	f.StringVar(&o.publicKey, "public-key", "", "certify this key, which is kept elsewhere: a public key or a certificate signing request (PEM file)")
 }
@@ -55,7 +48,9 @@ func (o *issuerOptions) options(cmd *cobra.Command) (key signer.CreateOptions, e
 		}
 		key.Valid = time.Duration(o.days) * 24 * time.Hour
 	}
-	key.Passphrase = passphrase()
+	if key.Passphrase, err = o.secrets.given(); err != nil {
+		return key, err
+	}
 	if o.publicKey != "" {
 		data, err := readSmall(o.publicKey)
 		if err == nil {
@@ -66,25 +61,26 @@ func (o *issuerOptions) options(cmd *cobra.Command) (key signer.CreateOptions, e
 		}
 	}
 	if o.issuer != "" {
-		secret := passphrase()
-		if own := os.Getenv(issuerPassphraseVariable); own != "" {
-			secret = []byte(own)
-		}
-		key.Issuer, err = signer.OpenIssuer(o.issuer, o.issuerCert, secret)
+		key.Issuer, err = signer.OpenIssuer(cmd.Context(), o.issuer, signer.OpenOptions{Certificates: o.issuerCert, Secret: o.secrets.askIssuer(cmd.Context())})
 	}
 	return key, err
 }
 
 // warnOfKey says what is special about keys that were just made.
-func (a *app) warnOfKey(folder string, o signer.CreateOptions, hosts []signer.Host) {
+func (a *app) warnOfKey(folder string, o signer.CreateOptions, c *x509.Certificate) {
 	switch {
 	case o.PublicKey != nil || len(o.Passphrase) > 0:
 	case o.Profile == signer.Development:
 		a.log.Warn("these keys are for development: they are not encrypted", "folder", folder)
 	default:
-		a.log.Warn("the key is not encrypted: "+passphraseVariable+" is not set", "folder", folder)
+		a.log.Warn("the key is not encrypted: no passphrase was given", "folder", folder)
 	}
-	for _, h := range hosts {
+	a.warnOfHosts(c)
+}
+
+// warnOfHosts names those that cannot check what the certificate's key signs.
+func (a *app) warnOfHosts(c *x509.Certificate) {
+	for _, h := range signer.HostsFor(c) {
 		if !h.Takes {
 			a.log.Warn("its signatures will be refused", "host", h.Name, "reason", h.Detail)
 		}

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -58,7 +59,7 @@ To revoke it:
 			if err := o.check(cmd); err != nil {
 				return usage(cmd, err)
 			}
-			return a.keyExport(args[0], o)
+			return a.keyExport(cmd.Context(), args[0], o)
 		},
 	}
 	o.flags(cmd.Flags())
@@ -98,7 +99,7 @@ func (o *keyExportOptions) check(cmd *cobra.Command) error {
 	return nil
 }
 
-func (a *app) keyExport(path string, o keyExportOptions) error {
+func (a *app) keyExport(ctx context.Context, path string, o keyExportOptions) error {
 	found, err := inventory.Look(path, nil, time.Now())
 	if err != nil {
 		return err
@@ -107,7 +108,13 @@ func (a *app) keyExport(path string, o keyExportOptions) error {
 		return fmt.Errorf("exporting %q: %w", path, signer.ErrNoCertificate)
 	}
 	c := found.Certificates[0]
-	data, err := o.encode(c.X509)
+	var key *signer.Key
+	if o.key != "" {
+		if key, err = a.openKey(ctx, &o.keyOptions); err != nil {
+			return fmt.Errorf("exporting %q: %w", path, err)
+		}
+	}
+	data, err := o.encode(c.X509, key)
 	if err != nil {
 		return fmt.Errorf("exporting %q: %w", path, err)
 	}
@@ -127,14 +134,7 @@ func (a *app) keyExport(path string, o keyExportOptions) error {
 	return nil
 }
 
-func (o *keyExportOptions) encode(c *x509.Certificate) ([]byte, error) {
-	var key *signer.Key
-	if o.key != "" {
-		var err error
-		if key, err = signer.Open(o.key, o.cert); err != nil {
-			return nil, err
-		}
-	}
+func (o *keyExportOptions) encode(c *x509.Certificate, key *signer.Key) ([]byte, error) {
 	switch o.format {
 	case "der":
 		return c.Raw, nil

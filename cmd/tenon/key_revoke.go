@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -51,7 +52,7 @@ Of each certificate, the line for a kernel's blacklist keyring is printed.`,
 			if (o.reason == "") != (len(args) == 0) {
 				return usage(cmd, errors.New("--reason says why something is revoked: it needs that, and that needs it"))
 			}
-			return a.revoke(args, o)
+			return a.revoke(cmd.Context(), args, o)
 		},
 	}
 	f := cmd.Flags()
@@ -67,7 +68,7 @@ Of each certificate, the line for a kernel's blacklist keyring is printed.`,
 	return cmd
 }
 
-func (a *app) revoke(args []string, o revokeOptions) error {
+func (a *app) revoke(ctx context.Context, args []string, o revokeOptions) error {
 	var entries []trust.Revoked
 	var lines []string
 	for _, arg := range args {
@@ -85,7 +86,7 @@ func (a *app) revoke(args []string, o revokeOptions) error {
 			lines = append(lines, line)
 		}
 	}
-	key, err := signer.Open(o.key.key, o.key.cert)
+	key, err := signer.Open(ctx, o.key.key, signer.OpenOptions{Certificates: o.key.cert, Secret: o.key.secrets.ask(ctx)})
 	if err != nil {
 		return err
 	}

@@ -23,8 +23,9 @@ the same name, profile and algorithm. The old one is kept beside it, and is as
 good as before until it expires or is revoked: docs/keys.md says what to do when.
 Print the fingerprint of the new key. All is done at once, or nothing.
 
-The key is encrypted with the passphrase in $TENON_PASSPHRASE, if it is set. The
-issuer's is decrypted with that in $TENON_ISSUER_PASSPHRASE, or else the same.`,
+The key is encrypted with the passphrase from --passphrase-fd or $TENON_PASSPHRASE,
+if there is one. The issuer's is decrypted with that in $TENON_ISSUER_PASSPHRASE,
+or else the same.`,
 		Example: `  tenon key rotate release --issuer ca
   tenon key rotate keys`,
 		Args: cobra.ExactArgs(1),
@@ -43,7 +44,7 @@ issuer's is decrypted with that in $TENON_ISSUER_PASSPHRASE, or else the same.`,
 	}
 	o.flags(cmd.Flags())
 	f := cmd.Flags()
-	f.StringVar(&o.issuer, "issuer", "", "folder of the CA that issued the leaf, or its key (PEM file; default: DIR)")
+	f.StringVar(&o.issuer, "issuer", "", "folder of the CA that issued the leaf, or its key, as --key of 'tenon sign' (default: DIR)")
 	f.IntVar(&o.days, "days", 0, "how long the new leaf is valid (default: as long as the old one, and no longer than the issuer)")
 	f.StringVar(&format, "format", "text", "text or json")
 	return cmd
@@ -77,7 +78,7 @@ func (a *app) keyRotate(cmd *cobra.Command, dir string, o issuerOptions, asJSON 
 	}
 	out := rotation{made.Certificates[0], old.Certificates[0]}
 	options.Profile = out.New.Profile
-	a.warnOfKey(dir, options, signer.HostsFor(done.New))
+	a.warnOfKey(dir, options, done.New)
 	if asJSON {
 		return a.printJSON(out)
 	}

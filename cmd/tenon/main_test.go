@@ -182,6 +182,10 @@ func TestErrors(t *testing.T) {
 	if err := signer.Create(keys, signer.CreateOptions{Name: "test", Valid: time.Hour}); err != nil {
 		t.Fatal(err)
 	}
+	locked, err := filepath.Abs("../../signer/testdata/openssl-pkcs8.key")
+	if err != nil {
+		t.Fatal(err)
+	}
 	policy := func(text string) string { return writeTemp(t, "policy.toml", text) }
 	tests := []struct {
 		name, args string
@@ -248,7 +252,13 @@ func TestErrors(t *testing.T) {
 		{"inspect in an unknown format", "inspect --format yaml " + written, 2, "--format", ""},
 
 		{"sign with a missing key", "sign --key " + missing + " " + written, 1, missing, ""},
-		{"sign with an HSM", "sign --key pkcs11:token=x " + written, 1, `key reference "pkcs11:token=x": only file: is known`, ""},
+		{"sign with a scheme", "sign --key pkcs12:x " + written, 1, `key reference "pkcs12:x": only file:, pkcs11: and NAME:// are known`, "file:PATH"},
+		{"sign with a token's whole", "sign --key pkcs11:token=x --cert " + keys + "/signing.crt " + written, 1, `key reference pkcs11: names no key: needs object or id`, ""},
+		{"sign with a PIN", "sign --key pkcs11:object=x?pin-value=1 " + written, 1, `a PIN is no part of a key reference`, "pin-source=file:PATH"},
+		{"sign with an HSM", "sign --key pkcs11:object=x " + written, 1, `key "pkcs11:object=x": no certificate`, "--cert"},
+		{"sign with a plug-in that is not there", "sign --key none://x --cert " + keys + "/signing.crt " + written, 1, `key "none://x": sigstore-kms-none: no such program on PATH`, "docs/keys.md"},
+		{"sign with no file descriptor", "sign --passphrase-fd 99 --key " + locked + " " + written, 1, `--passphrase-fd 99: `, ""},
+		{"sign with a locked key", "sign --key " + locked + " " + written, 1, "the private key is encrypted, and there is no passphrase", "--passphrase-fd"},
 		{"sign with garbage", "sign --key " + garbage + " " + written, 1, garbage, ""},
 		{"sign with a key without a certificate", "sign --key " + writeTemp(t, "bare.key", string(mustRead(t, keys+"/signing.key"))) + " " + written, 1, "bare.crt", "give the key's certificate with --cert"},
 		{"sign with another's certificate", "sign --key " + keys + "/signing.key --cert " + keys + "/ca.crt " + written, 1, keys + "/ca.crt", ""},

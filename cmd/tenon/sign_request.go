@@ -35,7 +35,7 @@ func (a *app) answerRequest(ctx context.Context, o *keyOptions, path, output str
 	if err != nil {
 		return err
 	}
-	key, err := signer.Open(o.key, o.cert)
+	key, err := a.openKey(ctx, o)
 	if err != nil {
 		return err
 	}

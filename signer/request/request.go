@@ -13,6 +13,7 @@
 // to be signed: "data" in base64, the bytes that are hashed and signed, and
 // "digest", their SHA-256, for keys that take only that. "signature", in base64,
 // is PKCS#1 v1.5 for RSA and the DER of ECDSA's two numbers (RFC 3279, 2.2.3).
+// ECDSA keys with P-384 are refused: they sign a bundle with SHA-384 (cosign).
 // "certificates" are the signer's in PEM, the leaf first.
 package request
 
@@ -50,6 +51,9 @@ var ErrSubject = errors.New("the request is about another bundle")
 
 // ErrUnanswered says that a request lacks a signature.
 var ErrUnanswered = errors.New("not signed")
+
+// ErrHash says that a key does not sign with SHA-256.
+var ErrHash = errors.New("a request has SHA-256 digests, and ECDSA with P-384 signs a bundle with SHA-384: sign it in one step")
 
 // Subject is what the signatures of a bundle are over.
 type Subject struct {
@@ -215,6 +219,9 @@ func (r *Request) Encode() ([]byte, error) {
 
 // Sign answers the request with the key.
 func (r *Request) Sign(ctx context.Context, key *signer.Key) error {
+	if sigstore.Hash(key.Public()) != crypto.SHA256 {
+		return ErrHash
+	}
 	for i := range r.Items {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -238,6 +245,9 @@ func (r *Request) Key(chain []*x509.Certificate) (*signer.Key, error) {
 		if chain, err = signer.ParseCertificates([]byte(r.Certificates)); err != nil {
 			return nil, fmt.Errorf("certificates: %w", err)
 		}
+	}
+	if sigstore.Hash(chain[0].PublicKey) != crypto.SHA256 {
+		return nil, ErrHash
 	}
 	made := map[string][]byte{}
 	for _, i := range r.Items {

@@ -278,7 +278,7 @@ func ParseKey(data []byte) (crypto.PublicKey, error) {
 	if err != nil {
 		return nil, errors.New("no public key in PEM form")
 	}
-	return signer.CheckRSA(key)
+	return key, signer.CheckKey(key)
 }
 
 // ParseCertificates reads certificates to be trusted, PEM: authorities, or

@@ -100,7 +100,7 @@ func files(t testing.TB) map[string][]byte {
 		"rsa.pub": encode(root.PublicKey),
 		"bad.pem": []byte("x"), "chain.pem": chain, "revoked": []byte("a list"),
 	}
-	for name, curve := range map[string]elliptic.Curve{"p384.pub": elliptic.P384()} {
+	for name, curve := range map[string]elliptic.Curve{"p384.pub": elliptic.P384(), "p521.pub": elliptic.P521()} {
 		key, err := ecdsa.GenerateKey(curve, rand.Reader)
 		if err != nil {
 			t.Fatal(err)
@@ -212,7 +212,7 @@ func TestParseRefuses(t *testing.T) {
 		"not a key":            {replace("rsa.pub", "bad.pem"), `"bad.pem": no public key`},
 		"certificate key":      {replace("rsa.pub", "ca.pem"), `"ca.pem": it holds a certificate`},
 		"key for certificates": {replace("ca.pem", "rsa.pub"), `"rsa.pub": it holds a public key`},
-		"ECDSA":                {replace("rsa.pub", "p384.pub"), "not an RSA key"},
+		"ECDSA with P-521":     {replace("rsa.pub", "p521.pub"), "key of ecdsa-p521: only RSA"},
 		"leaf with its CA":     {replace("ca.pem", "chain.pem"), `"chain.pem": it holds a chain`},
 		"subject of a key":     {replace("public_key", "subject = \"CN=x\"\npublic_key"), "it has a public_key"},
 		"grace of a key":       {replace("public_key", "grace = \"1h\"\npublic_key"), "it has a public_key"},
