@@ -15,6 +15,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/tenon-build/tenon/cmd/internal/cli"
 	"github.com/tenon-build/tenon/signer"
 )
 
@@ -200,7 +201,7 @@ func testTokenReferences(t *testing.T, cert string) {
 		tokenURI("rsa") + "?pin-source=file:/nonexistent": "pin-source: open /nonexistent: no such file",
 	} {
 		o := silent(t, command(t, "key", "export", cert, "--format", "tbs-p7", "--key", ref, "--cert", cert, "-o", t.TempDir()+"/out"))
-		if want == "" && o.code != 0 || want != "" && (o.code != exitFailed || !strings.Contains(o.stderr, want) || strings.Count(o.stderr, "\n") != 1) {
+		if want == "" && o.code != 0 || want != "" && (o.code != cli.ExitFailed || !strings.Contains(o.stderr, want) || strings.Count(o.stderr, "\n") != 1) {
 			t.Errorf("%s: want %q: %s", ref, want, o)
 		}
 	}
@@ -241,7 +242,7 @@ func testTokenSecrets(t *testing.T, cert string) {
 			}
 			log := filepath.Join(t.TempDir(), "log")
 			o := export(t, ref, test.descriptor, "strace", "-f", "-s", "10000", "-e", "trace=execve", "-o", log)
-			if test.want == "" && o.code != 0 || test.want != "" && (o.code != exitFailed || strings.Count(o.stderr, "\n") != 1 || !strings.Contains(o.stderr, `token "test token": `+test.want)) {
+			if test.want == "" && o.code != 0 || test.want != "" && (o.code != cli.ExitFailed || strings.Count(o.stderr, "\n") != 1 || !strings.Contains(o.stderr, `token "test token": `+test.want)) {
 				t.Errorf("want %q: %s", test.want, o)
 			}
 			seen := string(must(os.ReadFile(log)))

@@ -11,15 +11,16 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/tenon-build/tenon/cmd/internal/cli"
 	"github.com/tenon-build/tenon/signer"
 )
 
 func newKeyCmd(a *app) *cobra.Command {
 	cmd := &cobra.Command{Use: "key", Short: "Make, list, replace, revoke and export keys and certificates", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return usage(cmd, fmt.Errorf("no command given")) }}
+		RunE: func(cmd *cobra.Command, _ []string) error { return cli.Usage(cmd, fmt.Errorf("no command given")) }}
 	cmd.AddCommand(newKeyCreateCmd(a), newKeyLsCmd(a), newKeyShowCmd(a), newKeyRotateCmd(a), newKeyRevokeCmd(a), newKeyExportCmd(a))
 	for _, c := range cmd.Commands() {
-		c.Args = usageArgs(c.Args)
+		c.Args = cli.UsageArgs(c.Args)
 	}
 	return cmd
 }
@@ -44,7 +45,7 @@ const maxDays = 100 * 365
 func (o *issuerOptions) options(cmd *cobra.Command) (key signer.CreateOptions, err error) {
 	if cmd.Flags().Changed("days") {
 		if o.days < 1 || o.days > maxDays {
-			return key, &exitError{exitUsage, fmt.Errorf("--days %d: must be 1 to %d", o.days, maxDays)}
+			return key, cli.Exit(cli.ExitUsage, fmt.Errorf("--days %d: must be 1 to %d", o.days, maxDays))
 		}
 		key.Valid = time.Duration(o.days) * 24 * time.Hour
 	}
@@ -52,7 +53,7 @@ func (o *issuerOptions) options(cmd *cobra.Command) (key signer.CreateOptions, e
 		return key, err
 	}
 	if o.publicKey != "" {
-		data, err := readSmall(o.publicKey)
+		data, err := cli.ReadSmall(o.publicKey)
 		if err == nil {
 			key.PublicKey, err = signer.ParsePublicKey(data)
 		}
@@ -71,9 +72,9 @@ func (a *app) warnOfKey(folder string, o signer.CreateOptions, c *x509.Certifica
 	switch {
 	case o.PublicKey != nil || len(o.Passphrase) > 0:
 	case o.Profile == signer.Development:
-		a.log.Warn("these keys are for development: they are not encrypted", "folder", folder)
+		a.Log.Warn("these keys are for development: they are not encrypted", "folder", folder)
 	default:
-		a.log.Warn("the key is not encrypted: no passphrase was given", "folder", folder)
+		a.Log.Warn("the key is not encrypted: no passphrase was given", "folder", folder)
 	}
 	a.warnOfHosts(c)
 }
@@ -82,7 +83,7 @@ func (a *app) warnOfKey(folder string, o signer.CreateOptions, c *x509.Certifica
 func (a *app) warnOfHosts(c *x509.Certificate) {
 	for _, h := range signer.HostsFor(c) {
 		if !h.Takes {
-			a.log.Warn("its signatures will be refused", "host", h.Name, "reason", h.Detail)
+			a.Log.Warn("its signatures will be refused", "host", h.Name, "reason", h.Detail)
 		}
 	}
 }

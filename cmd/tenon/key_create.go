@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tenon-build/tenon/cmd/internal/cli"
 	"github.com/tenon-build/tenon/signer"
 	"github.com/tenon-build/tenon/signer/inventory"
 )
@@ -90,16 +91,16 @@ func (a *app) keyCreate(cmd *cobra.Command, dir string, o keyCreateOptions) erro
 	}
 	a.warnOfKey(dir, options, made.Certificates[0].X509)
 	if o.format == "json" {
-		return a.printJSON(made)
+		return a.PrintJSON(made)
 	}
-	_, err = fmt.Fprintln(a.stdout, made.Certificates[0].Fingerprint)
+	_, err = fmt.Fprintln(a.Stdout, made.Certificates[0].Fingerprint)
 	return err
 }
 
 // check finds what is wrong with the command line alone.
 func (o *keyCreateOptions) check(cmd *cobra.Command, dir string) (signer.Profile, error) {
 	p, err := signer.ParseProfile(o.profile)
-	wrong := []error{err, signer.CheckAlgorithm(o.algorithm), checkFormat(o.format)}
+	wrong := []error{err, signer.CheckAlgorithm(o.algorithm), cli.CheckFormat(o.format)}
 	switch {
 	case dir == "":
 		wrong = append(wrong, errNoFolder)
@@ -112,7 +113,7 @@ func (o *keyCreateOptions) check(cmd *cobra.Command, dir string) (signer.Profile
 		wrong = append(wrong, fmt.Errorf("profile %s needs a --name", p.Name))
 	}
 	if err := errors.Join(wrong...); err != nil {
-		return p, usage(cmd, err)
+		return p, cli.Usage(cmd, err)
 	}
 	return p, nil
 }

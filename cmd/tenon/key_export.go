@@ -17,6 +17,7 @@ import (
 	"github.com/sigstore/sigstore/pkg/cryptoutils"
 	"github.com/spf13/cobra"
 
+	"github.com/tenon-build/tenon/cmd/internal/cli"
 	"github.com/tenon-build/tenon/signer"
 	"github.com/tenon-build/tenon/signer/inventory"
 	"github.com/tenon-build/tenon/signer/pkcs7"
@@ -57,7 +58,7 @@ To revoke it:
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := o.check(cmd); err != nil {
-				return usage(cmd, err)
+				return cli.Usage(cmd, err)
 			}
 			return a.keyExport(cmd.Context(), args[0], o)
 		},
@@ -119,17 +120,17 @@ func (a *app) keyExport(ctx context.Context, path string, o keyExportOptions) er
 		return fmt.Errorf("exporting %q: %w", path, err)
 	}
 	if o.output == "-" {
-		_, err = a.stdout.Write(data)
+		_, err = a.Stdout.Write(data)
 	} else {
 		err = writeNew(o.output, data)
 	}
 	if err != nil {
 		return fmt.Errorf("writing %q: %w", o.output, err)
 	}
-	fmt.Fprintf(a.stderr, "exported   %s, %s, until %s\n", printable(c.Subject), c.Profile, c.NotAfter.Format(time.DateOnly))
+	fmt.Fprintf(a.Stderr, "exported   %s, %s, until %s\n", cli.Printable(c.Subject), c.Profile, c.NotAfter.Format(time.DateOnly))
 	enrolled := slices.Contains([]string{"der", "pem", "esl", "auth"}, o.format) && (o.variable == "db" || o.variable == "KEK")
 	if enrolled && !c.X509.IsCA {
-		a.log.Warn("a leaf: who trusts it has to be told of the next one; its authority would stay", "issuer", c.Issuer)
+		a.Log.Warn("a leaf: who trusts it has to be told of the next one; its authority would stay", "issuer", c.Issuer)
 	}
 	return nil
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/sigstore/sigstore/pkg/cryptoutils"
 	"github.com/spf13/cobra"
 
+	"github.com/tenon-build/tenon/cmd/internal/cli"
 	"github.com/tenon-build/tenon/signer"
 	"github.com/tenon-build/tenon/signer/revocation"
 	"github.com/tenon-build/tenon/signer/trust"
@@ -47,10 +48,10 @@ Of each certificate, the line for a kernel's blacklist keyring is printed.`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if o.days < 1 || o.days > maxDays {
-				return &exitError{exitUsage, fmt.Errorf("--days %d: must be 1 to %d", o.days, maxDays)}
+				return cli.Exit(cli.ExitUsage, fmt.Errorf("--days %d: must be 1 to %d", o.days, maxDays))
 			}
 			if (o.reason == "") != (len(args) == 0) {
-				return usage(cmd, errors.New("--reason says why something is revoked: it needs that, and that needs it"))
+				return cli.Usage(cmd, errors.New("--reason says why something is revoked: it needs that, and that needs it"))
 			}
 			return a.revoke(cmd.Context(), args, o)
 		},
@@ -104,11 +105,11 @@ func (a *app) revoke(ctx context.Context, args []string, o revokeOptions) error 
 		return err
 	}
 	for _, e := range entries {
-		fmt.Fprintf(a.stderr, "revoked    %s %s\n", e.Kind, e.Digest)
+		fmt.Fprintf(a.Stderr, "revoked    %s %s\n", e.Kind, e.Digest)
 	}
-	fmt.Fprintf(a.stderr, "list       number %d with %d entries, to be issued anew before %s\n", list.Number, len(list.Entries), list.Expires.Format(time.RFC3339))
+	fmt.Fprintf(a.Stderr, "list       number %d with %d entries, to be issued anew before %s\n", list.Number, len(list.Entries), list.Expires.Format(time.RFC3339))
 	for _, line := range lines {
-		fmt.Fprintln(a.stdout, line)
+		fmt.Fprintln(a.Stdout, line)
 	}
 	return nil
 }
@@ -120,7 +121,7 @@ func toRevoke(arg string) (trust.Revoked, *x509.Certificate, error) {
 	}
 	var e trust.Revoked
 	var cert *x509.Certificate
-	return e, cert, readPEM(arg, func(pem []byte) error {
+	return e, cert, cli.ReadPEM(arg, func(pem []byte) error {
 		key, err := cryptoutils.UnmarshalPEMToPublicKey(pem)
 		if err == nil {
 			e = trust.OfKey(key)
@@ -138,7 +139,7 @@ func toRevoke(arg string) (trust.Revoked, *x509.Certificate, error) {
 // could give us another would decide what is not revoked: it has to be signed by
 // this key or by one of the same CA, whenever that was.
 func readList(path string, key *signer.Key, now time.Time) (*revocation.List, error) {
-	data, err := readSmall(path)
+	data, err := cli.ReadSmall(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}

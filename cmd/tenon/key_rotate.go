@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tenon-build/tenon/cmd/internal/cli"
 	"github.com/tenon-build/tenon/signer"
 	"github.com/tenon-build/tenon/signer/inventory"
 )
@@ -30,11 +31,11 @@ or else the same.`,
   tenon key rotate keys`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := checkFormat(format); err != nil {
+			if err := cli.CheckFormat(format); err != nil {
 				return err
 			}
 			if args[0] == "" {
-				return usage(cmd, errNoFolder)
+				return cli.Usage(cmd, errNoFolder)
 			}
 			if o.issuer == "" {
 				o.issuer = args[0]
@@ -80,11 +81,11 @@ func (a *app) keyRotate(cmd *cobra.Command, dir string, o issuerOptions, asJSON 
 	options.Profile = out.New.Profile
 	a.warnOfKey(dir, options, done.New)
 	if asJSON {
-		return a.printJSON(out)
+		return a.PrintJSON(out)
 	}
-	fmt.Fprintf(a.stderr, "new        %s, until %s\n", printable(out.New.Files[0]), out.New.NotAfter.Format(time.RFC3339))
-	fmt.Fprintf(a.stderr, "old        %s, until %s\n", printable(out.Old.Files[0]), out.Old.NotAfter.Format(time.RFC3339))
-	fmt.Fprintln(a.stderr, "next       sign with the new key what still runs, then revoke the old certificate (docs/keys.md, Rotation)")
-	_, err = fmt.Fprintln(a.stdout, out.New.Fingerprint)
+	fmt.Fprintf(a.Stderr, "new        %s, until %s\n", cli.Printable(out.New.Files[0]), out.New.NotAfter.Format(time.RFC3339))
+	fmt.Fprintf(a.Stderr, "old        %s, until %s\n", cli.Printable(out.Old.Files[0]), out.Old.NotAfter.Format(time.RFC3339))
+	fmt.Fprintln(a.Stderr, "next       sign with the new key what still runs, then revoke the old certificate (docs/keys.md, Rotation)")
+	_, err = fmt.Fprintln(a.Stdout, out.New.Fingerprint)
 	return err
 }

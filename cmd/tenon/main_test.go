@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -25,6 +24,7 @@ import (
 
 	"github.com/tenon-build/tenon/builder/bundle"
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
+	"github.com/tenon-build/tenon/cmd/internal/cli"
 	"github.com/tenon-build/tenon/loader"
 	"github.com/tenon-build/tenon/loader/control"
 	"github.com/tenon-build/tenon/signer"
@@ -44,9 +44,8 @@ func invoke(t *testing.T, args ...string) reply {
 func invokeContext(t *testing.T, ctx context.Context, args ...string) reply {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
-	a := &app{stdout: &stdout, stderr: &stderr}
-	a.log = slog.New(&handler{w: a.stderr})
-	code := a.run(ctx, args)
+	a := newApp(&stdout, &stderr)
+	code := a.Run(ctx, a.newRootCmd(), args)
 	return reply{code, stdout.String(), stderr.String()}
 }
 
@@ -471,8 +470,8 @@ func TestExitStatus(t *testing.T) {
 	}
 	for _, test := range tests {
 		var stderr bytes.Buffer
-		a := &app{stderr: &stderr}
-		if code := a.status("run", exitStatus(&test.exit)); code != test.code || stderr.String() != test.stderr {
+		a := newApp(nil, &stderr)
+		if code := a.Status("run", exitStatus(&test.exit)); code != test.code || stderr.String() != test.stderr {
 			t.Errorf("%+v: %d, %q", test.exit, code, stderr.String())
 		}
 	}
@@ -489,12 +488,12 @@ func TestStatus(t *testing.T) {
 		{"build", errors.New("x"), 1}, {"run", errors.New("x"), 125}, {"diff", errors.New("x"), 2},
 		{"verify", refused, 3}, {"run", refused, 125},
 		{"build", fs.ErrNotExist, 1},
-		{"build", errors.Join(&exitError{2, errors.New("a\nb")}, errors.New("c")), 2},
-		{"build", usage(&cobra.Command{Use: "build"}, errors.New("x")), 2}, {"run", usage(&cobra.Command{Use: "run"}, errors.New("x")), 125},
+		{"build", errors.Join(cli.Exit(2, errors.New("a\nb")), errors.New("c")), 2},
+		{"build", cli.Usage(&cobra.Command{Use: "build"}, errors.New("x")), 2}, {"run", cli.Usage(&cobra.Command{Use: "run"}, errors.New("x")), 125},
 	} {
 		var stderr bytes.Buffer
-		a := &app{stderr: &stderr}
-		if got := a.status(test.verb, test.err); got != test.want || strings.Count(stderr.String(), "\n") > 1 || (stderr.Len() > 0) != (test.err != nil) {
+		a := newApp(nil, &stderr)
+		if got := a.Status(test.verb, test.err); got != test.want || strings.Count(stderr.String(), "\n") > 1 || (stderr.Len() > 0) != (test.err != nil) {
 			t.Errorf("%s, %v: %d, %q", test.verb, test.err, got, stderr.String())
 		}
 	}

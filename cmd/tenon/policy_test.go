@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
+	"github.com/tenon-build/tenon/cmd/internal/cli"
 	"github.com/tenon-build/tenon/internal/testpe"
 	"github.com/tenon-build/tenon/loader"
 	"github.com/tenon-build/tenon/signer/revocation"
@@ -109,23 +110,23 @@ func TestVerifyByPolicy(t *testing.T) {
 		if err := os.WriteFile(state+"/trust.json", []byte(content), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		s.verify(t, exitRefused, want, "--state", state)
-		s.verify(t, exitRefused, "hint: what was seen is in trust.json", "--state", state)
+		s.verify(t, cli.ExitRefused, want, "--state", state)
+		s.verify(t, cli.ExitRefused, "hint: what was seen is in trust.json", "--state", state)
 	}
-	s.verify(t, exitFailed, "not a directory", "--state", filepath.Join(s.dir, "policy.toml"))
-	s.verify(t, exitFailed, "no such file", "--state", s.dir+"/none")
+	s.verify(t, cli.ExitFailed, "not a directory", "--state", filepath.Join(s.dir, "policy.toml"))
+	s.verify(t, cli.ExitFailed, "no such file", "--state", s.dir+"/none")
 
 	list := mustRead(t, s.dir+"/revoked")
 	for name, data := range map[string][]byte{"tampered": bytes.Replace(list, []byte(`"number": 1`), []byte(`"number": 2`), 1), "empty": nil, "cut": list[:len(list)-1]} {
 		s.write(t, "revoked", string(data))
 		t.Log(name)
-		s.verify(t, exitRefused, "refused: invalid revocation list: ")
-		s.verify(t, exitRefused, "hint: whoever signs the list issues it anew")
+		s.verify(t, cli.ExitRefused, "refused: invalid revocation list: ")
+		s.verify(t, cli.ExitRefused, "hint: whoever signs the list issues it anew")
 	}
 	if err := os.Remove(s.dir + "/revoked"); err != nil {
 		t.Fatal(err)
 	}
-	s.verify(t, exitFailed, `policy.toml: invalid policy: revocation: "revoked": open `)
+	s.verify(t, cli.ExitFailed, `policy.toml: invalid policy: revocation: "revoked": open `)
 	s.write(t, "revoked", string(list))
 
 	for change, want := range map[[2]string]string{
@@ -136,9 +137,9 @@ func TestVerifyByPolicy(t *testing.T) {
 		{`minimum_version`, "minimal_version"}:                              `unknown key "bundle.minimal_version"`,
 	} {
 		s.write(t, "policy.toml", strings.Replace(sitePolicy, change[0], change[1], 1))
-		code := exitRefused
+		code := cli.ExitRefused
 		if strings.Contains(want, "unknown key") || strings.Contains(want, "empty") {
-			code = exitFailed // a policy that is broken refuses nothing: nobody was asked
+			code = cli.ExitFailed // a policy that is broken refuses nothing: nobody was asked
 		}
 		s.verify(t, code, want)
 	}
@@ -152,21 +153,21 @@ func TestKeyRevoke(t *testing.T) {
 		want string
 		args []string
 	}{
-		{exitUsage, "--reason says why", []string{"release/signing.crt"}},
-		{exitUsage, "--reason says why", []string{"--reason", "x"}},
-		{exitUsage, "--days 0: must be 1 to", []string{"--days", "0"}},
-		{exitFailed, `bundle: "sha256:12" is not a sha256 digest`, []string{"sha256:12", "--reason", "x"}},
-		{exitFailed, "reason: needs 1 to 200 printable bytes", []string{"release/signing.crt", "--reason", "a\nb"}},
-		{exitFailed, "none: no such file", []string{"none", "--reason", "x"}},
-		{exitFailed, "hint: give the public key", []string{"release/signing.key", "--reason", "x"}},
-		{exitFailed, "is on the list already", []string{"release/signing.crt", "release/signing.crt", "--reason", "x"}},
+		{cli.ExitUsage, "--reason says why", []string{"release/signing.crt"}},
+		{cli.ExitUsage, "--reason says why", []string{"--reason", "x"}},
+		{cli.ExitUsage, "--days 0: must be 1 to", []string{"--days", "0"}},
+		{cli.ExitFailed, `bundle: "sha256:12" is not a sha256 digest`, []string{"sha256:12", "--reason", "x"}},
+		{cli.ExitFailed, "reason: needs 1 to 200 printable bytes", []string{"release/signing.crt", "--reason", "a\nb"}},
+		{cli.ExitFailed, "none: no such file", []string{"none", "--reason", "x"}},
+		{cli.ExitFailed, "hint: give the public key", []string{"release/signing.key", "--reason", "x"}},
+		{cli.ExitFailed, "is on the list already", []string{"release/signing.crt", "release/signing.crt", "--reason", "x"}},
 	} {
 		if r := s.revoke(t, test.code, test.args...); !strings.Contains(r.stderr, test.want) || r.stdout != "" {
 			t.Errorf("%q: %+v", test.args, r)
 		}
 	}
 	// Somebody else's list is not ours to go on with.
-	if r := s.done(t, exitFailed, "key", "revoke", "--list", "revoked", "--key", "release/signing.key"); !strings.Contains(r.stderr, "revoked: certificate \"CN=security signing\" is signed by an unknown authority") {
+	if r := s.done(t, cli.ExitFailed, "key", "revoke", "--list", "revoked", "--key", "release/signing.key"); !strings.Contains(r.stderr, "revoked: certificate \"CN=security signing\" is signed by an unknown authority") {
 		t.Errorf("%+v", r)
 	}
 	if !bytes.Equal(mustRead(t, s.dir+"/revoked"), bytesBefore) {
@@ -184,10 +185,10 @@ func TestKeyRevoke(t *testing.T) {
 	if !strings.HasPrefix(r.stdout, "tbs:") || len(r.stdout) != len("tbs:")+64+1 || !strings.Contains(r.stderr, "revoked    certificate sha256:"+r.stdout[4:]) {
 		t.Errorf("%+v", r)
 	}
-	s.verify(t, exitRefused, `"CN=release signing": certificate sha256:`)
-	s.verify(t, exitRefused, "laptop stolen")
+	s.verify(t, cli.ExitRefused, `"CN=release signing": certificate sha256:`)
+	s.verify(t, cli.ExitRefused, "laptop stolen")
 	s.revoke(t, 0, "release/signing.pub", s.digest, "--reason", "and all of it")
-	s.verify(t, exitRefused, fmt.Sprintf("bundle %s was revoked on", s.digest))
+	s.verify(t, cli.ExitRefused, fmt.Sprintf("bundle %s was revoked on", s.digest))
 
 	list, _, err := revocation.Parse(mustRead(t, s.dir+"/revoked"))
 	if err != nil || list.Number != 5 || len(list.Entries) != 4 {
@@ -201,7 +202,7 @@ func TestKeyRevoke(t *testing.T) {
 func TestVerdictNamesWarnings(t *testing.T) {
 	s := newSite(t)
 	r := s.done(t, 0, "verify", s.bundle, "--policy", s.dir+"/policy.toml", "--format", "json")
-	var v verdict
+	var v cli.Verdict
 	if err := json.Unmarshal([]byte(r.stdout), &v); err != nil || !v.Accepted || v.Identity != "release CI" {
 		t.Fatalf("%+v, %v", r, err)
 	}

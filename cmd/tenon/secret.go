@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/pflag"
 	"golang.org/x/term"
 
+	"github.com/tenon-build/tenon/cmd/internal/cli"
 	"github.com/tenon-build/tenon/signer"
 )
 
@@ -115,7 +116,7 @@ func prompt(ctx context.Context, what string) ([]byte, error) {
 		err    error
 	}
 	done := make(chan answer, 1)
-	fmt.Fprintf(tty, "%s: ", escape(what))
+	fmt.Fprintf(tty, "%s: ", cli.Escape(what))
 	go func() {
 		secret, err := term.ReadPassword(fd)
 		done <- answer{secret, err}

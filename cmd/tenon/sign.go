@@ -12,6 +12,7 @@ import (
 
 	"github.com/tenon-build/tenon/builder"
 	"github.com/tenon-build/tenon/builder/bundle"
+	"github.com/tenon-build/tenon/cmd/internal/cli"
 	"github.com/tenon-build/tenon/loader"
 	"github.com/tenon-build/tenon/signer"
 )
@@ -73,7 +74,7 @@ it. Its signature replaces those that it has; without -o, the file is replaced.`
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := mode.check(&o, args); err != nil {
-				return usage(cmd, err)
+				return cli.Usage(cmd, err)
 			}
 			switch {
 			case mode.prepare:
@@ -142,13 +143,13 @@ func (a *app) sign(ctx context.Context, ref string, key *signer.Key) (err error)
 		return err
 	}
 	a.saySigned(key)
-	_, err = fmt.Fprintln(a.stdout, b.Digest)
+	_, err = fmt.Fprintln(a.Stdout, b.Digest)
 	return err
 }
 
 func (a *app) saySigned(key *signer.Key) {
 	by := loader.Name(&signer.Signer{Key: key.Public(), Chain: key.Chain})
 	for _, k := range loader.Kinds {
-		fmt.Fprintf(a.stderr, "signed     %s, by %s\n", k.Name, printable(by))
+		fmt.Fprintf(a.Stderr, "signed     %s, by %s\n", k.Name, cli.Printable(by))
 	}
 }
