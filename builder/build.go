@@ -33,6 +33,7 @@ type Request struct {
 	Platform     v1.Platform     // of the image
 	Recipe       *recipes.Recipe // nil: chosen from the image
 	Name         string          // of the bundle; empty: from the image's reference
+	Version      string          // of the bundle, as manifest.CheckBundleVersion takes it; may be empty
 	Target       string          // empty: the recipe's
 	Detached     bool
 	AllowDrop    []string    // patterns, as recipes.CheckPattern takes them, of files that may lose what an initramfs cannot hold
@@ -145,7 +146,7 @@ func describeImage(req *Request, img *Image) (*manifest.Manifest, error) {
 		return nil, err
 	}
 	m := &manifest.Manifest{
-		Version: manifest.Version, Name: req.Name, Platform: req.Platform.String(),
+		Version: manifest.Version, Name: req.Name, BundleVersion: req.Version, Platform: req.Platform.String(),
 		Image: manifest.Image{Reference: img.Reference, Digest: digest.String()},
 		App: manifest.App{
 			Entrypoint: config.Config.Entrypoint, Cmd: config.Config.Cmd, Env: config.Config.Env,
@@ -202,8 +203,9 @@ func applyRecipe(req *Request, m *manifest.Manifest, root *content) error {
 	}
 	m.Parameters = r.Parameters
 	m.Claims = r.Claims
+	root.dropVolumes(&m.App)
 	if err := root.drop(r); err != nil {
-		return err
+		return fmt.Errorf("image %q: %w", req.Image, err)
 	}
 	if err := root.fit(req.AllowDrop, checkXattr); err != nil {
 		return fmt.Errorf("image %q: %w", req.Image, err)

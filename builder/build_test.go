@@ -287,6 +287,47 @@ func TestImageWithOurFiles(t *testing.T) {
 	}
 }
 
+// PID 1 has to be able to mount, and to say so when it cannot.
+func TestPutConsole(t *testing.T) {
+	for name, test := range map[string]struct {
+		make  func(*rootfs.Tree)
+		want  string // of the error
+		notes int
+	}{
+		"nothing":                  {func(*rootfs.Tree) {}, "", 0},
+		"as docker export has it":  {func(tree *rootfs.Tree) { put(t, tree, "dev/console", nil, 0o644) }, "", 1},
+		"through a symlink":        {func(tree *rootfs.Tree) { link(t, tree, "dev", "d"); put(t, tree, "d/x", nil, 0o644) }, "", 0},
+		"console that is a folder": {func(tree *rootfs.Tree) { put(t, tree, "dev/console/x", nil, 0o644) }, "", 1},
+		"proc is a file":           {func(tree *rootfs.Tree) { put(t, tree, "proc", nil, 0o644) }, "/proc is not a directory", 0},
+		"sys is a loop":            {func(tree *rootfs.Tree) { link(t, tree, "sys", "sys") }, "/sys is not a directory", 0},
+	} {
+		tree := rootfs.New()
+		test.make(tree)
+		c := newContent(tree)
+		err := c.putConsole()
+		if test.want != "" {
+			if err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("%s: %v", name, err)
+			}
+			continue
+		}
+		n, err2 := tree.Lookup("/dev/console")
+		if err := errors.Join(err, err2); err != nil || n.Type != rootfs.CharDevice || n.Major != 5 || n.Minor != 1 || len(c.fidelity.Changed) != test.notes {
+			t.Errorf("%s: %v, %+v, %+v", name, err, n, c.fidelity.Changed)
+		}
+	}
+}
+
+// Images of systemd declare what the kernel mounts.
+func TestDropVolumes(t *testing.T) {
+	app := manifest.App{Volumes: []string{"/data", "/dev/shm", "/sys/fs/cgroup"}}
+	c := newContent(rootfs.New())
+	c.dropVolumes(&app)
+	if !slices.Equal(app.Volumes, []string{"/data"}) || lines(c.fidelity) != "dev/shm no volume; sys/fs/cgroup no volume" {
+		t.Errorf("%q, %q", app.Volumes, lines(c.fidelity))
+	}
+}
+
 func TestPack(t *testing.T) {
 	image := func() *rootfs.Tree {
 		tree := rootfs.New()

@@ -33,6 +33,7 @@ import (
 type content struct {
 	tree     *rootfs.Tree
 	size     int64 // bytes of the image's layers
+	table    int64 // bytes of the table of extended attributes
 	fidelity *fidelity.Report
 }
 
@@ -73,6 +74,18 @@ func (c *content) drop(r *recipes.Recipe) error {
 	})
 }
 
+// dropVolumes leaves out volumes where PID 1 or the kernel has something mounted
+// anyway, as images of systemd have them.
+func (c *content) dropVolumes(app *manifest.App) {
+	app.Volumes = slices.DeleteFunc(app.Volumes, func(v string) bool {
+		dir := manifest.ReservedDir(v)
+		if dir != "" {
+			c.fidelity.Changed = append(c.fidelity.Changed, fidelity.Change{Path: v[1:], What: "no volume", By: "tenon", Why: dir + " is mounted by PID 1"})
+		}
+		return dir != ""
+	})
+}
+
 // put adds a file that is not the image's.
 func (c *content) put(name string, n *rootfs.Inode) error {
 	if _, err := c.tree.Lookup(name); err == nil {
@@ -80,6 +93,32 @@ func (c *content) put(name string, n *rootfs.Inode) error {
 	}
 	c.fidelity.Added = append(c.fidelity.Added, strings.TrimPrefix(name, "/"))
 	return c.tree.Put(name, n)
+}
+
+// putConsole sees to it that PID 1 can mount what it has to, and can say so when it
+// cannot: the kernel opens the console before anything is mounted.
+func (c *content) putConsole() error {
+	for _, dir := range []string{"/proc", "/sys", "/dev"} {
+		n, err := c.tree.Lookup(dir)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // PID 1 makes it
+		}
+		if err != nil || n.Type != rootfs.Directory {
+			return fmt.Errorf("the image's %s is not a directory, and PID 1 mounts there", dir)
+		}
+	}
+	const console = "/dev/console"
+	n, err := c.tree.Lookup(console)
+	if err != nil {
+		return c.put(console, rootfs.NewDevice(5, 1, 0o600))
+	}
+	if n.Type == rootfs.CharDevice && n.Major == 5 && n.Minor == 1 {
+		return nil
+	}
+	c.fidelity.Changed = append(c.fidelity.Changed, fidelity.Change{
+		Path: console[1:], What: "made the console", By: "tenon", Why: "the kernel opens it for PID 1",
+	})
+	return c.tree.Put(console, rootfs.NewDevice(5, 1, 0o600))
 }
 
 // isStatic says whether the image's program is an ELF file without an
@@ -156,11 +195,8 @@ func pack(ctx context.Context, req *Request, m *manifest.Manifest, c *content, w
 	); err != nil {
 		return "", err
 	}
-	if _, err := c.tree.Lookup("/dev/console"); err != nil {
-		// The kernel opens it before PID 1 can mount anything.
-		if err := c.put("/dev/console", rootfs.NewDevice(5, 1, 0o600)); err != nil {
-			return "", err
-		}
+	if err := c.putConsole(); err != nil {
+		return "", fmt.Errorf("packing image %q: %w", req.Image, err)
 	}
 	if err := c.putXattrs(); err != nil {
 		return "", fmt.Errorf("packing image %q: %w", req.Image, err)
@@ -173,7 +209,8 @@ func pack(ctx context.Context, req *Request, m *manifest.Manifest, c *content, w
 	m.Initramfs.Entries = stats.Entries
 	m.Initramfs.Unpacked = stats.Unpacked
 	m.Initramfs.Sealed = !req.Detached
-	least := bootMemory(stats.Unpacked, m.Initramfs.Size)
+	// PID 1 reads the table, and the kernel keeps what it says, before the file goes.
+	least := bootMemory(stats.Unpacked+2*c.table, m.Initramfs.Size)
 	m.Claims.Memory.Min += least
 	m.Claims.Memory.Max = max(m.Claims.Memory.Max, m.Claims.Memory.Min)
 	return name, nil

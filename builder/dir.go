@@ -7,7 +7,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -27,6 +26,10 @@ import (
 // layer, and a config without an entrypoint. The directory is read twice, once
 // for the digest; a change in between fails the digest check.
 func dirImage(ctx context.Context, dir string, platform v1.Platform) (v1.Image, error) {
+	dir, err := filepath.EvalSymlinks(dir)
+	if err != nil {
+		return nil, err
+	}
 	info, err := os.Stat(dir)
 	if err != nil {
 		return nil, err
@@ -94,7 +97,10 @@ func writeTar(ctx context.Context, w io.Writer, dir string) error {
 		}
 		return nil
 	})
-	return errors.Join(err, tw.Close())
+	if err != nil {
+		return err // Close would speak of the file that was not written to its end
+	}
+	return tw.Close()
 }
 
 func tarEntry(tw *tar.Writer, file, rel string, info fs.FileInfo, seen map[[2]uint64]string) error {

@@ -29,58 +29,65 @@ type misfit struct {
 // error that wraps initramfs.ErrMisfit, unless a pattern allows to drop it: then
 // the attribute goes, the time moves to the nearest one, or else the file goes.
 // A file with several names changes under all of them, so that all must be
-// allowed. xattr says which extended attributes are held.
+// allowed; the report has it under the first. xattr says which extended attributes are held.
 func (c *content) fit(allowed []string, xattr func(name, value string) error) error {
-	all, err := misfits(c.tree, xattr)
-	if err != nil {
-		return err
-	}
-	refused := map[string]bool{}
-	var first *misfit
-	for i := range all {
-		m := &all[i]
-		j := slices.IndexFunc(allowed, func(pattern string) bool { return recipes.MatchPattern(pattern, m.name) })
-		switch {
-		case j >= 0:
-			m.waiver = "waiver " + allowed[j]
-			continue
-		case first == nil:
-			first = m
-		}
-		refused[m.name] = true
-	}
-	switch more := len(refused) - 1; {
-	case more > 0:
-		return fmt.Errorf("%q: %w (and %d more files)", first.name, first.err, more)
-	case first != nil:
-		return fmt.Errorf("%q: %w", first.name, first.err)
-	}
-	c.waive(all)
-	return nil
-}
-
-// misfits lists what the initramfs has no place for, in the order of the paths.
-func misfits(t *rootfs.Tree, xattr func(name, value string) error) ([]misfit, error) {
-	var out []misfit
-	err := t.Walk(func(name string, n *rootfs.Inode) error {
+	var waived []misfit
+	var first error
+	refused := 0
+	known := map[*rootfs.Inode][]misfit{} // of files with several names: once
+	err := c.tree.Walk(func(name string, n *rootfs.Inode) error {
+		found, again := known[n]
 		if err := initramfs.Check(name, n); err != nil {
 			if name == "." {
 				return err // no tree is without a root
 			}
-			out = append(out, misfit{name: name, inode: n, err: err})
-			return nil
-		}
-		if err := initramfs.CheckTime(n); err != nil {
-			out = append(out, misfit{name: name, inode: n, err: err, time: true})
-		}
-		for _, attr := range slices.Sorted(maps.Keys(n.Xattrs)) {
-			if err := xattr(attr, n.Xattrs[attr]); err != nil {
-				out = append(out, misfit{name: name, inode: n, err: err, xattr: attr})
+			found, again = []misfit{{inode: n, err: err}}, false
+		} else if !again {
+			if found = misfits(n, xattr); len(found) == 0 {
+				return nil
 			}
+			known[n] = found[:1:1] // enough to refuse its other names
+		}
+		i := slices.IndexFunc(allowed, func(pattern string) bool { return recipes.MatchPattern(pattern, name) })
+		switch {
+		case i >= 0 && !again && first == nil:
+			for _, m := range found {
+				m.name, m.waiver = name, "waiver "+allowed[i]
+				waived = append(waived, m)
+			}
+		case i >= 0:
+		case first == nil:
+			first = fmt.Errorf("%q: %w", name, found[0].err)
+		default:
+			refused++
 		}
 		return nil
 	})
-	return out, err
+	switch {
+	case err != nil:
+		return err
+	case refused > 0:
+		return fmt.Errorf("%w (and %d more files)", first, refused)
+	case first != nil:
+		return first
+	}
+	c.waive(waived)
+	return nil
+}
+
+// misfits lists what the initramfs has no place for in a file that it can hold:
+// its time, and extended attributes.
+func misfits(n *rootfs.Inode, xattr func(name, value string) error) []misfit {
+	var out []misfit
+	if err := initramfs.CheckTime(n); err != nil {
+		out = append(out, misfit{inode: n, err: err, time: true})
+	}
+	for _, attr := range slices.Sorted(maps.Keys(n.Xattrs)) {
+		if err := xattr(attr, n.Xattrs[attr]); err != nil {
+			out = append(out, misfit{inode: n, err: err, xattr: attr})
+		}
+	}
+	return out
 }
 
 // waive lets go what is allowed to go, and reports it.
@@ -95,7 +102,6 @@ func (c *content) waive(all []misfit) {
 			delete(m.inode.Xattrs, m.xattr)
 			change.What = "xattr " + m.xattr + " dropped"
 		case m.time:
-			// A second name finds it clamped already.
 			m.inode.ModTime = initramfs.ClampTime(m.inode.ModTime)
 			change.What = "time clamped to " + m.inode.ModTime.UTC().Format(time.RFC3339)
 		default:

@@ -73,7 +73,7 @@ func TestFit(t *testing.T) {
 		{"all waived", map[string]*rootfs.Inode{"c": late(), "b": xattr("user.x", "1"), "d/e": big()}, "**", "", "d/e -1 -4294967296; b xattr user.x dropped; c time clamped to 2106-02-07T06:28:15Z"},
 		{"one waived", map[string]*rootfs.Inode{"b": late(), "c": late()}, "b", `"c": modification time 4294967296`, ""},
 		{"hard link, one name waived", map[string]*rootfs.Inode{"b": shared, "c": shared}, "b", `"c": not for`, ""},
-		{"hard link, both waived", map[string]*rootfs.Inode{"b": shared, "c": shared}, "{b,c}", "", "b xattr user.x dropped; c xattr user.x dropped"},
+		{"hard link, both waived", map[string]*rootfs.Inode{"b": shared, "c": shared}, "{b,c}", "", "b xattr user.x dropped"},
 	}
 	for _, test := range tests {
 		c := newContent(treeOf(t, test.files))
@@ -124,7 +124,7 @@ func TestFitFolder(t *testing.T) {
 func TestPutXattrs(t *testing.T) {
 	shared := xattr("security.b", "2")
 	shared.Xattrs["security.a"] = "1"
-	tree := treeOf(t, map[string]*rootfs.Inode{"z": shared, "a": shared, "bin/ping": xattr("security.capability", netRaw), "plain": file(func(*rootfs.Inode) {})})
+	tree := treeOf(t, map[string]*rootfs.Inode{".a": xattr("security.hidden", "3"), "z": shared, "a": shared, "bin/ping": xattr("security.capability", netRaw), "plain": file(func(*rootfs.Inode) {})})
 	root, err := tree.Lookup("/")
 	if err != nil {
 		t.Fatal(err)
@@ -147,15 +147,43 @@ func TestPutXattrs(t *testing.T) {
 		got = append(got, fmt.Sprintf("%s %s %d", x.Path, x.Name, len(x.Value)))
 		return nil
 	})
-	if want := []string{" trusted.root 0", "a security.a 1", "a security.b 1", "bin/ping security.capability 20"}; err != nil || !reflect.DeepEqual(got, want) {
+	if want := []string{" trusted.root 0", ".a security.hidden 1", "a security.a 1", "a security.b 1", "bin/ping security.capability 20"}; err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("%q, %v", got, err)
 	}
-	if want := (fidelity.Xattrs{Count: 4, Capabilities: []fidelity.Capability{{Path: "bin/ping", Capabilities: "cap_net_raw=ep"}}}); !reflect.DeepEqual(c.fidelity.Xattrs, want) {
+	if want := (fidelity.Xattrs{Count: 5, Capabilities: []fidelity.Capability{{Path: "bin/ping", Capabilities: "cap_net_raw=ep"}}}); !reflect.DeepEqual(c.fidelity.Xattrs, want) {
 		t.Errorf("%+v", c.fidelity.Xattrs)
 	}
 
 	none := newContent(treeOf(t, map[string]*rootfs.Inode{"a": file(func(*rootfs.Inode) {})}))
 	if err := none.putXattrs(); err != nil || len(none.fidelity.Added) != 0 {
 		t.Errorf("%+v, %v", none.fidelity, err)
+	}
+}
+
+// Names that share a file's attributes cost neither memory nor time of their own.
+func TestFitManyNames(t *testing.T) {
+	shared := xattr("user.x", "1")
+	for i := range 1000 {
+		shared.Xattrs[fmt.Sprintf("user.%d", i)] = ""
+	}
+	names := map[string]*rootfs.Inode{}
+	for i := range 1000 {
+		names[fmt.Sprintf("d/%04d", i)] = shared
+	}
+	looked := 0
+	count := func(name, value string) error { looked++; return checkXattr(name, value) }
+	c := newContent(treeOf(t, names))
+	if err := c.fit(nil, count); !errors.Is(err, initramfs.ErrMisfit) || !strings.Contains(err.Error(), `"d/0000"`) || !strings.Contains(err.Error(), "(and 999 more files)") || looked != 1001 {
+		t.Errorf("%v, looked at %d attributes", err, looked)
+	}
+	if err := c.fit([]string{"d/*"}, checkXattr); err != nil || len(c.fidelity.Changed) != 1001 {
+		t.Errorf("%v, %d changes", err, len(c.fidelity.Changed))
+	}
+	link := &rootfs.Inode{Type: rootfs.Symlink, Target: "a", Xattrs: map[string]string{"trusted.x": strings.Repeat("x", 60000)}}
+	for i := range 2000 { // each of which the table would have
+		names[fmt.Sprintf("d/%04d", i)] = link
+	}
+	if err := newContent(treeOf(t, names)).putXattrs(); err == nil || !strings.Contains(err.Error(), "extended attributes of more than") {
+		t.Error(err)
 	}
 }

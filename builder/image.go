@@ -3,6 +3,7 @@
 package builder
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -61,7 +62,7 @@ func OpenImage(ctx context.Context, reference string, platform v1.Platform) (*Im
 	if err == nil {
 		have := v1.Platform{OS: config.OS, Architecture: config.Architecture}
 		if have.OS != platform.OS || have.Architecture != platform.Architecture {
-			err = fmt.Errorf("%w: it is for %s, want %s", ErrPlatform, have, platform)
+			err = fmt.Errorf("%w: it is for %s, want %s", ErrPlatform, cmp.Or(have.String(), "none that it names"), platform)
 		}
 	}
 	if err != nil {

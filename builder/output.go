@@ -11,18 +11,23 @@ import (
 	"path/filepath"
 
 	"github.com/google/renameio/v2"
+	"golang.org/x/sys/unix"
 )
 
 // ErrOutput says that an output is in the way; test with errors.Is.
 var ErrOutput = errors.New("exists and is not a regular file")
 
-// checkFile refuses to replace what is no regular file: a folder, a device.
+// ErrOutputName says that an output's name does not say its form; test with errors.Is.
+var ErrOutputName = errors.New("the name ends neither in .cpio nor in .zst")
+
+// checkFile refuses to write where no file can be: in a folder where none can be
+// made, or in the place of what is no regular file: a folder, a device.
 func checkFile(name string) error {
 	info, err := os.Lstat(name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err == nil && !info.Mode().IsRegular() {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		err = unix.Access(filepath.Dir(name), unix.W_OK)
+	case err == nil && !info.Mode().IsRegular():
 		err = ErrOutput
 	}
 	if err != nil {

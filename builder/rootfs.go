@@ -54,6 +54,9 @@ func Rootfs(ctx context.Context, req RootfsRequest) (*RootfsResult, error) {
 		if err := checkFile(req.Output); err != nil {
 			return nil, err
 		}
+		if !strings.HasSuffix(req.Output, ".cpio") && !strings.HasSuffix(req.Output, ".zst") {
+			return nil, fmt.Errorf("writing %q: %w", req.Output, ErrOutputName)
+		}
 		spool = filepath.Dir(req.Output) // where there has to be room in any case
 	}
 	c, err := unpack(ctx, &Request{Image: req.Image, Limits: req.Limits, Progress: req.Progress}, img, spool)

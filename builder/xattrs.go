@@ -45,21 +45,26 @@ func (c *content) putXattrs() error {
 			return nil
 		}
 		seen[n] = true
+		path := name
+		if name == "." { // the table's name of the root
+			path = ""
+		}
 		for _, attr := range slices.Sorted(maps.Keys(n.Xattrs)) {
 			value := []byte(n.Xattrs[attr])
-			table = manifest.AppendXattr(table, manifest.Xattr{Path: strings.TrimPrefix(name, "."), Name: attr, Value: value})
+			table = manifest.AppendXattr(table, manifest.Xattr{Path: path, Name: attr, Value: value})
+			if len(table) > manifest.MaxXattrTable {
+				return fmt.Errorf("extended attributes of more than %d bytes", manifest.MaxXattrTable)
+			}
 			if err := c.carried(name, attr, value); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
-	switch {
-	case err != nil || len(table) == 0:
+	if err != nil || len(table) == 0 {
 		return err
-	case len(table) > manifest.MaxXattrTable:
-		return fmt.Errorf("extended attributes of more than %d bytes", manifest.MaxXattrTable)
 	}
+	c.table = int64(len(table))
 	return c.put(manifest.XattrsPath, rootfs.NewFile(bytes.NewReader(table), int64(len(table)), 0o600))
 }
 

@@ -3,7 +3,6 @@
 package loader
 
 import (
-	"encoding/binary"
 	"errors"
 	"os"
 	"path/filepath"
@@ -17,37 +16,13 @@ import (
 
 	"github.com/tenon-build/tenon/builder/bundle"
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
+	"github.com/tenon-build/tenon/internal/testpe"
 	"github.com/tenon-build/tenon/signer"
 	"github.com/tenon-build/tenon/signer/authenticode"
 	"github.com/tenon-build/tenon/signer/sigstore"
 	"github.com/tenon-build/tenon/signer/statement"
 	"github.com/tenon-build/tenon/signer/trust"
 )
-
-// peImage is a PE32+ image with one section.
-func peImage(body []byte) []byte {
-	const headers = 512
-	out := make([]byte, headers)
-	copy(out, "MZ")
-	le := binary.LittleEndian
-	le.PutUint32(out[0x3c:], 64)
-	copy(out[64:], "PE\x00\x00")
-	le.PutUint16(out[68:], 0x8664)  // machine
-	le.PutUint16(out[70:], 1)       // sections
-	le.PutUint16(out[84:], 240)     // size of the optional header
-	opt := out[88:]                 // optional header
-	le.PutUint16(opt, 0x20b)        // PE32+
-	le.PutUint32(opt[60:], headers) // size of headers
-	le.PutUint32(opt[108:], 16)     // data directories
-	section := opt[240:]
-	copy(section, ".text")
-	body = append(slices.Clone(body), make([]byte, (512-len(body)%512)%512)...)
-	le.PutUint32(section[8:], uint32(len(body)))
-	le.PutUint32(section[12:], 4096)
-	le.PutUint32(section[16:], uint32(len(body)))
-	le.PutUint32(section[20:], headers)
-	return append(out, body...)
-}
 
 // testKeys makes keys once for all tests, in dir: two CAs with a leaf each.
 var testKeys = sync.OnceValues(func() (dir string, err error) {
@@ -128,7 +103,7 @@ func must[T any](v T, err error) T {
 // accepts it.
 func signedBundle(t *testing.T, body []byte) (path string, policy Policy) {
 	t.Helper()
-	path, _ = newBundleOf(t, peImage(body), "", func(m *manifest.Manifest) {
+	path, _ = newBundleOf(t, testpe.Image(body), "", func(m *manifest.Manifest) {
 		m.App.Env, m.App.User, m.App.StopSignal, m.App.Ports = []string{"A=1"}, "web", "SIGTERM", []string{"80/tcp"}
 		m.App.Health = &manifest.Health{TCP: 80, Interval: 1e9, Timeout: 1e9, Retries: 3}
 		m.Recipe, m.Toolchain = "static", manifest.Toolchain{Compiler: "gcc", Linker: "ld", Tenon: "1"}
@@ -159,7 +134,7 @@ func TestVerifySigned(t *testing.T) {
 func TestVerifyJudges(t *testing.T) {
 	ours, theirs := func(bundles ...string) trust.Identity { return identity(t, "ours", bundles...) }, identity(t, "theirs", "*")
 	signedBy := func(names ...string) string {
-		path, _ := newBundleOf(t, peImage(nil), "", nil)
+		path, _ := newBundleOf(t, testpe.Image(nil), "", nil)
 		for _, name := range names {
 			attach(t, path, keyOf(t, name))
 		}

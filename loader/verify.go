@@ -15,12 +15,15 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/tenon-build/tenon/builder/bundle"
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
 	"github.com/tenon-build/tenon/signer"
+	"github.com/tenon-build/tenon/signer/revocation"
 	"github.com/tenon-build/tenon/signer/trust"
 )
 
@@ -42,20 +45,25 @@ type Policy struct {
 
 	// AllowUnsigned accepts a bundle of which nothing but the digests was
 	// checked. It is a developer's explicit wish for their own machine, and
-	// excludes Trust.
+	// excludes Trust and State.
 	AllowUnsigned bool
+
+	// State is what this host remembers; nil: what is older than what was seen is
+	// not noticed.
+	State *State
 }
 
 // Check is one thing that Verify looked at.
 type Check struct {
 	Object string `json:"object"` // what was looked at, for example "layer application/vnd.tenon.kernel.v1"
-	Result string `json:"result"` // ok, failed, ignored (a signature that does not count)
+	Result string `json:"result"` // ok, warning, failed, ignored (a signature that does not count)
 	Detail string `json:"detail"` // for people
 }
 
 // The results of a Check.
 const (
 	CheckOK      = "ok"
+	CheckWarning = "warning"
 	CheckFailed  = "failed"
 	CheckIgnored = "ignored"
 )
@@ -72,9 +80,10 @@ type Verified struct {
 
 // Verify opens the bundle (a reference as bundle.Open takes it), reads all that
 // will be booted into sealed memory, checks every digest and every signature, and
-// asks the policy: one identity that may sign for a bundle of this name must have
-// made a signature of each kind. No socket is opened, unless the bundle lies in a
-// registry. report, which may be nil, is told each check as it is made.
+// asks the policy: as many identities as it wants, of those that may sign for such
+// a bundle, must have made a signature of each kind, the version must be new
+// enough, and nothing of it revoked. No socket is opened, unless the bundle lies in
+// a registry. report, which may be nil, is told each check as it is made.
 func Verify(ctx context.Context, ref string, policy Policy, report func(Check)) (*Verified, error) {
 	if report == nil {
 		report = func(Check) {}
@@ -95,7 +104,7 @@ func Verify(ctx context.Context, ref string, policy Policy, report func(Check)) 
 // refuse wraps a verdict in ErrRefused. That a bundle could not be read, or that
 // somebody gave up, is none.
 func refuse(err error) error {
-	for _, verdict := range []error{bundle.ErrInvalid, ErrUnsigned, ErrUntrusted} {
+	for _, verdict := range []error{bundle.ErrInvalid, ErrUnsigned, ErrUntrusted, ErrRollback, trust.ErrRevoked, trust.ErrOld, revocation.ErrInvalid} {
 		if errors.Is(err, verdict) {
 			return fmt.Errorf("%w: %w", ErrRefused, err)
 		}
@@ -107,8 +116,8 @@ func (v *Verified) verify(ctx context.Context, b *bundle.Bundle, policy Policy, 
 	if policy.Trust == nil && !policy.AllowUnsigned {
 		return fmt.Errorf("%w: the policy trusts nobody", ErrUntrusted)
 	}
-	if policy.Trust != nil && policy.AllowUnsigned {
-		return errors.New("a policy that trusts somebody and allows unsigned bundles contradicts itself")
+	if policy.AllowUnsigned && (policy.Trust != nil || policy.State != nil) {
+		return errors.New("a policy that trusts somebody, or remembers, and allows unsigned bundles contradicts itself")
 	}
 	var err error
 	if v.manifest, err = json.Marshal(b.Manifest); err != nil {
@@ -118,7 +127,15 @@ func (v *Verified) verify(ctx context.Context, b *bundle.Bundle, policy Policy, 
 		report(Check{"signatures", CheckIgnored, "whoever made them: unsigned bundles are allowed"})
 		return v.readLayers(ctx, b, report)
 	}
-	j, err := newJury(b, policy.Trust, report)
+	now := time.Now()
+	list, err := openList(policy.Trust.Revocation, now, report)
+	if err != nil {
+		return err
+	}
+	if err := checkAge(b, policy, list, report); err != nil {
+		return err
+	}
+	j, err := newJury(b, policy.Trust, list, now, report)
 	if err != nil {
 		return err
 	}
@@ -133,8 +150,56 @@ func (v *Verified) verify(ctx context.Context, b *bundle.Bundle, policy Policy, 
 			return err
 		}
 	}
-	v.identity = j.running[0].Name
-	report(Check{"policy", CheckOK, fmt.Sprintf("%q may sign for %q", v.identity, b.Manifest.Name)})
+	if policy.State != nil {
+		if err := policy.State.accepted(b.Manifest); err != nil {
+			return err
+		}
+	}
+	v.identity = strings.Join(j.names(), ", ")
+	report(Check{"policy", CheckOK, fmt.Sprintf("%q may sign for %q", j.names(), b.Manifest.Name)})
+	return nil
+}
+
+// openList reads the revocation list that a policy wants, if it wants one.
+func openList(r *trust.Revocation, now time.Time, report func(Check)) (*revocation.List, error) {
+	if r == nil {
+		return nil, nil
+	}
+	const object = "revocation list"
+	l, err := revocation.Open(r.List, &r.Signer, r.MaxAge, now)
+	if err != nil {
+		report(Check{object, CheckFailed, err.Error()})
+		return nil, err
+	}
+	report(Check{object, CheckOK, fmt.Sprintf("number %d with %d entries, issued on %s, by %q", l.Number, len(l.Entries), l.Issued.Format(time.RFC3339), r.Signer.Name)})
+	return l, nil
+}
+
+// checkAge refuses versions and lists that are too old.
+func checkAge(b *bundle.Bundle, policy Policy, list *revocation.List, report func(Check)) error {
+	rule := policy.Trust.Rule(b.Manifest.Name)
+	if err := rule.CheckVersion(b.Manifest.BundleVersion); err != nil {
+		report(Check{"version", CheckFailed, err.Error()})
+		return err
+	}
+	if policy.State == nil {
+		if list != nil || rule.MinimumVersion != "" {
+			report(Check{"state", CheckWarning, "no directory to remember in: older versions and lists than were seen are not noticed"})
+		}
+		return nil
+	}
+	var err error
+	if list != nil {
+		err = policy.State.sawList(list)
+	}
+	if err == nil {
+		err = policy.State.checkVersion(b.Manifest)
+	}
+	if err != nil {
+		report(Check{"state", CheckFailed, err.Error()})
+		return err
+	}
+	report(Check{"state", CheckOK, fmt.Sprintf("version %q is not older than what was seen, and neither is the revocation list, if there is one", b.Manifest.BundleVersion)})
 	return nil
 }
 
@@ -186,8 +251,8 @@ func (v *Verified) Manifest() *manifest.Manifest {
 // Digest returns the bundle's identity.
 func (v *Verified) Digest() v1.Hash { return v.digest }
 
-// Identity returns the name of the identity that signed it, empty when unsigned
-// bundles were allowed.
+// Identity returns the names of the identities that signed it, with commas between
+// them, empty when unsigned bundles were allowed.
 func (v *Verified) Identity() string { return v.identity }
 
 // Kernel returns the bzImage in sealed memory. The file belongs to v.

@@ -4,6 +4,7 @@ package recipes
 
 import (
 	"fmt"
+	"path"
 	"strings"
 
 	"github.com/bmatcuk/doublestar/v4"
@@ -12,7 +13,7 @@ import (
 // CheckPattern says whether a text is a doublestar pattern of paths without a
 // leading slash.
 func CheckPattern(pattern string) error {
-	if strings.HasPrefix(pattern, "/") || !doublestar.ValidatePattern(pattern) {
+	if strings.HasPrefix(pattern, "/") || path.Clean(pattern) != pattern || !doublestar.ValidatePattern(pattern) {
 		return fmt.Errorf("%q is not a pattern of a path without a leading slash", pattern)
 	}
 	return nil

@@ -51,6 +51,9 @@ func (f *files) readXattrs() error {
 		if _, ok := f.entries[name]; !ok {
 			return fmt.Errorf("table of extended attributes: there is no file %q", name)
 		}
+		if link := f.entries[name].Link; link != "" { // PID 1 takes any name
+			name = link
+		}
 		if f.xattrs[name] == nil {
 			f.xattrs[name] = map[string]string{}
 		}

@@ -45,12 +45,13 @@ type Dropped struct {
 	Bytes   int64  `json:"bytes"`
 }
 
-// Change is an attribute of a file that a waiver let go.
+// Change is an attribute of a file that a waiver let go, or what PID 1 needs
+// otherwise. A file with several names is there under its first.
 type Change struct {
 	Path string `json:"path"`
-	What string `json:"what"` // "xattr NAME dropped" or "time clamped to TIME"
-	By   string `json:"by"`   // "waiver PATTERN"
-	Why  string `json:"why"`  // what the initramfs cannot hold
+	What string `json:"what"` // for example "xattr NAME dropped" or "time clamped to TIME"
+	By   string `json:"by"`   // "waiver PATTERN", or "tenon"
+	Why  string `json:"why"`  // for example what the initramfs cannot hold
 }
 
 // Xattrs sums up the table of extended attributes.

@@ -23,12 +23,6 @@ type misfit string
 func (m misfit) Error() string        { return string(m) }
 func (m misfit) Is(target error) bool { return target == ErrMisfit }
 
-// pathMax is the kernel's PATH_MAX: names and targets with their NUL byte.
-const pathMax = 4096
-
-// nameMax is the kernel's NAME_MAX: one element of a name, without a NUL byte.
-const nameMax = 255
-
 // The kernel puts 12 and 20 bits into one number, and cuts what is above.
 const (
 	maxMajor = 1<<12 - 1
@@ -39,10 +33,10 @@ const (
 // Its time and its extended attributes do not count.
 func Check(name string, n *rootfs.Inode) error {
 	switch {
-	case len(name)+1 > pathMax || len(n.Target)+1 > pathMax:
-		return misfit(fmt.Sprintf("name or link target longer than %d bytes", pathMax-1))
-	case len(path.Base(name)) > nameMax:
-		return misfit(fmt.Sprintf("last element of the name longer than %d bytes", nameMax))
+	case len(name) >= rootfs.PathMax || len(n.Target) >= rootfs.PathMax:
+		return misfit(fmt.Sprintf("name or link target longer than %d bytes", rootfs.PathMax-1))
+	case len(path.Base(name)) > rootfs.NameMax:
+		return misfit(fmt.Sprintf("last element of the name longer than %d bytes", rootfs.NameMax))
 	case n.Type == rootfs.Symlink && n.Target == "":
 		return misfit("symlink without a target")
 	case strings.ContainsRune(name, 0) || strings.ContainsRune(n.Target, 0):

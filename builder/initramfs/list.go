@@ -203,7 +203,7 @@ func (l *lister) header() (*header, error) {
 }
 
 func (l *lister) name(length uint32) (string, error) {
-	if length < 2 || length > pathMax {
+	if length < 2 || length > rootfs.PathMax {
 		return "", l.wrong("a name of %d bytes", length)
 	}
 	raw, err := l.text(length)
@@ -230,7 +230,7 @@ func (l *lister) text(length uint32) (string, error) {
 func (l *lister) body(e *Entry) error {
 	switch {
 	case e.Type == rootfs.Symlink:
-		if e.Size >= pathMax {
+		if e.Size >= rootfs.PathMax {
 			return l.wrong("%q: a link target of %d bytes", e.Name, e.Size)
 		}
 		target, err := l.text(uint32(e.Size))

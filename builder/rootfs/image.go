@@ -16,11 +16,14 @@ import (
 // Limits bound what an image may make us do.
 type Limits struct {
 	Entries int   // names in all layers together, and the parents that they imply
-	Bytes   int64 // unpacked bytes of all layers together
+	Bytes   int64 // contents of files, of all layers together
+	Ratio   int64 // of a layer of more than 1 GiB to its packed size; 0: any
 }
 
-// DefaultLimits allow 4 million entries and 64 GiB.
-var DefaultLimits = Limits{Entries: 4 << 20, Bytes: 64 << 30}
+// DefaultLimits allow 4 million entries, 64 GiB, and 250 times the packed size.
+// Real layers are 2 to 10 times theirs; gzip makes 1032 zeros of one byte, zstd
+// far more, and a sparse file any number of nothing.
+var DefaultLimits = Limits{Entries: 4 << 20, Bytes: 64 << 30, Ratio: 250}
 
 // FromImage unpacks the layers of img in order. tmp is the directory of the
 // spool files; progress is called with the number of compressed bytes read
@@ -91,19 +94,19 @@ func FromImage(ctx context.Context, img v1.Image, tmp string, limits Limits, pro
 	return t, nil
 }
 
-// pathMax is the kernel's PATH_MAX: names and link targets with their NUL
+// PathMax is the kernel's PATH_MAX: names and link targets with their NUL
 // byte. Together with Walk's order it also bounds how deep a tree is.
-const pathMax = 4096
+const PathMax = 4096
 
-// nameMax is the kernel's NAME_MAX: one element of a path, without a NUL byte.
-const nameMax = 255
+// NameMax is the kernel's NAME_MAX: one element of a path, without a NUL byte.
+const NameMax = 255
 
 func checkLength(name string, _ *Inode) error {
-	if len(name) >= pathMax {
-		return fmt.Errorf("%.40q...: path longer than %d bytes", name, pathMax-1)
+	if len(name) >= PathMax {
+		return fmt.Errorf("%.40q...: path longer than %d bytes", name, PathMax-1)
 	}
-	if base := name[strings.LastIndexByte(name, '/')+1:]; len(base) > nameMax {
-		return fmt.Errorf("%.40q...: name longer than %d bytes", base, nameMax)
+	if base := name[strings.LastIndexByte(name, '/')+1:]; len(base) > NameMax {
+		return fmt.Errorf("%.40q...: name longer than %d bytes", base, NameMax)
 	}
 	return nil
 }
@@ -112,30 +115,45 @@ func checkLength(name string, _ *Inode) error {
 // attributes of all layers together, in bytes.
 const maxMetadata = 1 << 30
 
+// What an image has too much of; test with errors.Is.
 var (
-	errLimits   = errors.New("more entries or bytes than the limits allow")
-	errMetadata = fmt.Errorf("more than %d MiB of names, link targets and extended attributes", maxMetadata>>20)
+	ErrEntries = errors.New("more files than the limit allows")
+	ErrSize    = errors.New("more bytes than the limit allows")
+	ErrRatio   = errors.New("unpacks to many times its packed size")
 )
+
+var errMetadata = fmt.Errorf("more than %d MiB of names, link targets and extended attributes", maxMetadata>>20)
 
 // budget is what is left of the limits for all layers together, which are read
 // side by side. A nil budget is without limits.
-type budget struct{ entries, bytes, metadata atomic.Int64 }
+type budget struct {
+	limits                   Limits
+	entries, bytes, metadata atomic.Int64
+	stream                   atomic.Int64 // of archives, with headers and padding
+}
 
 func newBudget(l Limits) *budget {
-	var b budget
+	b := budget{limits: l}
 	b.entries.Store(int64(l.Entries))
 	b.bytes.Store(l.Bytes)
 	b.metadata.Store(maxMetadata)
+	b.stream.Store(l.Bytes + maxOverhead)
 	return &b
 }
+
+// maxOverhead bounds headers and padding of all layers together, in bytes: four
+// times what the headers of 4 million files take.
+const maxOverhead = 8 << 30
 
 // take takes one entry with size bytes of content.
 func (b *budget) take(size int64, metadata int) error {
 	switch {
 	case b == nil:
 		return nil
-	case b.entries.Add(-1) < 0 || b.bytes.Add(-size) < 0:
-		return errLimits
+	case b.entries.Add(-1) < 0:
+		return fmt.Errorf("%w (%d)", ErrEntries, b.limits.Entries)
+	case b.bytes.Add(-size) < 0:
+		return fmt.Errorf("%w (%d)", ErrSize, b.limits.Bytes)
 	case b.metadata.Add(int64(-metadata)) < 0:
 		return errMetadata
 	}

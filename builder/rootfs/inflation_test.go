@@ -3,8 +3,8 @@
 package rootfs
 
 import (
+	"errors"
 	"io"
-	"strings"
 	"testing"
 )
 
@@ -14,10 +14,10 @@ func TestRatio(t *testing.T) {
 		fits             bool
 	}{
 		{0, 0, true}, {freeInflation, 0, true}, {freeInflation + 1, 1, false},
-		{1000 * maxRatio << 20, 1000 << 20, true}, {1000*maxRatio<<20 + maxRatio, 1000 << 20, false},
+		{1000 * 250 << 20, 1000 << 20, true}, {1000*250<<20 + 250, 1000 << 20, false},
 		{64 << 30, 64 << 30, true}, {1<<63 - 1, 1 << 40, false},
 	} {
-		if err := checkRatio(test.unpacked, test.packed); (err == nil) != test.fits {
+		if err := newBudget(DefaultLimits).checkRatio(test.unpacked, test.packed); (err == nil) != test.fits {
 			t.Errorf("%d of %d: %v", test.unpacked, test.packed, err)
 		}
 	}
@@ -26,8 +26,15 @@ func TestRatio(t *testing.T) {
 // What a decompressor gives is stopped whatever it is: files, headers that are
 // no files, or what follows the archive.
 func TestInflation(t *testing.T) {
-	n, err := io.CopyBuffer(io.Discard, struct{ io.Reader }{&inflation{r: endless{}, packed: 1000}}, make([]byte, 1<<20))
-	if err == nil || !strings.Contains(err.Error(), "its 1000 bytes") || n != freeInflation {
+	read := func(left *budget, packed int64) (int64, error) {
+		return io.CopyBuffer(io.Discard, struct{ io.Reader }{&inflation{r: endless{}, left: left, packed: packed}}, make([]byte, 1<<20))
+	}
+	left := newBudget(DefaultLimits)
+	if n, err := read(left, 1000); !errors.Is(err, ErrRatio) || n != freeInflation {
+		t.Errorf("%d bytes, %v", n, err)
+	}
+	left.stream.Store(3 << 20) // what other layers have left
+	if n, err := read(left, 1000); !errors.Is(err, ErrSize) || n != 3<<20 {
 		t.Errorf("%d bytes, %v", n, err)
 	}
 }

@@ -93,7 +93,7 @@ func readBlob(ctx context.Context, layer v1.Layer, digest, diffID v1.Hash, tmp s
 	defer closePlain()
 	decompressed := readAhead(plain)
 	defer decompressed.Close()
-	body := readAhead(io.TeeReader(&inflation{r: decompressed, packed: size}, plainSum))
+	body := readAhead(io.TeeReader(&inflation{r: decompressed, left: left, packed: size}, plainSum))
 	defer body.Close()
 	spool, err := spoolFile(tmp)
 	if err != nil {
@@ -197,7 +197,8 @@ func decompress(r *bufio.Reader) (io.Reader, func(), error) {
 	case bytes.HasPrefix(magic, []byte{0x1f, 0x8b}):
 		z, err := gunzip.NewReader(r)
 		return z, func() {}, err
-	case bytes.Equal(magic, []byte{0x28, 0xb5, 0x2f, 0xfd}):
+	case bytes.Equal(magic, []byte{0x28, 0xb5, 0x2f, 0xfd}),
+		len(magic) == 4 && magic[0]&0xf0 == 0x50 && bytes.Equal(magic[1:], []byte{0x2a, 0x4d, 0x18}): // a skippable frame, RFC 8878, 3.1.2
 		z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxZstdWindow))
 		if err != nil {
 			return nil, nil, err
@@ -229,7 +230,7 @@ func (c *changes) read(tr *tar.Reader, out io.Writer, packed int64, left *budget
 			err = left.take(ch.size(), ch.metadata())
 		}
 		if err == nil { // a sparse file is larger than what the archive has of it
-			err = checkRatio(c.bytes+ch.size(), packed)
+			err = left.checkRatio(c.bytes+ch.size(), packed)
 		}
 		if err == nil && ch.size() > 0 {
 			ch.inode.data, ch.inode.offset = c.spool, c.bytes
@@ -262,8 +263,8 @@ func checkGlobal(h *tar.Header) error {
 // header of up to 1 MiB, which would stay in memory with them.
 func newChange(h *tar.Header) (change, error) {
 	ch := change{name: Clean(h.Name)}
-	if len(h.Name) >= pathMax || len(h.Linkname) >= pathMax {
-		return ch, fmt.Errorf("name or link target longer than %d bytes", pathMax-1)
+	if len(h.Name) >= PathMax || len(h.Linkname) >= PathMax {
+		return ch, fmt.Errorf("name or link target longer than %d bytes", PathMax-1)
 	}
 	if h.Typeflag == tar.TypeLink {
 		ch.hardlink = Clean(h.Linkname)
@@ -281,11 +282,12 @@ func (ch *change) size() int64 {
 	return ch.inode.Size
 }
 
-// metadata is how many bytes the entry takes beside its content.
+// metadata is about how many bytes of memory the entry takes for what an image
+// can make long or many.
 func (ch *change) metadata() int {
 	n := len(ch.name) + len(ch.hardlink)
 	if ch.inode != nil {
-		n += len(ch.inode.Target) + xattrSize(ch.inode.Xattrs)
+		n += len(ch.inode.Target) + xattrSize(ch.inode.Xattrs) + 128*len(ch.inode.Xattrs)
 	}
 	return n
 }

@@ -152,10 +152,10 @@ func TestLayersRefused(t *testing.T) {
 		{"link target beyond PATH_MAX", []member{symlink("s", strings.Repeat("x", 4096))}, "longer than 4095 bytes"},
 		// Each name is short enough; together they would nest without an end.
 		{"path beyond PATH_MAX by way of links", []member{symlink("s", deep), symlink(deep+"t", deep), file("s/t/"+deep+"x", ""), symlink("u", "s/"+deep), file("u/x", "")}, "longer than 4095 bytes"},
-		{"too many entries", make1001(), "more entries or bytes"},
-		{"too many parents that no layer has", []member{file(strings.Repeat("d/", 600)+"f", ""), file("e/"+strings.Repeat("d/", 600)+"f", "")}, "more entries or bytes"},
+		{"too many entries", make1001(), "than the limit allows"},
+		{"too many parents that no layer has", []member{file(strings.Repeat("d/", 600)+"f", ""), file("e/"+strings.Repeat("d/", 600)+"f", "")}, "than the limit allows"},
 		{"too many extended attributes", []member{xattrs}, "extended attributes of more than 65536 bytes"},
-		{"too many bytes", []member{file("a", strings.Repeat("x", 1<<20)), file("b", "x")}, "more entries or bytes"},
+		{"too many bytes", []member{file("a", strings.Repeat("x", 1<<20)), file("b", "x")}, "than the limit allows"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -185,10 +185,10 @@ func TestLimitsOverLayers(t *testing.T) {
 		limits Limits
 		fits   bool
 	}{
-		{Limits{6, 24}, true}, {Limits{5, 24}, false}, {Limits{6, 23}, false}, {Limits{0, 24}, false}, {Limits{6, 0}, false},
+		{Limits{Entries: 6, Bytes: 24}, true}, {Limits{Entries: 5, Bytes: 24}, false}, {Limits{Entries: 6, Bytes: 23}, false}, {Limits{Entries: 0, Bytes: 24}, false}, {Limits{Entries: 6, Bytes: 0}, false},
 	} {
 		tree, err := FromImage(t.Context(), image{layers: layers}, t.TempDir(), test.limits, quiet)
-		if (err == nil) != test.fits || err != nil && !errors.Is(err, errLimits) {
+		if (err == nil) != test.fits || err != nil && !errors.Is(err, ErrEntries) && !errors.Is(err, ErrSize) {
 			t.Errorf("%+v: %v", test.limits, err)
 		}
 		if err == nil {
@@ -203,7 +203,7 @@ func TestMetadataLimit(t *testing.T) {
 	m := symlink("name", "target")
 	m.PAXRecords = map[string]string{"SCHILY.xattr.user.x": "value"}
 	l := layer(t, m, hardlink("b", "name"), file("dir/file", ""))
-	need := len("name" + "target" + "user.x" + "value" + "b" + "name" + "dir/file" + "dir")
+	need := 128 + len("name"+"target"+"user.x"+"value"+"b"+"name"+"dir/file"+"dir")
 	for _, test := range []struct {
 		limit int
 		want  error
@@ -486,7 +486,7 @@ func checkOrder(t *testing.T, want *Tree, failed error, lower *blob, c *changes)
 		}
 		err = tree.apply(t.Context(), &changes{entries: order}, newBudget(Limits{Entries: 1000, Bytes: 1 << 20}))
 		switch {
-		case errors.Is(err, errLimits) || errors.Is(failed, errLimits):
+		case errors.Is(errors.Join(err, failed), ErrEntries) || errors.Is(errors.Join(err, failed), ErrSize):
 		case (err == nil) != (failed == nil):
 			t.Errorf("%v, in another order %v", failed, err)
 		case err == nil && list(t, tree) != list(t, want):

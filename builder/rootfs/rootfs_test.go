@@ -8,6 +8,7 @@ import (
 	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -216,4 +217,26 @@ func zstandard(t testing.TB, data []byte) []byte {
 		t.Fatal(err)
 	}
 	return w.EncodeAll(data, nil)
+}
+
+// A few links can ask for more steps than any path, for each name of an image.
+func TestLinksToFarAway(t *testing.T) {
+	tree := New()
+	for i := range 39 {
+		target := strings.Repeat("x/../", 800) + fmt.Sprintf("l%d", i+1)
+		if err := tree.Put(fmt.Sprintf("l%d", i), &Inode{Type: Symlink, Target: target}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"x", "l39"} {
+		if err := tree.Put(name, &Inode{Type: Directory, children: map[string]*Inode{}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := tree.Lookup("l0"); !errors.Is(err, errTooManyLinks) {
+		t.Errorf("got %v", err)
+	}
+	if _, err := tree.Lookup("l36"); err != nil {
+		t.Error(err)
+	}
 }

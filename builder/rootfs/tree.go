@@ -166,7 +166,12 @@ func remove(prefix string, dir *Inode, drop func(string) bool) (entries int, byt
 	return entries, bytes
 }
 
-const maxSymlinks = 40 // as the kernel's MAXSYMLINKS
+const (
+	maxSymlinks = 40 // as the kernel's MAXSYMLINKS
+	// maxSteps is more than the elements of any path, and of several link targets.
+	// The kernel goes through 40 targets of 2048 each, but not for each name of an image.
+	maxSteps = 4 * PathMax / 2
+)
 
 var (
 	errTooManyLinks = errors.New("too many levels of symbolic links")
@@ -209,7 +214,11 @@ func (t *Tree) descend(name string, how descent) (*Inode, string, error) {
 	}
 	stack := []*Inode{t.root}
 	todo := elements(name)
-	for links := 0; len(todo) > 0; {
+	links := 0
+	for steps := 0; len(todo) > 0; steps++ {
+		if steps > maxSteps {
+			return fail(errTooManyLinks)
+		}
 		elem := todo[0]
 		todo = todo[1:]
 		if elem == ".." {

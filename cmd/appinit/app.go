@@ -72,7 +72,7 @@ func withDefaults(env []string, hostname, home string) []string {
 }
 
 func lookupEnv(env []string, name string) (string, bool) {
-	for _, e := range env {
+	for _, e := range slices.Backward(env) { // as docker has it, the last one counts
 		if value, ok := strings.CutPrefix(e, name+"="); ok {
 			return value, true
 		}

@@ -28,6 +28,26 @@ func TestReadFile(t *testing.T) {
 	}
 }
 
+// An image may have anything where a file is expected.
+func TestReadFileThatIsNone(t *testing.T) {
+	fifo := t.TempDir() + "/fifo"
+	if err := unix.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	large := t.TempDir() + "/large"
+	if err := os.WriteFile(large, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(large, maxFile+1); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]error{fifo: errNotRegular, "/dev/zero": errNotRegular, "/": errNotRegular, large: unix.EFBIG} {
+		if _, err := readFile(path); err != want {
+			t.Errorf("%s: got %v, want %v", path, err, want)
+		}
+	}
+}
+
 func TestReadDir(t *testing.T) {
 	dir := t.TempDir()
 	if names, err := readDir(dir); len(names) != 0 || err != nil {

@@ -136,7 +136,7 @@ func takeSpec() (*manifest.Spec, error) {
 	if err != nil && err != unix.ENOENT { // common: few images have any
 		return nil, fmt.Errorf("reading %s: %w", manifest.XattrsPath, err)
 	}
-	if err := applyXattrs("", xattrs); err != nil {
+	if err := applyXattrs(xattrs); err != nil {
 		return nil, err
 	}
 	for _, path := range []string{manifest.InitPath, manifest.SpecPath, manifest.XattrsPath} {

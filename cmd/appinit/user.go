@@ -112,7 +112,7 @@ func parseGroup(file []byte) []group {
 		f := strings.Split(strings.TrimSpace(line), ":")
 		f = append(f, make([]string, 4)...)
 		if gid, ok, err := parseID(f[2]); ok && err == nil {
-			groups = append(groups, group{name: f[0], gid: gid, members: strings.Split(f[3], ",")})
+			groups = append(groups, group{name: f[0], gid: gid, members: strings.FieldsFunc(f[3], func(r rune) bool { return r == ',' })})
 		}
 	}
 	return groups

@@ -8,8 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// etcFiles are those of the machine, which stay writable, as in docker.
-var etcFiles = []string{"/etc/hosts", "/etc/hostname", "/etc/resolv.conf"}
+// writable is what stays so below a read-only root, as in docker: the machine's
+// own files, and what is for a while.
+var writable = []string{"/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/run", "/tmp"}
 
 // mountVolumes makes a mount point of each volume, parents first. The root is
 // in memory and this instance's own, so a volume is what the image has there,
@@ -28,15 +29,10 @@ func mountVolumes(volumes []string) error {
 
 // sealRoot makes the root read-only: all that is not a mount of its own.
 func sealRoot() error {
-	for _, path := range etcFiles {
+	for _, path := range writable {
 		if unix.Access(path, unix.F_OK) != nil {
-			continue
+			continue // a dangling link, or a file that the image lacks
 		}
-		if err := bind(path); err != nil {
-			return err
-		}
-	}
-	for _, path := range []string{"/run", "/tmp"} {
 		if err := bind(path); err != nil {
 			return err
 		}

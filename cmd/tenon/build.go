@@ -30,7 +30,7 @@ import (
 var errNoAppinit = errors.New("PID 1 (appinit) not found")
 
 type buildOptions struct {
-	recipe, output, target, source, name, cacheDir, format string
+	recipe, output, target, source, name, version, cacheDir, format string
 
 	image    imageOptions
 	detached bool
@@ -61,6 +61,7 @@ the one image that a signature covers. --detached makes the weaker form.`,
 	f.StringVarP(&o.recipe, "recipe", "r", "", "recipe: a name from 'tenon recipe ls' or a file (default: chosen from the image)")
 	f.StringVarP(&o.output, "output", "o", "", "oci:DIR or oci-archive:FILE (default ./NAME.tenon)")
 	f.StringVar(&o.name, "name", "", "name of the bundle (default: from the image's reference)")
+	f.StringVar(&o.version, "bundle-version", "", "semantic version of the bundle, for example 1.4.0: hosts refuse an older one than they saw")
 	f.StringVar(&o.target, "target", "", "back end to build for: qemu, kexec, cokernel, multikernel (default: the recipe's)")
 	f.StringVar(&o.source, "kernel-source", "debian:6.1", "debian:VERSION, a tarball or a folder")
 	f.BoolVar(&o.detached, "detached", false, "keep initramfs and command line outside the kernel image: the weaker form")
@@ -116,7 +117,7 @@ func (a *app) build(cmd *cobra.Command, image string, o buildOptions) (err error
 
 func (a *app) buildRequest(ctx context.Context, image string, o buildOptions) (builder.Request, error) {
 	req := builder.Request{
-		Image: image, Name: o.name, Target: o.target, Detached: o.detached, KernelSource: o.source,
+		Image: image, Name: o.name, Version: o.version, Target: o.target, Detached: o.detached, KernelSource: o.source,
 		Output: o.output, Jobs: o.jobs, Tenon: version(), AllowDrop: o.image.allowDrop,
 	}
 	if err := checkFormat(o.format); err != nil {
@@ -131,6 +132,9 @@ func (a *app) buildRequest(ctx context.Context, image string, o buildOptions) (b
 	}
 	if err := checkTarget(o.target); err != nil {
 		return req, err
+	}
+	if err := manifest.CheckBundleVersion(o.version); err != nil {
+		return req, &exitError{exitUsage, fmt.Errorf("--bundle-version: %w", err)}
 	}
 	if o.push {
 		if err := bundle.CheckReference(o.tag); err != nil {

@@ -148,7 +148,7 @@ func twoBundles(t *testing.T) {
 	netRaw := "\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
 	a.xattrs(t, manifest.Xattr{Name: "trusted.x"}, manifest.Xattr{Path: "bin/ping", Name: "security.capability", Value: []byte(netRaw)}, manifest.Xattr{Path: "bin/web", Name: "security.ima", Value: []byte("1")})
 	b.xattrs(t, manifest.Xattr{Name: "trusted.x"}, manifest.Xattr{Path: "bin/traceroute", Name: "security.capability", Value: []byte(netRaw)},
-		manifest.Xattr{Path: "bin/web", Name: "security.ima", Value: []byte("2")}, manifest.Xattr{Path: "linked/1", Name: "security.capability", Value: []byte(netRaw)})
+		manifest.Xattr{Path: "bin/web", Name: "security.ima", Value: []byte("2")}, manifest.Xattr{Path: "linked/2", Name: "security.capability", Value: []byte(netRaw)})
 	b.fidelity.Dropped = []fidelity.Dropped{{By: "recipe static", Entries: 3, Bytes: 4096}, {By: "waiver big*", Path: "big", Why: "size", Entries: 1, Bytes: 4096}}
 	b.fidelity.Changed = []fidelity.Change{{Path: "etc/hosts", What: "xattr user.x dropped", By: "waiver **"}}
 	a.config += "CONFIG_MODULES=y\nCONFIG_ODD=y\n"

@@ -52,7 +52,7 @@ func (a *app) export(ctx context.Context, ref string, o exportOptions) (err erro
 	}
 	var who *trust.Identity
 	if o.cert != "" {
-		policy, err := (&trustOptions{cert: o.cert}).load()
+		policy, err := (&trustOptions{cert: o.cert}).loadTrust()
 		if err != nil {
 			return err
 		}

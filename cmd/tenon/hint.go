@@ -18,6 +18,7 @@ import (
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
 	"github.com/tenon-build/tenon/builder/initramfs"
 	"github.com/tenon-build/tenon/builder/kernel"
+	"github.com/tenon-build/tenon/builder/rootfs"
 	"github.com/tenon-build/tenon/loader"
 	"github.com/tenon-build/tenon/loader/qemu"
 	"github.com/tenon-build/tenon/recipes"
@@ -25,6 +26,7 @@ import (
 	"github.com/tenon-build/tenon/signer/modsig"
 	"github.com/tenon-build/tenon/signer/pkcs11uri"
 	"github.com/tenon-build/tenon/signer/request"
+	"github.com/tenon-build/tenon/signer/revocation"
 	"github.com/tenon-build/tenon/signer/trust"
 )
 
@@ -39,6 +41,8 @@ var hints = []struct {
 	{trust.ErrCertificate, "give certificates with --cert"},
 	{trust.ErrPublicKey, "give public keys with --key"},
 	{trust.ErrChain, "give the file of the one that you trust: the authority's, or the leaf's alone"},
+	{revocation.ErrInvalid, "whoever signs the list issues it anew: 'tenon key revoke --list FILE --key KEY'"},
+	{loader.ErrRollback, "what was seen is in trust.json of the --state directory"},
 	{loader.ErrUntrusted, "'tenon inspect BUNDLE' shows who signed it"},
 	{builder.ErrChoose, "choose whose signature comes first with --cert"},
 	{modsig.ErrCompressed, "unpack it with gunzip, unxz or 'zstd -d', sign it, and pack it again: kernels look inside"},
@@ -57,6 +61,9 @@ var hints = []struct {
 	{loader.ErrClaims, "'tenon inspect BUNDLE' shows the claims; the least memory is what its root file system needs to boot"},
 	{manifest.ErrVersion, "the bundle was made by another version of tenon: build it again"},
 	{bundle.ErrExists, "choose another output with -o, or remove it"},
+	{rootfs.ErrEntries, "--max-entries allows more"},
+	{rootfs.ErrSize, "--max-size allows more"},
+	{rootfs.ErrRatio, "real layers are 2 to 10 times their size; --max-ratio allows more"},
 	{initramfs.ErrMisfit, "--allow-drop PATTERN lets files that match lose what does not fit, or leaves them out, and the report says so"},
 	{builder.ErrOutput, "choose another output with -o"},
 	{builder.ErrTooLarge, "build it with --detached (the image's signature then does not cover the initramfs), or make the image smaller"},
@@ -64,7 +71,7 @@ var hints = []struct {
 	{builder.ErrNotFound, "IMAGE is a registry reference, or oci:DIR[:TAG], oci-archive:FILE, docker-archive:FILE, dir:ROOTFS"},
 	{kernel.ErrNoSource, "apt-get install linux-source-6.1, or give a folder or a tarball with --kernel-source"},
 	{kernel.ErrMissingTools, "apt-get install make gcc flex bison bc libelf-dev zstd perl xz-utils"},
-	{syscall.ENOSPC, "make room; the cache of a build can be elsewhere, with --cache-dir"},
+	{syscall.ENOSPC, "make room; temporary files go to $TMPDIR, the cache of a build to its --cache-dir"},
 	{recipes.ErrUnknown, "choose one with -r NAME, or write your own and give its file: -r ./FILE.toml"},
 	{qemu.ErrNoQEMU, "apt-get install qemu-system-x86"},
 	{fs.ErrExist, "choose another output with -o, or remove it"},

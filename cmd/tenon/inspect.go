@@ -151,6 +151,9 @@ func (a *app) printInspection(i *inspection) error {
 		fmt.Fprintf(w, "%s\t%s\n", name, printable(fmt.Sprintf(format, args...)))
 	}
 	row("name", "%s", m.Name)
+	if m.BundleVersion != "" {
+		row("version", "%s", m.BundleVersion)
+	}
 	row("digest", "%s", i.Digest)
 	row("target", "%s on %s", m.Target, m.Platform)
 	row("image", "%s", m.Image.Reference)

@@ -15,9 +15,9 @@ import (
 )
 
 func newKeyCmd(a *app) *cobra.Command {
-	cmd := &cobra.Command{Use: "key", Short: "Make, list, replace and export keys and certificates", Args: cobra.NoArgs,
+	cmd := &cobra.Command{Use: "key", Short: "Make, list, replace, revoke and export keys and certificates", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return usage(cmd, fmt.Errorf("no command given")) }}
-	cmd.AddCommand(newKeyCreateCmd(a), newKeyLsCmd(a), newKeyShowCmd(a), newKeyRotateCmd(a), newKeyExportCmd(a))
+	cmd.AddCommand(newKeyCreateCmd(a), newKeyLsCmd(a), newKeyShowCmd(a), newKeyRotateCmd(a), newKeyRevokeCmd(a), newKeyExportCmd(a))
 	for _, c := range cmd.Commands() {
 		c.Args = usageArgs(c.Args)
 	}

@@ -77,4 +77,35 @@ func TestKeyRotation(t *testing.T) {
 		}
 	}
 	run("verify late --cert root.pem")
+
+	// Step 4, for hosts whose policy has the list, and for those whose has not yet.
+	run("key create security --name security")
+	run("key revoke " + strings.TrimSuffix(kept[0], ".key") + ".crt --list revoked --key security/signing.key --reason rotated")
+	identities := func(lines ...string) string {
+		return "version = 1\n[[identity]]\nname = 'release'\nbundles = ['*']\n" + strings.Join(lines, "\n") + "\n"
+	}
+	const list = "[[identity]]\nname = 'security team'\ncertificates = 'security/ca.crt'\n" +
+		"[revocation]\nlist = 'revoked'\nsigner = 'security team'\nmax_age = '720h'"
+	for _, host := range []struct{ names, policy string }{
+		{"the CA", identities("certificates = 'root.pem'")},
+		{"the CA, and the list", identities("certificates = 'root.pem'", list)},
+		{"the old leaf, and the list", identities("certificates = 'old.pem'", list)},
+		{"the new leaf, and the list", identities("certificates = 'new.pem'", list)},
+	} {
+		if err := os.WriteFile("policy.toml", []byte(host.policy), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		row := "| " + host.names + " |"
+		for _, name := range []string{"old", "new", "both"} {
+			r := invoke(t, "verify", name, "--policy", "policy.toml")
+			row += map[int]string{0: " accepted |", 3: " refused |"}[r.code]
+		}
+		if !strings.Contains(doc, row+"\n") {
+			t.Errorf("docs/keys.md has no row %s", row)
+		}
+		late := invoke(t, "verify", "late", "--policy", "policy.toml")
+		if listed := strings.Contains(host.names, "list"); (late.code == exitRefused) != listed || listed && host.names == "the CA, and the list" && !strings.Contains(late.stderr, "revoked") {
+			t.Errorf("%s: signed late with the old key: %+v", host.names, late)
+		}
+	}
 }

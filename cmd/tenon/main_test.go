@@ -135,7 +135,7 @@ func writeBundle(t *testing.T, fidelity string) (path, digest string) {
 	return writeBundleOf(t, "kernel", fidelity)
 }
 
-func writeBundleOf(t *testing.T, kernel, fidelity string) (path, digest string) {
+func writeBundleOf(t *testing.T, kernel, fidelity string, edits ...func(*manifest.Manifest)) (path, digest string) {
 	t.Helper()
 	zeros := "sha256:" + strings.Repeat("0", 64)
 	m := &manifest.Manifest{
@@ -144,6 +144,9 @@ func writeBundleOf(t *testing.T, kernel, fidelity string) (path, digest string) 
 		App:    manifest.App{Entrypoint: []string{"/web"}, Env: []string{"A=1"}, User: "1000", Health: &manifest.Health{TCP: 80, Interval: 1e9, Timeout: 1e9, Retries: 1}},
 		Claims: manifest.Claims{CPUs: manifest.Range{Min: 1, Max: 2}, Memory: manifest.Range{Min: 64 << 20, Max: 128 << 20}},
 		Image:  manifest.Image{Reference: "oci:web", Digest: zeros},
+	}
+	for _, edit := range edits {
+		edit(m)
 	}
 	path = filepath.Join(t.TempDir(), "web.tenon")
 	b, err := bundle.New(bundle.Content{
@@ -199,8 +202,15 @@ func TestErrors(t *testing.T) {
 		{"no jobs", "build x --jobs 0", 2, "--jobs 0: must be at least 1", ""},
 		{"unknown format", "build x --format yaml", 2, `--format "yaml" is neither text nor json`, ""},
 		{"unknown target", "build x --target vmware", 2, `--target "vmware" is none of`, ""},
+		{"version that is none", "build x --bundle-version v1.4", 2, `--bundle-version: "v1.4" is not a semantic version such as 1.4.0`, ""},
 		{"malformed platform", "build x --platform a/b/c/d/e", 2, "--platform: ", ""},
 		{"other platform", "build x --platform linux/arm64", 2, "only linux/amd64 kernels can be built", ""},
+		{"no entries", "build x --max-entries 0", 2, "--max-entries 0: must be at least 1", ""},
+		{"no ratio", "rootfs x --max-ratio -1", 2, "--max-ratio -1: must be at least 1", ""},
+		{"no size", "rootfs x --max-size 0", 2, `--max-size "0" is not a size`, ""},
+		{"pattern that matches nothing ever", "rootfs x --allow-drop ./x", 2, `"./x" is not a pattern`, ""},
+		{"rootfs of another form", "rootfs " + image + " -o x.cpio.gz", 1, `writing "x.cpio.gz": the name ends neither in .cpio nor in .zst`, ""},
+		{"rootfs into no folder", "rootfs " + image + " -o " + missing + "/x.cpio", 1, `missing/x.cpio": no such file or directory`, ""},
 		{"malformed size", "build x --max-size much", 2, `--max-size "much" is not a size`, ""},
 
 		{"sign without a key", "sign " + written, 2, "needs --key, or one of --prepare and --attach (see 'tenon sign --help')", ""},
@@ -290,6 +300,7 @@ func TestErrors(t *testing.T) {
 		{"export in an unknown format", "export --format iso " + written, 2, `--format "iso" is neither kernel nor dir`, ""},
 		{"export a kernel that is none", "export " + written, 1, `exporting bundle "web": `, ""},
 		{"key without a verb", "key", 2, "no command given (see 'tenon key --help')", ""},
+		{"key revoke without a list", "key revoke --key " + keys + "/signing.key", 2, `required flag(s) "list" not set (see 'tenon key revoke --help')`, ""},
 		{"key create of nothing", "key create", 2, "accepts 1 arg(s)", ""},
 		{"key create over keys", "key create " + keys, 1, keys, "keys are never replaced"},
 		{"key create for no time", "key create --days 0 " + missing, 2, "--days 0: must be 1 to 36500", ""},
@@ -299,6 +310,7 @@ func TestErrors(t *testing.T) {
 		{"run for nobody's trust", "run " + written, 125, "nothing says whom to trust", "'tenon run --allow-unsigned'"},
 		{"run unsigned", "run --cert " + keys + "/ca.crt " + written, 125, "refused: the bundle is not signed", "'tenon sign BUNDLE --key KEY' signs it"},
 		{"run for everybody's trust", "run --allow-unsigned --cert x " + written, 125, "[allow-unsigned cert] were all set (see 'tenon run --help')", ""},
+		{"run unsigned, remembered", "run --allow-unsigned --state " + keys + " " + written, 125, "[allow-unsigned state] were all set (see 'tenon run --help')", ""},
 		{"run nothing", "run --allow-unsigned " + missing, 125, "no such file", ""},
 		{"run garbage", "run --allow-unsigned " + garbage, 125, "invalid bundle", "a bundle is what"},
 		{"run without QEMU", "run --allow-unsigned " + written, 125, "qemu-system-x86_64 not found", "apt-get install qemu-system-x86"},

@@ -72,7 +72,7 @@ func (a *app) runBundle(ctx context.Context, ref string, o runOptions) error {
 	if o.quiet {
 		say = func(string, ...any) {}
 	}
-	policy, err := o.trust.load()
+	policy, err := o.trust.load(false)
 	if err != nil {
 		return err
 	}
@@ -102,7 +102,11 @@ func (a *app) runBundle(ctx context.Context, ref string, o runOptions) error {
 		}
 	}()
 
-	v, err := loader.Verify(ctx, ref, policy, nil)
+	v, err := loader.Verify(ctx, ref, policy, func(c loader.Check) {
+		if c.Result == loader.CheckWarning {
+			a.log.Warn(c.Object, "why", c.Detail)
+		}
+	})
 	if err != nil {
 		return err
 	}

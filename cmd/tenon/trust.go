@@ -26,6 +26,7 @@ var (
 // trustOptions say whom a verb trusts: exactly one of them is set.
 type trustOptions struct {
 	key, cert, policy string
+	state             string // directory
 	allowUnsigned     bool
 }
 
@@ -33,6 +34,7 @@ func (o *trustOptions) flags(f *pflag.FlagSet) {
 	f.StringVar(&o.key, "key", "", "trust this public key (PEM file)")
 	f.StringVar(&o.cert, "cert", "", "trust this certificate and those that it issued (PEM file)")
 	f.StringVar(&o.policy, "policy", "", "trust whom this policy names (TOML file)")
+	f.StringVar(&o.state, "state", "", "directory with what this host has seen: older versions and revocation lists are refused")
 }
 
 // exclusive makes flags that contradict each other a usage error.
@@ -40,12 +42,21 @@ func (o *trustOptions) exclusive(cmd *cobra.Command) {
 	names := []string{"key", "cert", "policy"}
 	if cmd.Flags().Lookup("allow-unsigned") != nil {
 		names = append(names, "allow-unsigned")
+		cmd.MarkFlagsMutuallyExclusive("state", "allow-unsigned")
 	}
 	cmd.MarkFlagsMutuallyExclusive(names...)
 }
 
-// load reads what the flags name.
-func (o *trustOptions) load() (loader.Policy, error) {
+// load reads what the flags name. Who asks only remembers nothing.
+func (o *trustOptions) load(asks bool) (loader.Policy, error) {
+	p, err := o.loadTrust()
+	if o.state != "" {
+		p.State = &loader.State{Dir: o.state, ReadOnly: asks}
+	}
+	return p, err
+}
+
+func (o *trustOptions) loadTrust() (loader.Policy, error) {
 	switch {
 	case o.allowUnsigned:
 		return loader.Policy{AllowUnsigned: true}, nil

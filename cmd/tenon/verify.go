@@ -21,7 +21,8 @@ func newVerifyCmd(a *app) *cobra.Command {
 		Short: "Check a bundle and its signatures",
 		Long: `Check every byte of a bundle, every signature that is attached to it, and
 whether one that you trust made one of each kind. Print its digest if so; end
-with status 3 if not.
+with status 3 if not. With --state, compare with what this host has seen, but
+remember nothing: 'tenon run' does that.
 
 BUNDLE is oci:DIR, oci-archive:FILE, a path to either, or HOST/NAME:TAG.`,
 		Example: `  tenon verify redis.tenon --cert keys/ca.crt
@@ -31,7 +32,7 @@ BUNDLE is oci:DIR, oci-archive:FILE, a path to either, or HOST/NAME:TAG.`,
 			if err := checkFormat(format); err != nil {
 				return err
 			}
-			policy, err := trust.load()
+			policy, err := trust.load(true)
 			if errors.Is(err, errNoTrust) {
 				return usage(cmd, err)
 			}

@@ -287,6 +287,24 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
+// What is taken names the digest that it is taken for.
+func FuzzIndirectData(f *testing.F) {
+	seed, err := indirectData([32]byte{1, 2, 3})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(seed)
+	f.Fuzz(func(t *testing.T, der []byte) {
+		digest, err := parseIndirectData(der)
+		if err != nil {
+			return
+		}
+		if !bytes.HasSuffix(der, digest[:]) {
+			t.Errorf("got %x of %x", digest, der)
+		}
+	})
+}
+
 func BenchmarkDigest(b *testing.B) {
 	image := append(synthetic(true), bytes.Repeat([]byte{1}, 64<<20)...)
 	i, err := Parse(bytes.NewReader(image), int64(len(image)))

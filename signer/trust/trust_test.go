@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -68,7 +69,7 @@ func TestTrusts(t *testing.T) {
 			c.KeyUsage = x509.KeyUsageKeyEncipherment
 		})), now},
 	} {
-		err := test.identity.Trusts(test.signer, test.now)
+		err := test.identity.Trusts(test.signer, nil, test.now)
 		switch {
 		case test.want == "" && err != nil:
 			t.Errorf("%s: %v", test.name, err)
@@ -97,7 +98,7 @@ func files(t testing.TB) map[string][]byte {
 	out := map[string][]byte{
 		"ca.pem":  cryptoutils.PEMEncode(cryptoutils.CertificatePEMType, root.Raw),
 		"rsa.pub": encode(root.PublicKey),
-		"bad.pem": []byte("x"), "chain.pem": chain,
+		"bad.pem": []byte("x"), "chain.pem": chain, "revoked": []byte("a list"),
 	}
 	for name, curve := range map[string]elliptic.Curve{"p384.pub": elliptic.P384(), "p521.pub": elliptic.P521()} {
 		key, err := ecdsa.GenerateKey(curve, rand.Reader)
@@ -123,12 +124,30 @@ const good = `version = 1
 [[identity]]
 name = "release CI"
 certificates = "ca.pem"
+subject = "CN=release"
+usages = ["1.3.6.1.4.1.311.10.3.6"]
+grace = "168h"
 bundles = ["redis", "web-*"]
+claims = { cpus = 4, memory = "2GiB", devices = ["net"] }
 
 [[identity]]
 name = "key"
 public_key = "rsa.pub"
 bundles = ["*"]
+
+[[identity]]
+name = "security team"
+certificates = "ca.pem"
+
+[[bundle]]
+names = ["web-*"]
+threshold = 2
+minimum_version = "1.4.0"
+
+[revocation]
+list = "revoked"
+signer = "security team"
+max_age = "720h"
 `
 
 func TestParse(t *testing.T) {
@@ -138,7 +157,8 @@ func TestParse(t *testing.T) {
 	}
 	names := func(bundle string) string {
 		var out []string
-		for _, i := range p.For(bundle) {
+		may, _ := p.For(Bundle{Name: bundle})
+		for _, i := range may {
 			out = append(out, i.Name)
 		}
 		return strings.Join(out, " ")
@@ -148,14 +168,25 @@ func TestParse(t *testing.T) {
 			t.Errorf("%s: got %q, want %q", bundle, got, want)
 		}
 	}
-	if len(p.Identities[0].Certificates) != 1 || p.Identities[0].Key != nil || p.Identities[1].Key == nil {
-		t.Errorf("got %+v", p.Identities)
+	ci, key := p.Identities[0], p.Identities[1]
+	if len(ci.Certificates) != 1 || ci.Key != nil || ci.Subject != "CN=release" || ci.Usages[0].String() != "1.3.6.1.4.1.311.10.3.6" || ci.Grace != 168*time.Hour {
+		t.Errorf("got %+v", ci)
 	}
-	if got := (&Policy{}).For("redis"); got != nil {
-		t.Errorf("an empty policy has %v", got)
+	if c := ci.Claims; c.CPUs != 4 || c.Memory != 2<<30 || !slices.Equal(c.Devices, []string{"net"}) {
+		t.Errorf("got %+v", c)
 	}
-	if p, err := Parse([]byte("version = 1"), nil); err != nil || p.For("redis") != nil {
-		t.Errorf("got %v, %v", p, err)
+	if c := key.Claims; key.Key == nil || c.CPUs != 0 || c.Memory != 0 || c.Devices != nil {
+		t.Errorf("got %+v", key)
+	}
+	if r := p.Revocation; string(r.List) != "a list" || r.Signer.Name != "security team" || r.MaxAge != 720*time.Hour {
+		t.Errorf("got %+v", r)
+	}
+	for name, text := range map[string]string{"empty": "version = 1", "of rules alone": "version = 1\n[[bundle]]\nnames = [\"*\"]\nthreshold = 1"} {
+		if p, err := Parse([]byte(text), nil); err != nil {
+			t.Error(err)
+		} else if may, why := p.For(Bundle{Name: "redis"}); may != nil || why != nil {
+			t.Errorf("a policy that is %s has %v, %v", name, may, why)
+		}
 	}
 }
 
@@ -165,11 +196,11 @@ func TestParseRefuses(t *testing.T) {
 	tests := map[string][2]string{
 		"no version":           {"", "version 0"},
 		"other version":        {replace("version = 1", "version = 2"), "version 2"},
-		"unknown key":          {replace("bundles", "bundels"), `line 6: unknown key "identity.bundels"`},
+		"unknown key":          {replace("bundles", "bundels"), `line 9: unknown key "identity.bundels"`},
 		"unknown at top":       {"threshold = 2\n" + good, `line 1: unknown key "threshold"`},
 		"key twice":            {replace("name", "name = \"x\"\nname"), "line 5"},
 		"not TOML":             {"version = ", "line 1"},
-		"another type":         {replace(`["redis", "web-*"]`, "1"), "line 6"},
+		"another type":         {replace(`["redis", "web-*"]`, "1"), "line 9"},
 		"no name":              {replace(`"release CI"`, `""`), "name: empty"},
 		"name twice":           {replace("release CI", "key"), "another identity"},
 		"neither":              {replace(`certificates = "ca.pem"`, ""), "exactly one"},
@@ -183,7 +214,35 @@ func TestParseRefuses(t *testing.T) {
 		"key for certificates": {replace("ca.pem", "rsa.pub"), `"rsa.pub": it holds a public key`},
 		"ECDSA with P-521":     {replace("rsa.pub", "p521.pub"), "key of ecdsa-p521: only RSA"},
 		"leaf with its CA":     {replace("ca.pem", "chain.pem"), `"chain.pem": it holds a chain`},
+		"subject of a key":     {replace("public_key", "subject = \"CN=x\"\npublic_key"), "it has a public_key"},
+		"grace of a key":       {replace("public_key", "grace = \"1h\"\npublic_key"), "it has a public_key"},
+		"grace of no time":     {replace("168h", "0s"), `grace: "0s" is not a duration such as 720h`},
+		"grace in days":        {replace("168h", "7d"), `grace: "7d" is not a duration`},
+		"usage by name":        {replace("1.3.6.1.4.1.311.10.3.6", "codeSigning"), `usages: "codeSigning" is not an object identifier`},
+		"empty subject":        {replace("CN=release", ""), "subject: empty"},
+		"empty grace":          {replace("168h", ""), `grace: "" is not a duration`},
+		"empty memory":         {replace("2GiB", ""), `memory: "" is not a size`},
+		"empty version":        {replace("1.4.0", ""), `minimum_version: "" is not a semantic version`},
+		"no CPUs":              {replace("cpus = 4", "cpus = 0"), "claims: cpus: 0: must be at least 1"},
+		"negative memory":      {replace("2GiB", "-1"), `claims: memory: "-1" is not a size`},
+		"unknown claim":        {replace("cpus = 4", "cores = 4"), `line 10: unknown key "identity.cores"`},
+		"no one's list":        {strings.Replace(replace(`signer = "security team"`, `signer = "x"`), "\n\n[[bundle]]", "\nbundles = [\"x\"]\n\n[[bundle]]", 1), `revocation: signer: no identity has the name "x"`},
+		"list of any age":      {replace(`max_age = "720h"`, ""), `revocation: max_age: "" is not a duration`},
+		"no list":              {replace(`list = "revoked"`, ""), "revocation: list: empty"},
+		"list that is missing": {replace(`"revoked"`, `"gone"`), `revocation: "gone": file does not exist`},
+		"signs nothing":        {replace(`signer = "security team"`, `signer = "key"`), `identity 3 ("security team"): bundles: empty`},
+		"rule for nothing":     {replace(`names = ["web-*"]`, "names = []"), "bundle 1 ([]): names: empty"},
+		"rule of no name":      {replace(`names = ["web-*"]`, ""), "names: empty"},
+		"rule's bad pattern":   {replace(`names = ["web-*"]`, `names = ["["]`), "names: \"[\": syntax error"},
+		"threshold of nobody":  {replace("threshold = 2", "threshold = 0"), "threshold: 0: must be at least 1"},
+		"no version number":    {replace("1.4.0", "1.4"), `minimum_version: "1.4" is not a semantic version`},
+		"version with a v":     {replace("1.4.0", "v1.4.0"), `minimum_version: "v1.4.0"`},
 		"large":                {good + strings.Repeat("#", MaxSize), "larger"},
+	}
+	for line := range strings.Lines(good) {
+		if key, _, ok := strings.Cut(line, " = "); ok {
+			tests["misspelt "+line] = [2]string{replace(line, "x"+line), "x" + key + `"`}
+		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(tests)) {
 		test := tests[name]
@@ -204,14 +263,23 @@ func FuzzParse(f *testing.F) {
 			return
 		}
 		for _, i := range p.Identities {
-			if (i.Key == nil) == (i.Certificates == nil) || len(i.Bundles) == 0 {
+			lists := p.Revocation != nil && p.Revocation.Signer.Name == i.Name
+			if (i.Key == nil) == (i.Certificates == nil) || len(i.Bundles) == 0 && !lists || i.Grace < 0 || i.Claims.CPUs < 0 || i.Claims.Memory < 0 {
 				t.Errorf("took %+v", i)
 			}
+		}
+		for _, r := range p.Rules {
+			if r.Threshold < 1 || len(r.Bundles) == 0 || r.MinimumVersion != "" && !Older("", r.MinimumVersion) {
+				t.Errorf("took %+v", r)
+			}
+		}
+		if r := p.Revocation; r != nil && (r.MaxAge <= 0 || r.Signer.Name == "") {
+			t.Errorf("took %+v", r)
 		}
 	})
 }
 
-// TestDocs holds docs/trust.md to the code: its policy is one.
+// TestDocs holds docs/trust.md to the code: its policy is one, with every key.
 func TestDocs(t *testing.T) {
 	doc, err := os.ReadFile("../../docs/trust.md")
 	if err != nil {
@@ -219,10 +287,36 @@ func TestDocs(t *testing.T) {
 	}
 	_, rest, _ := strings.Cut(string(doc), "```toml\n")
 	example, _, _ := strings.Cut(rest, "```")
+	root := testkey.NewAuthority(t).Root()
 	p, err := Parse([]byte(example), func(path string) ([]byte, error) {
-		return cryptoutils.MarshalCertificatesToPEM(testkey.NewAuthority(t).Chain)
+		if strings.HasSuffix(path, ".pub") {
+			return cryptoutils.MarshalPublicKeyToPEM(root.PublicKey)
+		}
+		return cryptoutils.MarshalCertificateToPEM(root)
 	})
-	if err != nil || len(p.For("redis")) != 1 || len(p.For("web-1")) != 1 || len(p.For("web")) != 0 {
-		t.Errorf("%+v, %v", p, err)
+	if err != nil {
+		t.Fatal(err)
 	}
+	for name, want := range map[string]int{"redis": 1, "web-1": 2, "web": 0} {
+		if may, _ := p.For(Bundle{Name: name}); len(may) != want {
+			t.Errorf("%s: %+v", name, may)
+		}
+	}
+	var check func(of reflect.Type)
+	check = func(of reflect.Type) {
+		for i := range of.NumField() {
+			f := of.Field(i)
+			if key := f.Tag.Get("toml"); !strings.Contains(example, key) {
+				t.Errorf("docs/trust.md says nothing of %q", key)
+			}
+			inner := f.Type
+			for inner.Kind() == reflect.Pointer || inner.Kind() == reflect.Slice {
+				inner = inner.Elem()
+			}
+			if inner.Kind() == reflect.Struct {
+				check(inner)
+			}
+		}
+	}
+	check(reflect.TypeFor[document]())
 }

@@ -28,6 +28,7 @@ func attributeCases() []Case {
 		image("xattrs", layers(layer(file("a", "1").attr("user.text", "value").attr("user.binary", "\x01\x00\xff\n"), dir("d").attr("user.empty", ""))),
 			file("a", "1").attr("user.text", "value").attr("user.binary", "\x01\x00\xff\n"), dir("d").attr("user.empty", "")).
 			umoci("drops attributes without a value"),
+		image("file-capability-of-a-hidden-file", layers(layer(file(".a", "1").mode(0o755).attr("security.capability", netBind), file("a", "2"))), file(".a", "1").mode(0o755).attr("security.capability", netBind), file("a", "2")),
 		image("file-capability", layers(layer(file("a", "1").mode(0o755).attr("security.capability", netBind))), file("a", "1").mode(0o755).attr("security.capability", netBind)),
 		image("mode-of-a-symlink-means-nothing", layers(layer(symlink("s", "x").mode(0o777).owned(5, 6))), symlink("s", "x").owned(5, 6)),
 		image("contiguous-file", layers(rawLayer(raw{name: "a", typ: '7', mode: 0o644, old: []byte(ustar), body: "1"})), file("a", "1")).

@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"golang.org/x/mod/semver"
 )
 
 // ErrVersion says that the document is of a version that this package does not read.
@@ -177,6 +179,9 @@ func (m *Manifest) Check() error {
 	if !slices.Contains(Targets, m.Target) {
 		return fmt.Errorf("target: %q is none of %s", m.Target, strings.Join(Targets, ", "))
 	}
+	if err := CheckBundleVersion(m.BundleVersion); err != nil {
+		return fmt.Errorf("bundleVersion: %w", err)
+	}
 	if m.Platform == "" {
 		return errors.New("platform: empty")
 	}
@@ -194,6 +199,14 @@ func (m *Manifest) Check() error {
 		return errors.New("commandLine: more than one line, or longer than 2047 bytes")
 	}
 	return m.Claims.Check()
+}
+
+// CheckBundleVersion says whether a bundle can have that version.
+func CheckBundleVersion(s string) error {
+	if v := "v" + s; v != "v" && (semver.Canonical(v) != v || len(s) > 64) {
+		return fmt.Errorf("%q is not a semantic version such as 1.4.0, of at most 64 bytes", s)
+	}
+	return nil
 }
 
 // Check says which claim is out of range.

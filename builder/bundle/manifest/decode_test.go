@@ -105,6 +105,17 @@ func TestEnvironment(t *testing.T) {
 	}
 }
 
+func TestCheckBundleVersion(t *testing.T) {
+	for version, ok := range map[string]bool{
+		"": true, "1.4.0": true, "0.0.1-rc.1": true, "10.20.30": true,
+		"1.4": false, "v1.4.0": false, "1.4.0+build": false, "01.4.0": false, "1.4.0\n": false, "latest": false, "1.0.0-" + strings.Repeat("a", 64): false,
+	} {
+		if err := CheckBundleVersion(version); (err == nil) != ok {
+			t.Errorf("%q: %v", version, err)
+		}
+	}
+}
+
 func FuzzDecodeSpec(f *testing.F) {
 	f.Add([]byte(goodSpec))
 	f.Add([]byte(`{"version":1,"Version":2}`))

@@ -45,6 +45,10 @@ type Manifest struct {
 	Recipe      string      `json:"recipe"` // name of the recipe
 	Image       Image       `json:"image"`
 	Toolchain   Toolchain   `json:"toolchain"`
+
+	// BundleVersion orders the bundles of a name, so that hosts can refuse an older
+	// one: a semantic version such as 1.4.0, without build metadata. It may be empty.
+	BundleVersion string `json:"bundleVersion,omitempty"`
 }
 
 // Kernel names what the kernel was built from. Digests are "sha256:" and 64

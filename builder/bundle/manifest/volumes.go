@@ -15,17 +15,28 @@ var reserved = []string{Dir, "/proc", "/sys", "/dev"}
 
 // checkVolumes refuses what cannot be a mount point.
 func checkVolumes(volumes []string) error {
-	for i, v := range volumes {
+	seen := map[string]bool{}
+	for _, v := range volumes {
 		if !path.IsAbs(v) || path.Clean(v) != v || v == "/" || strings.ContainsRune(v, 0) {
 			return fmt.Errorf("%q is not a clean absolute path below the root", v)
 		}
-		first, _, _ := strings.Cut(v[1:], "/")
-		if slices.Contains(reserved, "/"+first) {
-			return fmt.Errorf("%q is not the app's: /%s is mounted by PID 1", v, first)
+		if dir := ReservedDir(v); dir != "" {
+			return fmt.Errorf("%q is not the app's: %s is mounted by PID 1", v, dir)
 		}
-		if slices.Contains(volumes[:i], v) {
+		if seen[v] {
 			return fmt.Errorf("%q is there twice", v)
 		}
+		seen[v] = true
 	}
 	return nil
+}
+
+// ReservedDir returns the directory of PID 1 or of the kernel that an absolute
+// path is in, or is; "" when it is in none.
+func ReservedDir(name string) string {
+	first, _, _ := strings.Cut(name[1:], "/")
+	if slices.Contains(reserved, "/"+first) {
+		return "/" + first
+	}
+	return ""
 }

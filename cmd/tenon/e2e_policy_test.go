@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build e2e
+
+package main
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// sockets runs tenon under strace and counts the sockets that it makes.
+func sockets(t *testing.T, args ...string) (int, outcome) {
+	t.Helper()
+	trace := filepath.Join(t.TempDir(), "trace")
+	o := execute(exec.CommandContext(t.Context(), "strace", append([]string{"-f", "-o", trace, "-e", "trace=socket,openat", tenon(t)}, args...)...))
+	data := string(mustRead(t, trace))
+	if !strings.Contains(data, "openat(") {
+		t.Fatalf("strace saw nothing: %s\n%s", o, data)
+	}
+	return strings.Count(data, "socket("), o
+}
+
+// TestE2ENoSocket: what is verified on this machine is verified without the
+// network, with every part of a policy, whatever the verdict is.
+func TestE2ENoSocket(t *testing.T) {
+	s := newSite(t)
+	policy, state := filepath.Join(s.dir, "policy.toml"), t.TempDir()
+	for _, test := range []struct {
+		code int
+		args []string
+	}{
+		{0, []string{"verify", s.bundle, "--policy", policy, "--state", state}},
+		{0, []string{"verify", s.bundle, "--cert", s.dir + "/release/ca.crt"}},
+		{0, []string{"verify", s.bundle, "--key", s.dir + "/release/signing.pub"}},
+		{exitRefused, []string{"verify", s.bundle, "--cert", s.dir + "/security/ca.crt"}},
+	} {
+		n, o := sockets(t, test.args...)
+		if o.code != test.code || n != 0 {
+			t.Errorf("%q: %d sockets, %s", test.args, n, o)
+		}
+	}
+	// That it could be seen:
+	if n, o := sockets(t, "verify", "127.0.0.1:1/web:1", "--policy", policy); o.code != exitFailed || n == 0 {
+		t.Errorf("registry: %d sockets, %s", n, o)
+	}
+}
+
+// TestE2ERevocationList: openssl says of a list what we say.
+func TestE2ERevocationList(t *testing.T) {
+	s := newSite(t)
+	s.revoke(t, 0, "release/signing.crt", "--reason", "laptop stolen")
+	const check = `sed '/-----BEGIN PKCS7-----/,$d' revoked > list
+openssl cms -verify -binary -inform PEM -in revoked -content list -CAfile security/ca.crt -purpose any -out /dev/null`
+	if o := execute(exec.Command("sh", "-ec", check)); o.code != 0 {
+		t.Error(o)
+	}
+	s.write(t, "revoked", strings.Replace(string(mustRead(t, "revoked")), "stolen", "stole!", 1))
+	if o := execute(exec.Command("sh", "-ec", check)); o.code == 0 {
+		t.Error("openssl takes a list that was changed")
+	}
+}
+
+// TestE2EState: what ran once does not run in an older version.
+func TestE2EState(t *testing.T) {
+	state := t.TempDir()
+	run := func(version string) outcome {
+		bundle, _ := build(t, "-r", probeRecipe, "--name", "probe", "--bundle-version", version, "--key", testKeys(t)+"/signing.key", image(t, nil, probeFiles...))
+		return command(t, "run", "--accel", "tcg", "-e", "PROBE=exit:42", "--cert", testKeys(t)+"/ca.crt", "--state", state, bundle)
+	}
+	if o := run("1.4.0"); o.code != 42 {
+		t.Fatal(o)
+	}
+	if data, err := os.ReadFile(state + "/trust.json"); err != nil || !strings.Contains(string(data), `"probe":"1.4.0"`) {
+		t.Errorf("%s, %v", data, err)
+	}
+	if o := run("1.3.9"); o.code != exitRun || !strings.Contains(o.stderr, `version "1.3.9" is older than what this host has seen: "1.4.0"`) || o.stdout != "" {
+		t.Error(o)
+	}
+}

@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/google/renameio/v2"
+	"github.com/sigstore/sigstore/pkg/cryptoutils"
+	"github.com/spf13/cobra"
+
+	"github.com/tenon-build/tenon/signer"
+	"github.com/tenon-build/tenon/signer/revocation"
+	"github.com/tenon-build/tenon/signer/trust"
+)
+
+type revokeOptions struct {
+	key          keyOptions
+	list, reason string
+	days         int
+}
+
+func newKeyRevokeCmd(a *app) *cobra.Command {
+	var o revokeOptions
+	cmd := &cobra.Command{
+		Use:   "revoke [CERT|KEY.pub|sha256:DIGEST]... --list FILE --key KEY --reason TEXT",
+		Short: "Revoke certificates, keys and bundles",
+		Long: `Make a signed list of what is trusted no more, or the next one of a list that
+this key, or one of the same CA, signed. A policy names the list, who signs it,
+and how old it may be: without anything to revoke, the list is issued anew.
+
+  CERT           a certificate, the first in a PEM file, and what it issued
+  KEY.pub        a public key, whatever certificate it has
+  sha256:DIGEST  a bundle
+
+Of each certificate, the line for a kernel's blacklist keyring is printed.`,
+		Example: `  tenon key revoke keys/signing.crt --list revoked --key security.key --reason "laptop stolen"
+  tenon key revoke --list revoked --key security.key`,
+		Args: cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if o.days < 1 || o.days > maxDays {
+				return &exitError{exitUsage, fmt.Errorf("--days %d: must be 1 to %d", o.days, maxDays)}
+			}
+			if (o.reason == "") != (len(args) == 0) {
+				return usage(cmd, errors.New("--reason says why something is revoked: it needs that, and that needs it"))
+			}
+			return a.revoke(cmd.Context(), args, o)
+		},
+	}
+	f := cmd.Flags()
+	o.key.flags(f)
+	f.StringVar(&o.list, "list", "", "the list: made, or replaced by the next one")
+	f.StringVar(&o.reason, "reason", "", "why, for people")
+	f.IntVar(&o.days, "days", 30, "how long the list may be used")
+	for _, name := range []string{"key", "list"} {
+		if err := cmd.MarkFlagRequired(name); err != nil {
+			panic(err) // a flag that is not there
+		}
+	}
+	return cmd
+}
+
+func (a *app) revoke(ctx context.Context, args []string, o revokeOptions) error {
+	var entries []trust.Revoked
+	var lines []string
+	for _, arg := range args {
+		e, cert, err := toRevoke(arg)
+		if err != nil {
+			return err
+		}
+		e.Reason = o.reason
+		entries = append(entries, e)
+		if cert != nil {
+			line, err := signer.TBS(cert)
+			if err != nil {
+				return fmt.Errorf("%s: %w", arg, err)
+			}
+			lines = append(lines, line)
+		}
+	}
+	key, err := signer.Open(ctx, o.key.key, signer.OpenOptions{Certificates: o.key.cert, Secret: o.key.secrets.ask(ctx)})
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	old, err := readList(o.list, key, now)
+	if err != nil {
+		return fmt.Errorf("%s: %w", o.list, err)
+	}
+	list := old.Next(now, time.Duration(o.days)*24*time.Hour, entries...)
+	data, err := revocation.Sign(key, list)
+	if err != nil {
+		return fmt.Errorf("%s: %w", o.list, err)
+	}
+	if err := renameio.WriteFile(o.list, data, 0o644, renameio.WithTempDir(filepath.Dir(o.list))); err != nil {
+		return err
+	}
+	for _, e := range entries {
+		fmt.Fprintf(a.stderr, "revoked    %s %s\n", e.Kind, e.Digest)
+	}
+	fmt.Fprintf(a.stderr, "list       number %d with %d entries, to be issued anew before %s\n", list.Number, len(list.Entries), list.Expires.Format(time.RFC3339))
+	for _, line := range lines {
+		fmt.Fprintln(a.stdout, line)
+	}
+	return nil
+}
+
+// toRevoke returns what an argument names, and the certificate if it is one.
+func toRevoke(arg string) (trust.Revoked, *x509.Certificate, error) {
+	if strings.HasPrefix(arg, "sha256:") {
+		return trust.OfBundle(arg), nil, nil
+	}
+	var e trust.Revoked
+	var cert *x509.Certificate
+	return e, cert, readPEM(arg, func(pem []byte) error {
+		key, err := cryptoutils.UnmarshalPEMToPublicKey(pem)
+		if err == nil {
+			e = trust.OfKey(key)
+			return nil
+		}
+		certs, err := signer.ParseCertificates(pem)
+		if err == nil {
+			cert, e = certs[0], trust.OfCertificate(certs[0])
+		}
+		return err
+	})
+}
+
+// readList reads the list that is to be replaced, nil where there is none. Whoever
+// could give us another would decide what is not revoked: it has to be signed by
+// this key or by one of the same CA, whenever that was.
+func readList(path string, key *signer.Key, now time.Time) (*revocation.List, error) {
+	data, err := readSmall(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	list, by, err := revocation.Parse(data)
+	if err != nil {
+		return nil, err
+	}
+	if signer.Fingerprint(by.Key) == signer.Fingerprint(key.Public()) {
+		return list, nil
+	}
+	ca := trust.Identity{Certificates: key.Chain[len(key.Chain)-1:], Grace: math.MaxInt64}
+	return list, ca.Trusts(by, list.Entries, now)
+}
