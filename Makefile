@@ -53,6 +53,7 @@ test: deps build lint unit e2e
 
 lint: bin/golangci-lint
 	go vet -tags e2e ./...
+	CGO_ENABLED=1 go vet ./cmd/sigstore-kms-pkcs11
 	bin/golangci-lint run --build-tags e2e ./...
 
 bin/golangci-lint:

@@ -230,7 +230,9 @@ func TestOpenTokenPIN(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Setenv(pinVariable, test.variable)
 			if test.variable == "" {
-				os.Unsetenv(pinVariable)
+				if err := os.Unsetenv(pinVariable); err != nil {
+					t.Fatal(err)
+				}
 			}
 			asked := ""
 			_, err := Open(t.Context(), test.ref, OpenOptions{Certificates: filepath.Join(dir, "signing.crt"),

@@ -3,8 +3,8 @@
 //go:build cgo
 
 // Command sigstore-kms-pkcs11 signs with keys in PKCS#11 tokens: HSMs and smart
-// cards. tenon and cosign run it for pkcs11: references, by sigstore's protocol
-// for plug-ins: a question as JSON in the arguments, an answer on stdout.
+// cards. tenon runs it for pkcs11: references, by sigstore's protocol for
+// plug-ins: a question as JSON in the arguments, an answer on stdout.
 //
 // It is a program of its own because it loads the vendor's library, and tenon
 // loads none. The PIN is taken from the file that pin-source in the URI names, or

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -213,7 +214,7 @@ func testTokenSecrets(t *testing.T, cert string) {
 	// descriptor 3 if there is one.
 	export := func(t *testing.T, ref, pin string, below ...string) outcome {
 		t.Helper()
-		args := append(below, tenon(t), "key", "export", cert, "--format", "tbs-p7", "--key", ref, "--cert", cert, "-o", t.TempDir()+"/out")
+		args := append(slices.Clone(below), tenon(t), "key", "export", cert, "--format", "tbs-p7", "--key", ref, "--cert", cert, "-o", t.TempDir()+"/out")
 		cmd := exec.CommandContext(t.Context(), args[0], args[1:]...)
 		if pin != "" {
 			file := writeFile(t, filepath.Join(t.TempDir(), "pin"), []byte(pin+"\n"))

@@ -109,10 +109,7 @@ func (u *URI) setQuery(name, value string) error {
 		}
 		u.ModuleName = value
 	case "pin-source":
-		u.PINSource = strings.TrimPrefix(value, "file:")
-		if strings.HasPrefix(u.PINSource, "//") {
-			u.PINSource = u.PINSource[2:]
-		}
+		u.PINSource = strings.TrimPrefix(strings.TrimPrefix(value, "file:"), "//")
 		if !filepath.IsAbs(u.PINSource) {
 			return errors.New("not file: and an absolute path")
 		}
