@@ -53,7 +53,6 @@ test: deps build lint unit e2e
 
 lint: bin/golangci-lint
 	CGO_ENABLED=1 go vet -tags e2e ./...
-	CGO_ENABLED=1 go vet ./cmd/sigstore-kms-pkcs11
 	CGO_ENABLED=1 bin/golangci-lint run --build-tags e2e ./...
 
 bin/golangci-lint:
