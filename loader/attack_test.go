@@ -17,9 +17,9 @@ import (
 	"golang.org/x/crypto/cryptobyte/asn1"
 
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
-	"github.com/tenon-build/tenon/internal/testpe"
 	"github.com/tenon-build/tenon/signer/revocation"
 	"github.com/tenon-build/tenon/signer/trust"
+	"github.com/tenon-build/tenon/testdata/testpe"
 )
 
 // world is a host with a policy that accepts a bundle: version 1.4.0 of "web",

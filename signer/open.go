@@ -93,8 +93,12 @@ func NewKey(key crypto.Signer, chain []*x509.Certificate) (*Key, error) {
 // path that those are from. What looks like a scheme is one: a path with a colon
 // in its first element has to be given as file:PATH.
 func load(ctx context.Context, ref string, o OpenOptions) (key *Key, from string, err error) {
+	if strings.Contains(strings.ToLower(ref), "pin-value") {
+		return nil, "", fmt.Errorf("key reference: %w", pkcs11uri.ErrPIN) // and so it is not shown
+	}
 	scheme := regexp.MustCompile(`^[A-Za-z][A-Za-z0-9+.-]*:`).FindString(ref)
 	rest := ref[len(scheme):]
+	scheme = strings.ToLower(scheme) // RFC 3986, 3.1
 	id, store := strings.CutPrefix(rest, "//")
 	switch {
 	case scheme == "" || scheme == "file:":

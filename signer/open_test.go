@@ -242,7 +242,7 @@ func TestOpenTokenPIN(t *testing.T) {
 			}
 		})
 	}
-	for _, ref := range []string{"pkcs11:object=x?pin-value=1234", "pkcs11:object=x;pin-value=1234"} {
+	for _, ref := range []string{"pkcs11:object=x?pin-value=1234", "pkcs11:object=x;pin-value=1234", "PKCS11:object=x?pin-value=1234", "PKCS11://object=x?PIN-Value=1234", " pkcs11:object=x?pin-value=1234", "pkcs11:object=x?pin-value:1234"} {
 		if _, err := Open(t.Context(), ref, OpenOptions{}); !errors.Is(err, pkcs11uri.ErrPIN) || strings.Contains(err.Error(), "1234") {
 			t.Errorf("got %v", err)
 		}

@@ -70,7 +70,7 @@ func findPIN(u *pkcs11uri.URI) (string, error) {
 		return "", fmt.Errorf("pin-source: %w", err)
 	}
 	pin, _, _ := strings.Cut(string(data), "\n")
-	return pin, nil
+	return strings.TrimSuffix(pin, "\r"), nil
 }
 
 // loadModule loads the library that the URI names, or else $PKCS11_MODULE_PATH, or

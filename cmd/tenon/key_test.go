@@ -240,7 +240,13 @@ func TestKeyCreateForKeyElsewhere(t *testing.T) {
 	if r := invoke(t, "key", "show", "hsm"); !strings.Contains(r.stdout, "\nkey          elsewhere\n") {
 		t.Errorf("%+v", r)
 	}
-	if r := invoke(t, "key", "rotate", "hsm", "--issuer", "ca", "--public-key", "hsm.pub"); r.code != 0 {
+	if r := invoke(t, "key", "rotate", "hsm", "--issuer", "ca", "--public-key", "hsm.pub"); r.code != 1 || !strings.Contains(r.stderr, "the public key is the old one") {
+		t.Errorf("%+v", r)
+	}
+	if r := invoke(t, "key", "create", "other", "--algorithm", "rsa-2048"); r.code != 0 {
+		t.Fatalf("%+v", r)
+	}
+	if r := invoke(t, "key", "rotate", "hsm", "--issuer", "ca", "--public-key", "other/signing.pub"); r.code != 0 {
 		t.Errorf("%+v", r)
 	}
 }

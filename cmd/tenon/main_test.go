@@ -204,6 +204,7 @@ func TestErrors(t *testing.T) {
 		{"version that is none", "build x --bundle-version v1.4", 2, `--bundle-version: "v1.4" is not a semantic version such as 1.4.0`, ""},
 		{"malformed platform", "build x --platform a/b/c/d/e", 2, "--platform: ", ""},
 		{"other platform", "build x --platform linux/arm64", 2, "only linux/amd64 kernels can be built", ""},
+		{"state that is empty", "verify x --cert x --state=", 2, "--state is empty", ""},
 		{"no entries", "build x --max-entries 0", 2, "--max-entries 0: must be at least 1", ""},
 		{"no ratio", "rootfs x --max-ratio -1", 2, "--max-ratio -1: must be at least 1", ""},
 		{"no size", "rootfs x --max-size 0", 2, `--max-size "0" is not a size`, ""},

@@ -14,9 +14,9 @@ import (
 
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
 	"github.com/tenon-build/tenon/cmd/internal/cli"
-	"github.com/tenon-build/tenon/internal/testpe"
 	"github.com/tenon-build/tenon/loader"
 	"github.com/tenon-build/tenon/signer/revocation"
+	"github.com/tenon-build/tenon/testdata/testpe"
 )
 
 // site is a folder with a bundle, version 1.4.0 of "web", which "release" signed,

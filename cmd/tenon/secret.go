@@ -27,7 +27,10 @@ const (
 	cosignVariable           = "COSIGN_PASSWORD"
 )
 
-const maxSecret = 4096 // bytes
+const (
+	maxSecret = 4096 // bytes
+	noFD      = -1
+)
 
 // passphrase is what the environment says.
 func passphrase() []byte {
@@ -44,13 +47,13 @@ type secrets struct {
 }
 
 func (s *secrets) flags(f *pflag.FlagSet) {
-	f.IntVar(&s.fd, "passphrase-fd", -1, "read the passphrase or PIN from this file descriptor, up to a line's end (default: $TENON_PASSPHRASE, else ask)")
+	f.IntVar(&s.fd, "passphrase-fd", noFD, "read the passphrase or PIN from this file descriptor, up to a line's end (default: $TENON_PASSPHRASE, else ask)")
 }
 
 // given is the passphrase that nobody has to be asked for; empty: there is none.
 func (s *secrets) given() ([]byte, error) {
-	if s.fd < 0 {
-		return passphrase(), nil
+	if s.fd == noFD {
+		return []byte(os.Getenv(passphraseVariable)), nil
 	}
 	return s.fromFD()
 }
@@ -58,6 +61,9 @@ func (s *secrets) given() ([]byte, error) {
 func (s *secrets) fromFD() ([]byte, error) {
 	if s.read != nil {
 		return s.read, nil
+	}
+	if s.fd < 0 {
+		return nil, cli.Exit(cli.ExitUsage, fmt.Errorf("--passphrase-fd %d: not a file descriptor", s.fd))
 	}
 	f := os.NewFile(uintptr(s.fd), "file descriptor")
 	defer f.Close()
@@ -68,7 +74,9 @@ func (s *secrets) fromFD() ([]byte, error) {
 	case len(line) > maxSecret:
 		return nil, fmt.Errorf("--passphrase-fd %d: longer than %d bytes", s.fd, maxSecret)
 	}
-	s.read = append([]byte{}, bytes.TrimSuffix(line, []byte("\n"))...)
+	if s.read = bytes.TrimRight(line, "\r\n"); len(s.read) == 0 { // whoever names one has a secret
+		return nil, fmt.Errorf("--passphrase-fd %d: nothing was read", s.fd)
+	}
 	return s.read, nil
 }
 
@@ -76,7 +84,7 @@ func (s *secrets) fromFD() ([]byte, error) {
 // token takes few wrong ones.
 func (s *secrets) ask(ctx context.Context) func(what string) ([]byte, error) {
 	return func(what string) ([]byte, error) {
-		if s.fd >= 0 {
+		if s.fd != noFD {
 			return s.fromFD()
 		}
 		if p := passphrase(); len(p) > 0 && !strings.HasPrefix(what, signer.PIN) {

@@ -58,8 +58,8 @@ func TestPassphrase(t *testing.T) {
 		{name: "by cosign's environment", cosign: "correct horse"},
 		{name: "ours before cosign's", environment: "correct horse", cosign: "sesame"},
 		{name: "the descriptor before the environment", fd: "sesame\n", environment: "correct horse", want: "the passphrase does not decrypt the private key"},
-		{name: "with another line's end", fd: "correct horse\r\n", want: "the passphrase does not decrypt the private key"},
-		{name: "empty", fd: "\n", want: "the private key is encrypted, and there is no passphrase"},
+		{name: "with another line's end", fd: "correct horse\r\n"},
+		{name: "empty", fd: "\n", want: "nothing was read"},
 		{name: "large", fd: strings.Repeat("x", maxSecret+1), want: "longer than 4096 bytes"},
 		{name: "none", want: "the private key is encrypted, and there is no passphrase"},
 	} {
@@ -78,6 +78,15 @@ func TestPassphrase(t *testing.T) {
 				t.Errorf("no warning: %s", r.stderr)
 			}
 		})
+	}
+	// Whoever names a descriptor wants an encrypted key.
+	for _, fd := range []string{fmt.Sprint(pipe(t, "")), "-3"} {
+		if r := invoke(t, "key", "create", "plain", "--passphrase-fd", fd); r.code == 0 || !strings.Contains(r.stderr, "--passphrase-fd "+fd+": ") {
+			t.Errorf("%+v", r)
+		}
+		if _, err := os.Stat("plain"); err == nil {
+			t.Error("a plain key was made")
+		}
 	}
 	// One passphrase for the issuer's key and the one that is made.
 	if r := invoke(t, "key", "create", "root", "--profile", "root", "--name", "root", "--passphrase-fd", fmt.Sprint(pipe(t, "x y\n"))); r.code != 0 || strings.Contains(r.stderr, "not encrypted") {
@@ -120,10 +129,13 @@ func TestPrompt(t *testing.T) {
 	if err != nil || string(got) != "1234" {
 		t.Errorf("got %q, %v", got, err)
 	}
-	screen := make([]byte, 1000)
-	n, err := keyboard.Read(screen)
-	if err != nil || !strings.Contains(string(screen[:n]), "PIN of pkcs11:object=x: ") {
-		t.Errorf("shown: %q, %v", screen[:n], err)
+	const want = "PIN of pkcs11:object=x: "
+	shown, buf := "", make([]byte, 1000) // what was typed too early is shown as well
+	for !strings.Contains(shown, want) {
+		n, err := keyboard.Read(buf)
+		if shown += string(buf[:n]); err != nil {
+			t.Fatalf("shown: %q, %v", shown, err)
+		}
 	}
 }
 

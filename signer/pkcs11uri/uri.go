@@ -33,6 +33,9 @@ type URI struct {
 
 // Parse reads a URI. An error shows no attribute's value.
 func Parse(text string) (*URI, error) {
+	if strings.Contains(strings.ToLower(text), "pin-value") {
+		return nil, ErrPIN
+	}
 	text = strings.TrimPrefix(strings.TrimPrefix(text, "pkcs11:"), "//")
 	path, query, _ := strings.Cut(text, "?")
 	u, seen := &URI{}, map[string]bool{}
@@ -47,8 +50,6 @@ func Parse(text string) (*URI, error) {
 			name, value, ok := strings.Cut(attribute, "=")
 			value, err := url.PathUnescape(value)
 			switch {
-			case strings.EqualFold(name, "pin-value"):
-				return nil, ErrPIN
 			case !ok || err != nil || value == "":
 				return nil, fmt.Errorf("attribute %q: no value, or one that is not percent-encoded", name)
 			case seen[name]:

@@ -72,7 +72,8 @@ type Request struct {
 	Certificates string `json:"certificates,omitempty"`
 }
 
-// Bundle names the bundle.
+// Bundle names the bundle. What is signed is the digest, and the name with it: to
+// see that they belong together takes the bundle.
 type Bundle struct {
 	Name   string `json:"name"`
 	Digest string `json:"digest"`
@@ -164,6 +165,9 @@ func parse(data []byte) (*Request, error) {
 	if r.Version != version {
 		return nil, fmt.Errorf("version %d: this program reads version %d", r.Version, version)
 	}
+	if err := r.sameAs(data); err != nil {
+		return nil, err
+	}
 	subject, err := r.subject()
 	if err != nil {
 		return nil, err
@@ -173,6 +177,23 @@ func parse(data []byte) (*Request, error) {
 		return nil, err
 	}
 	return r, r.matches(want)
+}
+
+// sameAs says whether data is r and nothing else: encoding/json takes a field's
+// name in any case and the last of several, where a reader may see the first.
+func (r *Request) sameAs(data []byte) error {
+	own, err := r.Encode()
+	if err != nil {
+		return err
+	}
+	var a, b bytes.Buffer
+	if err := errors.Join(json.Compact(&a, data), json.Compact(&b, own)); err != nil {
+		return err
+	}
+	if !bytes.Equal(a.Bytes(), b.Bytes()) {
+		return errors.New("a field is there twice, in another order, or spelled in another way than this program writes it")
+	}
+	return nil
 }
 
 // matches says whether r asks for what want asks for.
@@ -212,6 +233,7 @@ func (r *Request) subject() (*Subject, error) {
 func (r *Request) Encode() ([]byte, error) {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
 	e.SetIndent("", "  ")
 	err := e.Encode(r)
 	return b.Bytes(), err
@@ -240,6 +262,13 @@ func (r *Request) Sign(ctx context.Context, key *signer.Key) error {
 // else. chain is the signer's; when it is nil, it is the answer's own. Whether the
 // signatures are good is not judged.
 func (r *Request) Key(chain []*x509.Certificate) (*signer.Key, error) {
+	made := map[string][]byte{}
+	for _, i := range r.Items {
+		if len(i.Signature) == 0 {
+			return nil, fmt.Errorf("%w: %s has no signature", ErrUnanswered, i.Kind)
+		}
+		made[string(i.sum())] = i.Signature
+	}
 	if chain == nil {
 		var err error
 		if chain, err = signer.ParseCertificates([]byte(r.Certificates)); err != nil {
@@ -248,13 +277,6 @@ func (r *Request) Key(chain []*x509.Certificate) (*signer.Key, error) {
 	}
 	if sigstore.Hash(chain[0].PublicKey) != crypto.SHA256 {
 		return nil, ErrHash
-	}
-	made := map[string][]byte{}
-	for _, i := range r.Items {
-		if len(i.Signature) == 0 {
-			return nil, fmt.Errorf("%w: %s has no signature", ErrUnanswered, i.Kind)
-		}
-		made[string(i.sum())] = i.Signature
 	}
 	return signer.NewKey(answered{chain[0].PublicKey, made}, chain)
 }

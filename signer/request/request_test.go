@@ -67,6 +67,9 @@ func TestHash(t *testing.T) {
 	if err := r.Sign(t.Context(), key); !errors.Is(err, ErrHash) {
 		t.Errorf("got %v", err)
 	}
+	for i := range r.Items {
+		r.Items[i].Signature = []byte("by hand")
+	}
 	if _, err := r.Key(key.Chain); !errors.Is(err, ErrHash) {
 		t.Errorf("got %v", err)
 	}
@@ -155,6 +158,8 @@ func TestParseRefuses(t *testing.T) {
 		{"another hash", replace(`"hash": "sha256"`, `"hash": "sha1"`), `signatures[0]`},
 		{"other words", replace(`"over": "the kernel image`, `"over": "the harmless image`), `signatures[0]`},
 		{"other bytes", replace(`"data": "M`, `"data": "N`), `signatures[0], "authenticode"`},
+		{"a field twice", replace(`"bundle": {`, `"bundle": {"name": "redis", "digest": "x"}, "bundle": {`), "there twice"},
+		{"a field in another case", replace(`"sealed"`, `"Sealed"`), "there twice"},
 		{"large", good + strings.Repeat(" ", MaxSize), "larger"},
 	} {
 		_, err := Parse([]byte(test.data))

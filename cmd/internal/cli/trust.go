@@ -29,6 +29,7 @@ type TrustOptions struct {
 	Key, Cert, Policy string
 	state             string // directory
 	AllowUnsigned     bool
+	changed           func(flag string) bool
 }
 
 // Flags adds the flags.
@@ -47,10 +48,14 @@ func (o *TrustOptions) Exclusive(cmd *cobra.Command) {
 		cmd.MarkFlagsMutuallyExclusive("state", "allow-unsigned")
 	}
 	cmd.MarkFlagsMutuallyExclusive(names...)
+	o.changed = cmd.Flags().Changed
 }
 
 // Load reads what the flags name. Who asks only remembers nothing.
 func (o *TrustOptions) Load(asks bool) (loader.Policy, error) {
+	if o.state == "" && o.changed("state") { // a variable that is not set, perhaps
+		return loader.Policy{}, Exit(ExitUsage, errors.New("--state is empty"))
+	}
 	p, err := o.LoadTrust()
 	if o.state != "" {
 		p.State = &loader.State{Dir: o.state, ReadOnly: asks}
