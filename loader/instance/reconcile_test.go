@@ -111,6 +111,28 @@ func TestReconcile(t *testing.T) {
 	}
 }
 
+// Somebody was faster: what was read first does not count.
+func TestReconcileRaces(t *testing.T) {
+	s := newStore(t)
+	self := identify(t, os.Getpid())
+	create(t, s, "web")
+	stale := update(t, s, "web", func(r *Record) { r.Supervisor = &Process{self.PID, self.Start + 1, self.BootID} })
+	alive := update(t, s, "web", func(r *Record) { r.Supervisor = self })
+	if orphan, err := s.reconcile(t.Context(), stale, self.BootID, day); orphan || err != nil || !reflect.DeepEqual(stale, alive) {
+		t.Errorf("%v, %v, %+v", orphan, err, stale)
+	}
+	stale.Supervisor = nil
+	stale.State, stale.BootID, stale.Held.CPUs = Created, "another boot", "1"
+	locked(t, s, func(l *Lock) {
+		if err := l.Remove(t.Context(), "web"); err != nil {
+			t.Error(err)
+		}
+	})
+	if orphan, err := s.reconcile(t.Context(), stale, self.BootID, day); orphan || err != nil {
+		t.Errorf("removed: %v, %v", orphan, err)
+	}
+}
+
 // A store that is not there has nothing to reconcile, and is not made.
 func TestReconcileNothing(t *testing.T) {
 	s := &Store{Dir: t.TempDir() + "/mortise"}

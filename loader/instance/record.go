@@ -126,8 +126,15 @@ func decode(data []byte) (*Record, error) {
 	return &r, r.check()
 }
 
-// encode checks a record and writes it as one line.
+// encode checks a record and writes it as one line. Lists are lists, also in r: whoever
+// reads the JSON need not expect null.
 func (r *Record) encode() ([]byte, error) {
+	if r.Held.Memory == nil {
+		r.Held.Memory = []Memory{}
+	}
+	if r.Held.Devices == nil {
+		r.Held.Devices = []string{}
+	}
 	if err := r.check(); err != nil {
 		return nil, err
 	}

@@ -88,6 +88,9 @@ func TestStore(t *testing.T) {
 	if got, err := s.Get("web"); err != nil || !reflect.DeepEqual(got, web) {
 		t.Errorf("%v: got %+v, want %+v", err, got, web)
 	}
+	if data, err := os.ReadFile(filepath.Join(s.Path("web"), recordFile)); err != nil || strings.Contains(string(data), "null") {
+		t.Errorf("%v, %s", err, data)
+	}
 	if list, err := s.List(); err != nil || !reflect.DeepEqual(list, []*Record{cache, web}) {
 		t.Errorf("%v: %+v", err, list)
 	}

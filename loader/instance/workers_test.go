@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -258,7 +259,8 @@ func TestWorkers(t *testing.T) {
 			}
 		}
 	}
-	t.Logf("%d operations, %d kills, %d looks", all.operations, all.kills, looks)
+	unfinished, err := filepath.Glob(s.Path("*/.record.json*"))
+	t.Logf("%d operations, %d kills, %d looks; %d unfinished writes are still there: %v", all.operations, all.kills, looks, len(unfinished), err)
 	if all.kills < workers*3 || all.operations < workers*operations {
 		t.Errorf("%d operations, %d kills", all.operations, all.kills)
 	}
