@@ -279,7 +279,7 @@ func (r *Record) write(dir *os.File) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrRecord, err)
 	}
-	if err := renameio.WriteFile(filepath.Join(dir.Name(), recordFile), data, 0o600, renameio.WithTempDir(dir.Name()), renameio.WithStaticPermissions(0o600)); err != nil {
+	if err := renameio.WriteFile(filepath.Join(dir.Name(), recordFile), data, 0o600, renameio.WithTempDir(dir.Name())); err != nil {
 		return err
 	}
 	return dir.Sync()

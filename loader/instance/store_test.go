@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -473,4 +474,69 @@ func TestLocksWait(t *testing.T) {
 	if err := <-done; !errors.Is(err, ErrNotFound) {
 		t.Error(err)
 	}
+}
+
+// Who waited for an instance that was removed and created again waits for the new one.
+func TestLockOfWhatWasReplaced(t *testing.T) {
+	s := newStore(t)
+	create(t, s, "web")
+	done, mine := make(chan error, 1), errors.New("mine")
+	var again *os.File
+	_, err := s.Update(t.Context(), "web", func(r *Record) (err error) {
+		go func() {
+			_, err := s.Update(context.Background(), "web", func(*Record) error { return nil })
+			done <- err
+		}()
+		time.Sleep(20 * time.Millisecond)
+		if err := errors.Join(os.RemoveAll(s.Path("web")), os.Mkdir(s.Path("web"), 0o700)); err != nil {
+			return err
+		}
+		if again, err = lock(t.Context(), func() (*os.File, error) { return s.open("web") }); err != nil {
+			return err
+		}
+		return errors.Join(r.write(again), mine)
+	})
+	if !errors.Is(err, mine) {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-done:
+		t.Errorf("it did not wait: %v", err)
+	case <-time.After(50 * time.Millisecond):
+		again.Close()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// Who only looks sees an instance or none, while it is removed and created again.
+func TestGetRaces(t *testing.T) {
+	s := newStore(t)
+	stop := make(chan bool)
+	var looking sync.WaitGroup
+	for range 2 {
+		looking.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					if _, err := s.Get("web"); err != nil && !errors.Is(err, ErrNotFound) {
+						t.Error(err)
+					}
+				}
+			}
+		})
+	}
+	for range 100 {
+		create(t, s, "web")
+		locked(t, s, func(l *Lock) {
+			if err := l.Remove(t.Context(), "web"); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	close(stop)
+	looking.Wait()
 }
