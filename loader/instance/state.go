@@ -13,12 +13,10 @@ import (
 
 // State is where an instance is in its life.
 //
-//	created ──► loaded ──► running ──► stopped ──┐
-//	   │          │ │         │           ▲      │
-//	   │          │ └─────────┼───────────┘      │
-//	   └──────────┴──► failed ◄┘                 │
-//	              ▲      │                       │
-//	              └──────┴───── started again ◄──┘
+//	created ──► loaded ──► running ──► stopped
+//	            loaded ──────────────► stopped
+//	created, loaded, running ────────► failed
+//	stopped, failed ─────────────────► loaded
 type State string
 
 // The states.
