@@ -63,7 +63,7 @@ unit:
 	go test ./...
 
 e2e: deps build $(IMAGES)
-	for p in ./builder ./builder/rootfs ./builder/initramfs ./signer/... ./cmd/tenon; do go test -tags e2e -count=1 -timeout 80m -v -run '^TestE2E' $$p; done
+	for p in ./builder ./builder/rootfs ./builder/initramfs ./signer/... ./loader/instance ./cmd/tenon; do go test -tags e2e -count=1 -timeout 80m -v -run '^TestE2E' $$p; done
 
 bench: deps build $(IMAGES)
 	testdata/bench.sh bin/tenon $(IMAGES)
