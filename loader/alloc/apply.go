@@ -1,0 +1,312 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package alloc
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// Host takes CPUs from a host and gives them back. Its methods may be called from
+// several goroutines and processes that name the same state directory: they wait for
+// each other.
+type Host struct {
+	Root  Root
+	State string // a directory that exists and is gone or unchanged after a reboot, such as /run/mortise/alloc
+
+	// Fault is for tests. It is called before and after each step of an operation
+	// that changes something, with the number of that point, from 1, and its name.
+	// If it returns an error, the operation stops as if it had been killed there:
+	// nothing is undone, and the error is returned.
+	Fault func(number int, name string) error
+}
+
+// Report says how well a plan is held.
+type Report struct {
+	Partition string    `json:"partition"` // isolated, root (they are load balanced), or exclusive (cgroup v1)
+	Group     string    `json:"group"`     // the control group's directory, relative to the Root
+	Unmoved   []Unmoved `json:"unmoved"`   // interrupts that still come
+}
+
+// Unmoved is an IRQ that the kernel did not move off the CPUs.
+type Unmoved struct {
+	IRQ    int    `json:"irq"` // -1: the default of new ones
+	Reason string `json:"reason"`
+}
+
+// Apply takes what a plan says for an owner, or changes what it has to that: the
+// CPUs get a partition of their own, and interrupts are moved off them. plan is
+// called with what others hold and, apart from that, what the owner has (nil: none),
+// while nobody else applies. Memory and devices are noted as held, no more.
+//
+// After an error, the host is as it was before.
+func (h *Host) Apply(owner string, plan func(others []Holding, has *Plan) (*Plan, error)) (*Report, error) {
+	if err := checkOwner(owner); err != nil {
+		return nil, err
+	}
+	var report *Report
+	err := h.locked(func(a *action) error {
+		p, err := plan(a.holdings(owner), a.plan(owner))
+		if err != nil {
+			return err
+		}
+		report, err = a.apply(owner, p)
+		return err
+	})
+	return report, wrap("taking CPUs for", owner, err)
+}
+
+// Release gives back what an owner holds, and puts the host back to what it was,
+// but for what others still hold. Without a holding, it does nothing. The processes
+// in the control group must be gone.
+func (h *Host) Release(owner string) error {
+	if err := checkOwner(owner); err != nil {
+		return err
+	}
+	return wrap("releasing the CPUs of", owner, h.locked(func(a *action) error {
+		e := a.j.Entries[owner]
+		if e == nil {
+			return nil
+		}
+		e.State = releasing
+		if err := a.save(); err != nil {
+			return err
+		}
+		return a.settle()
+	}))
+}
+
+// Recover completes what a crash left: what was being applied is undone, what was
+// being released is released. Apply and Release do so first, too.
+func (h *Host) Recover() error {
+	if err := h.locked(func(a *action) error { return a.recovered }); err != nil {
+		return fmt.Errorf("recovering: %w", err)
+	}
+	return nil
+}
+
+// Held returns what is held, by owner, without what Recover is going to give back.
+func (h *Host) Held() ([]Holding, error) {
+	dir, err := h.lock()
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	j, err := h.readJournal()
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range j.Entries {
+		if e.State == applying {
+			e.undo()
+		}
+	}
+	return (&action{j: j}).holdings(""), nil
+}
+
+func wrap(doing, owner string, err error) error {
+	if err != nil {
+		return fmt.Errorf("%s %q: %w", doing, owner, err)
+	}
+	return nil
+}
+
+// checkOwner takes what is also a name of a control group.
+func checkOwner(owner string) error {
+	const letters = "abcdefghijklmnopqrstuvwxyz0123456789"
+	if owner == "" || len(owner) > 63 || strings.Trim(owner, letters+"-_.") != "" || !strings.Contains(letters, owner[:1]) {
+		return fmt.Errorf("%s cannot own CPUs: a name has 1 to 63 of a-z, 0-9, '-', '_' and '.', the first is a letter or a digit", quoted(owner))
+	}
+	return nil
+}
+
+// action is one operation, under the lock.
+type action struct {
+	*Host
+	dir    interface{ Sync() error } // the state directory
+	j      *journal
+	cpuset Cpuset
+	points int
+
+	recovered error // errNotRestored, or nil
+}
+
+// step is one change, and what it is called in errors.
+type step struct {
+	name string
+	run  func() error
+}
+
+// stop is an error of Host.Fault.
+type stop struct{ error }
+
+func (s stop) Unwrap() error { return s.error }
+
+func isStop(err error) bool { return errors.As(err, new(stop)) }
+
+func (a *action) do(s step) error {
+	if err := a.point("before: " + s.name); err != nil {
+		return err
+	}
+	if err := s.run(); err != nil {
+		return fmt.Errorf("%s: %w", s.name, reason(err))
+	}
+	return a.point("after: " + s.name)
+}
+
+func (a *action) point(name string) error {
+	a.points++
+	if a.Fault == nil {
+		return nil
+	}
+	if err := a.Fault(a.points, name); err != nil {
+		return stop{err}
+	}
+	return nil
+}
+
+// locked runs an operation on a journal that nothing is pending in.
+func (h *Host) locked(do func(*action) error) error {
+	dir, err := h.lock()
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	a := &action{Host: h, dir: dir}
+	if a.cpuset, err = findCpuset(h.Root); err != nil {
+		return err
+	}
+	if a.j, err = h.readJournal(); err != nil {
+		return err
+	}
+	if err := removeIfThere(filepath.Join(h.State, journalNew)); err != nil {
+		return err
+	}
+	if a.recovered = a.recover(); a.recovered != nil && !errors.Is(a.recovered, errNotRestored) {
+		return a.recovered
+	}
+	return do(a)
+}
+
+func (a *action) recover() error {
+	pending := len(a.j.Entries) == 0 && !a.j.empty()
+	for _, e := range a.j.Entries {
+		if e.State == applying {
+			e.undo()
+		}
+		pending = pending || e.State != held
+	}
+	if !pending {
+		return nil
+	}
+	return a.settle()
+}
+
+func (a *action) plan(owner string) *Plan {
+	if e := a.j.Entries[owner]; e != nil {
+		return &e.Plan
+	}
+	return nil
+}
+
+// holdings returns what others than the owner hold.
+func (a *action) holdings(owner string) []Holding {
+	var out []Holding
+	for _, other := range slices.Sorted(maps.Keys(a.j.Entries)) {
+		if e := a.j.Entries[other]; other != owner && e.State != releasing {
+			out = append(out, Holding{Owner: other, Plan: e.Plan})
+		}
+	}
+	return out
+}
+
+func (a *action) apply(owner string, p *Plan) (*Report, error) {
+	if err := a.overlap(owner, p); err != nil {
+		return nil, err
+	}
+	doing := entry{State: applying, Plan: *p}
+	if has := a.j.Entries[owner]; has != nil {
+		doing.Was = &has.Plan
+	} else {
+		if err := a.checkGroup(owner); err != nil {
+			return nil, err
+		}
+	}
+	a.j.Entries[owner] = &doing
+	if err := a.note(); err != nil {
+		return nil, err
+	}
+	if err := a.save(); err != nil {
+		return nil, err // the host was not touched
+	}
+	report := &Report{Group: a.group(owner)}
+	err := a.makeGroup(owner, p, report)
+	if err == nil {
+		report.Unmoved, err = a.affinities()
+	}
+	if err == nil || errors.Is(err, errNotRestored) {
+		a.j.Entries[owner] = &entry{State: held, Plan: *p}
+		err = a.save()
+	}
+	if err == nil {
+		return report, nil
+	}
+	if isStop(err) {
+		return nil, err
+	}
+	doing.undo()
+	a.j.Entries[owner] = &doing
+	if undo := a.settle(); undo != nil {
+		return nil, fmt.Errorf("%w; undoing that: %w", err, undo)
+	}
+	return nil, err
+}
+
+// overlap refuses a plan that was made without asking what is held.
+func (a *action) overlap(owner string, p *Plan) error {
+	for _, h := range a.holdings(owner) {
+		if cpus := h.Plan.HeldCPUs().And(p.HeldCPUs()); len(cpus) > 0 {
+			return &PlanError{Kind: ErrTaken, Reason: is(cpus) + " " + h.how(), Holders: []string{h.Owner}}
+		}
+		for _, address := range p.heldDevices() {
+			if slices.Contains(h.Plan.heldDevices(), address) {
+				return &PlanError{Kind: ErrTaken, Reason: "device " + address + " is " + h.how(), Holders: []string{h.Owner}}
+			}
+		}
+	}
+	return nil
+}
+
+// settle brings the host to what the journal says, and then the journal to what is
+// held. Control groups come first: where processes are in one, nothing has changed.
+func (a *action) settle() error {
+	for _, owner := range slices.Sorted(maps.Keys(a.j.Entries)) {
+		var err error
+		switch e := a.j.Entries[owner]; e.State {
+		case releasing:
+			err = a.removeGroup(owner)
+		case restoring:
+			err = a.makeGroup(owner, &e.Plan, &Report{})
+			e.State = held
+		}
+		if err != nil {
+			return err
+		}
+	}
+	_, moved := a.affinities()
+	if moved != nil && !errors.Is(moved, errNotRestored) {
+		return moved
+	}
+	maps.DeleteFunc(a.j.Entries, func(_ string, e *entry) bool { return e.State == releasing })
+	if err := a.restoreSubtree(); err != nil {
+		return err
+	}
+	if err := a.save(); err != nil {
+		return err
+	}
+	return moved
+}
