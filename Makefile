@@ -30,7 +30,7 @@ FUZZ := $(shell grep -rHoE '^func Fuzz[A-Za-z]+' --include=*_test.go . | sed -E 
 
 build:
 	go build -trimpath -o bin/tenon ./cmd/tenon
-	go build -trimpath -o bin/mortise ./cmd/mortise
+	go build -trimpath -ldflags='-s -w' -o bin/mortise ./cmd/mortise
 	go build -trimpath -buildvcs=false -ldflags='-s -w' -o bin/appinit ./cmd/appinit # the same bytes in every checkout
 	CGO_ENABLED=1 go build -trimpath -o bin/sigstore-kms-pkcs11 ./cmd/sigstore-kms-pkcs11 # loads an HSM's library
 	@size=$$(stat -c %s bin/appinit); test $$size -le 2600000 || { echo "appinit has $$size bytes: it is in every initramfs, 2.6 MB at most" >&2; exit 1; }

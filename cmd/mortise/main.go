@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command mortise validates bundles on the host that is to run them.
+// Command mortise validates bundles on the host that is to run them, and shows
+// what that host has.
 package main
 
 import (
@@ -24,5 +25,5 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 }
 
 func newRootCmd(a *cli.App) *cobra.Command {
-	return a.Root("Validate bundles on the host that is to run them", cli.NewVerifyCmd(a))
+	return a.Root("Validate bundles, and show the host that is to run them", cli.NewVerifyCmd(a), newInfoCmd(a))
 }
