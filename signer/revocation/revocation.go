@@ -7,7 +7,7 @@
 // Out: a file that people can read, the list as JSON and behind it its signature,
 // a detached PKCS#7 in PEM (`openssl cms -verify` checks it); or the list. Refused,
 // with an error that wraps ErrInvalid: a list that was not signed, or by somebody
-// else, one that is too old, and every byte that this package would have written
+// else or by somebody who was revoked, one that is too old, and every byte that this package would have written
 // in another way. Whether a newer list was seen, the caller knows.
 package revocation
 
@@ -19,6 +19,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -138,11 +139,12 @@ func join(text, p7 []byte) []byte {
 }
 
 // Open reads a list that the identity signed, and that may be used at a time, at
-// most maxAge after it was issued.
-func Open(data []byte, by *trust.Identity, maxAge time.Duration, now time.Time) (*List, error) {
+// most maxAge after it was issued. Whoever was revoked before cannot sign it, as he
+// would leave himself out.
+func Open(data []byte, by *trust.Identity, before trust.Revocations, maxAge time.Duration, now time.Time) (*List, error) {
 	l, s, err := parse(data)
 	if err == nil {
-		err = by.Trusts(s, l.Entries, now)
+		err = by.Trusts(s, slices.Concat(l.Entries, before), now)
 	}
 	if err == nil {
 		err = l.checkAge(now, maxAge)

@@ -53,7 +53,7 @@ func TestSignAndOpen(t *testing.T) {
 	if again := must(Sign(f.key, f.list)); !bytes.Equal(again, f.data) {
 		t.Error("not deterministic")
 	}
-	l, err := Open(f.data, &f.team, month, f.now)
+	l, err := Open(f.data, &f.team, nil, month, f.now)
 	if err != nil || l.Number != 1 || len(l.Entries) != 1 || l.Entries[0] != f.list.Entries[0] || !l.Issued.Equal(f.now.Truncate(time.Second)) {
 		t.Fatalf("%+v, %v", l, err)
 	}
@@ -63,7 +63,7 @@ func TestSignAndOpen(t *testing.T) {
 	if next.Number != 2 || len(next.Entries) != 2 || len(l.Entries) != 1 || next.Entries[0] != l.Entries[0] {
 		t.Errorf("%+v", next)
 	}
-	if _, err := Open(must(Sign(f.key, next)), &f.team, month, f.now.Add(time.Minute)); err != nil {
+	if _, err := Open(must(Sign(f.key, next)), &f.team, nil, month, f.now.Add(time.Minute)); err != nil {
 		t.Error(err)
 	}
 	if l := (*List)(nil).Next(f.now, month); !bytes.Contains(must(l.encode()), []byte(`"entries": []`)) {
@@ -118,7 +118,7 @@ func TestOpenRefuses(t *testing.T) {
 	} {
 		team := f.team
 		team.Grace = 2000 * time.Hour // the certificates live for an hour
-		_, err := Open(test.data, &team, 1000*time.Hour, f.now.Add(test.at))
+		_, err := Open(test.data, &team, nil, 1000*time.Hour, f.now.Add(test.at))
 		if (err == nil) != (test.want == "") || err != nil && (!errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), test.want)) {
 			t.Errorf("%s: got %v, want %q", test.name, err, test.want)
 		}
@@ -154,10 +154,10 @@ func TestEveryByte(t *testing.T) {
 	for i := range f.data {
 		data := slices.Clone(f.data)
 		data[i] ^= 1
-		if _, err := Open(data, &f.team, month, f.now); !errors.Is(err, ErrInvalid) {
+		if _, err := Open(data, &f.team, nil, month, f.now); !errors.Is(err, ErrInvalid) {
 			t.Errorf("byte %d: %v", i, err)
 		}
-		if _, err := Open(f.data[:i], &f.team, month, f.now); !errors.Is(err, ErrInvalid) {
+		if _, err := Open(f.data[:i], &f.team, nil, month, f.now); !errors.Is(err, ErrInvalid) {
 			t.Errorf("cut at %d: %v", i, err)
 		}
 	}
