@@ -35,9 +35,11 @@ const Version = 1
 // MaxSize is the largest file, in bytes.
 const MaxSize = 1 << 20
 
-// ErrInvalid says that a file is not a signed list that may be used, or that a
-// list cannot be written.
+// ErrInvalid says that a file is not a signed list that may be used.
 var ErrInvalid = errors.New("invalid revocation list")
+
+// ErrIssue says that nobody would take a list, or nobody that this key signs.
+var ErrIssue = errors.New("the list cannot be issued")
 
 // List is what is trusted no more. Times are UTC, in whole seconds.
 type List struct {
@@ -109,11 +111,16 @@ func (l *List) check() error {
 
 const pemType = "PKCS7"
 
-// Sign writes a list out, signed. The same list and key make the same bytes.
+// Sign writes a list out, signed. The same list and key make the same bytes. A
+// list that revokes the key, or who issued to it, would refuse itself.
 func Sign(key *signer.Key, l *List) ([]byte, error) {
 	text, err := l.encode()
+	if err == nil {
+		self := trust.Identity{Key: key.Public()}
+		err = self.Trusts(&signer.Signer{Key: key.Public(), Chain: key.Chain}, l.Entries, l.Issued)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
+		return nil, fmt.Errorf("%w: %w", ErrIssue, err)
 	}
 	p7, err := pkcs7.SignDetached(key, text)
 	if err != nil {
@@ -121,7 +128,7 @@ func Sign(key *signer.Key, l *List) ([]byte, error) {
 	}
 	data := join(text, p7)
 	if len(data) > MaxSize {
-		return nil, fmt.Errorf("%w: larger than %d bytes", ErrInvalid, MaxSize)
+		return nil, fmt.Errorf("%w: larger than %d bytes", ErrIssue, MaxSize)
 	}
 	return data, nil
 }

@@ -96,7 +96,7 @@ func TestOpenRefuses(t *testing.T) {
 		{"text behind it", "more than the list", append(bytes.Clone(f.data), '\n'), 0},
 		{"a header in the signature", "more than the list", bytes.Replace(f.data, []byte("PKCS7-----\n"), []byte("PKCS7-----\nA: b\n\n"), 1), 0},
 		{"by somebody else", "unknown authority", must(Sign(other.Key(t, nil), f.list)), 0},
-		{"by whom it revokes", "was revoked", must(Sign(f.key, f.list.Next(f.now, month, self))), 0},
+		{"by whom it revokes", "was revoked", signed(string(must(f.list.Next(f.now, month, self).encode()))), 0},
 		{"not JSON", "invalid character", signed("x\n"), 0},
 		{"no line break at its end", "not signed", signed(strings.TrimSuffix(string(text), "\n")), 0},
 		{"other spaces", "not written as", edit("{\n", "{ \n"), 0},
@@ -128,7 +128,7 @@ func TestOpenRefuses(t *testing.T) {
 func TestSignRefuses(t *testing.T) {
 	f := newFixture(t)
 	twice := f.list.Next(f.now, month, f.list.Entries[0])
-	if _, err := Sign(f.key, twice); !errors.Is(err, ErrInvalid) || !strings.HasSuffix(err.Error(), "is on the list already") {
+	if _, err := Sign(f.key, twice); !errors.Is(err, ErrIssue) || !strings.HasSuffix(err.Error(), "is on the list already") {
 		t.Errorf("twice: %v", err)
 	}
 	var many []trust.Revoked
@@ -137,11 +137,17 @@ func TestSignRefuses(t *testing.T) {
 		e.Reason = strings.Repeat("x", 200)
 		many = append(many, e)
 	}
-	if _, err := Sign(f.key, f.list.Next(f.now, month, many...)); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "larger than") {
+	if _, err := Sign(f.key, f.list.Next(f.now, month, many...)); !errors.Is(err, ErrIssue) || !strings.Contains(err.Error(), "larger than") {
 		t.Errorf("too many: %v", err)
 	}
-	if _, err := Sign(f.key, f.list.Next(f.now, 0)); !errors.Is(err, ErrInvalid) {
+	if _, err := Sign(f.key, f.list.Next(f.now, 0)); !errors.Is(err, ErrIssue) {
 		t.Errorf("for no time: %v", err)
+	}
+	for _, itself := range []trust.Revoked{trust.OfKey(f.key.Public()), trust.OfCertificate(f.key.Chain[0]), trust.OfCertificate(f.key.Chain[1])} {
+		itself.Reason = "lost"
+		if _, err := Sign(f.key, f.list.Next(f.now, month, itself)); !errors.Is(err, ErrIssue) || !errors.Is(err, trust.ErrRevoked) {
+			t.Errorf("%s of its own: %v", itself.Kind, err)
+		}
 	}
 	if _, err := Sign(&signer.Key{Signer: f.key.Signer}, f.list); !errors.Is(err, signer.ErrNoCertificate) {
 		t.Errorf("without a certificate: %v", err)
