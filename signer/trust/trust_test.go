@@ -198,6 +198,12 @@ func TestParseRefuses(t *testing.T) {
 		"other version":        {replace("version = 1", "version = 2"), "version 2"},
 		"unknown key":          {replace("bundles", "bundels"), `line 9: unknown key "identity.bundels"`},
 		"unknown at top":       {"threshold = 2\n" + good, `line 1: unknown key "threshold"`},
+		"another case at top":  {replace("version = 1", "Version = 1"), `unknown key "Version"`},
+		"key in two cases":     {replace("threshold = 2", "Threshold = 2\nthreshold = 1"), `unknown key "Threshold"`},
+		"claim in two cases":   {replace("cpus = 4", "CPUS = 4, cpus = 8"), `unknown key "CPUS"`},
+		"quoted key":           {replace("[revocation]\nlist", "[revocation]\n\"List\""), `unknown key "List"`},
+		"table in two cases":   {good + "[[Bundle]]\nnames = [\"x\"]\n", `unknown key "Bundle"`},
+		"Kelvin":               {replace("public_key", "\"public_\u212aey\""), "unknown key \"public_\u212aey\""},
 		"key twice":            {replace("name", "name = \"x\"\nname"), "line 5"},
 		"not TOML":             {"version = ", "line 1"},
 		"another type":         {replace(`["redis", "web-*"]`, "1"), "line 9"},
@@ -306,7 +312,7 @@ func TestDocs(t *testing.T) {
 	check = func(of reflect.Type) {
 		for i := range of.NumField() {
 			f := of.Field(i)
-			if key := f.Tag.Get("toml"); !strings.Contains(example, key) {
+			if key := f.Tag.Get("toml"); !strings.Contains(example, key) || key != strings.ToLower(key) {
 				t.Errorf("docs/trust.md says nothing of %q", key)
 			}
 			inner := f.Type
