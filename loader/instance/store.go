@@ -18,6 +18,8 @@ import (
 
 	"github.com/google/renameio/v2"
 	"golang.org/x/sys/unix"
+
+	"github.com/tenon-build/tenon/builder/bundle/flock"
 )
 
 // DefaultDir is where a host keeps what it knows of its instances: in memory, as
@@ -327,28 +329,13 @@ func lock(ctx context.Context, open func() (*os.File, error)) (*os.File, error) 
 		if err != nil {
 			return nil, err
 		}
-		if err := flock(ctx, dir); err != nil {
+		if err := flock.Lock(ctx, dir); err != nil {
 			return nil, errors.Join(err, dir.Close())
 		}
 		if leadsTo(dir) {
 			return dir, nil
 		}
 		dir.Close() // it was removed, or removed and made again, meanwhile
-	}
-}
-
-// flock is flock(2), but ends with ctx.
-func flock(ctx context.Context, f *os.File) error {
-	for {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if err != unix.EWOULDBLOCK && err != unix.EINTR {
-			return os.NewSyscallError("flock", err)
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("waiting for another process that has locked %q: %w", f.Name(), ctx.Err())
-		case <-time.After(5 * time.Millisecond):
-		}
 	}
 }
 

@@ -25,7 +25,7 @@ func Lock(ctx context.Context, f *os.File) error {
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("waiting for somebody who holds the lock of %q: %w", f.Name(), ctx.Err())
-		case <-time.After(50 * time.Millisecond):
+		case <-time.After(5 * time.Millisecond):
 		}
 	}
 }
