@@ -20,7 +20,7 @@ export TENON_NGINX_IMAGE := $(CURDIR)/demo/nginx-image
 
 PACKAGES := make gcc libc6-dev flex bison bc libelf-dev zstd perl xz-utils linux-source-6.1 linux-image-amd64 \
 	qemu-system-x86 cpio libarchive-tools mmdebstrap umoci skopeo busybox-static redis-tools procps time libcap2-bin \
-	sbsigntool osslsigncode openssl pesign libnss3-tools libssl-dev kmod ovmf efitools linux-headers-amd64 strace
+	sbsigntool osslsigncode openssl pesign libnss3-tools libssl-dev kmod ovmf efitools linux-headers-amd64 softhsm2 opensc strace
 
 GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
@@ -30,7 +30,9 @@ FUZZ := $(shell grep -rHoE '^func Fuzz[A-Za-z]+' --include=*_test.go . | sed -E 
 
 build:
 	go build -trimpath -o bin/tenon ./cmd/tenon
+	go build -trimpath -ldflags='-s -w' -o bin/mortise ./cmd/mortise
 	go build -trimpath -buildvcs=false -ldflags='-s -w' -o bin/appinit ./cmd/appinit # the same bytes in every checkout
+	CGO_ENABLED=1 go build -trimpath -o bin/sigstore-kms-pkcs11 ./cmd/sigstore-kms-pkcs11 # loads an HSM's library
 	@size=$$(stat -c %s bin/appinit); test $$size -le 2600000 || { echo "appinit has $$size bytes: it is in every initramfs, 2.6 MB at most" >&2; exit 1; }
 
 # deps installs Debian packages, once.
@@ -50,8 +52,8 @@ demo: deps build $(IMAGE)
 test: deps build lint unit e2e
 
 lint: bin/golangci-lint
-	go vet -tags e2e ./...
-	bin/golangci-lint run --build-tags e2e ./...
+	CGO_ENABLED=1 go vet -tags e2e ./...
+	CGO_ENABLED=1 bin/golangci-lint run --build-tags e2e ./...
 
 bin/golangci-lint:
 	@echo "building golangci-lint, once"
@@ -61,7 +63,7 @@ unit:
 	go test ./...
 
 e2e: deps build $(IMAGES)
-	for p in ./builder ./builder/rootfs ./builder/initramfs ./signer/... ./cmd/tenon; do go test -tags e2e -count=1 -timeout 80m -v -run '^TestE2E' $$p; done
+	for p in ./builder ./builder/rootfs ./builder/initramfs ./signer/... ./loader/instance ./cmd/tenon; do go test -tags e2e -count=1 -timeout 80m -v -run '^TestE2E' $$p; done
 
 bench: deps build $(IMAGES)
 	testdata/bench.sh bin/tenon $(IMAGES)

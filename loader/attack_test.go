@@ -15,11 +15,12 @@ import (
 
 	"golang.org/x/crypto/cryptobyte"
 	"golang.org/x/crypto/cryptobyte/asn1"
+	"golang.org/x/sys/unix"
 
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
-	"github.com/tenon-build/tenon/internal/testpe"
 	"github.com/tenon-build/tenon/signer/revocation"
 	"github.com/tenon-build/tenon/signer/trust"
+	"github.com/tenon-build/tenon/testdata/testpe"
 )
 
 // world is a host with a policy that accepts a bundle: version 1.4.0 of "web",
@@ -421,6 +422,10 @@ func TestStateAccidents(t *testing.T) {
 		"version that is none": func(dir string) error {
 			return os.WriteFile(dir+"/trust.json", []byte(`{"version":1,"bundles":{"web":"x"}}`), 0o644)
 		},
+		"large": func(dir string) error {
+			return errors.Join(os.WriteFile(dir+"/trust.json", nil, 0o644), os.Truncate(dir+"/trust.json", 1<<30))
+		},
+		"a FIFO in its place":      func(dir string) error { return unix.Mkfifo(dir+"/trust.json", 0o644) },
 		"a directory in its place": func(dir string) error { return os.Mkdir(dir+"/trust.json", 0o755) },
 		"a file in the directory's place": func(dir string) error {
 			return errors.Join(os.Remove(dir), os.WriteFile(dir, nil, 0o644))

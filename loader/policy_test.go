@@ -3,6 +3,7 @@
 package loader
 
 import (
+	"context"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
@@ -17,11 +18,13 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
-	"github.com/tenon-build/tenon/internal/testpe"
 	"github.com/tenon-build/tenon/signer"
 	"github.com/tenon-build/tenon/signer/revocation"
 	"github.com/tenon-build/tenon/signer/trust"
+	"github.com/tenon-build/tenon/testdata/testpe"
 )
 
 // accepted verifies a bundle and returns who signed it and the warnings.
@@ -205,6 +208,67 @@ func TestListIsRemembered(t *testing.T) {
 	}
 }
 
+// Whoever the last list revoked signs none that leaves him out.
+func TestRevokedSignsNoList(t *testing.T) {
+	path, policy := signedBundle(t, nil)
+	thief, team := keyOf(t, "theirs"), keyOf(t, "ours")
+	both := identity(t, "theirs")
+	both.Certificates = append(both.Certificates, identity(t, "ours").Certificates...)
+	policy.Trust.Revocation = &trust.Revocation{Signer: both, MaxAge: time.Hour}
+	policy.State = &State{Dir: t.TempDir()}
+	stolen := trust.OfCertificate(thief.Chain[0])
+	stolen.Reason = "stolen"
+	first := (*revocation.List)(nil).Next(time.Now(), time.Hour)
+	forged := first.Next(time.Now(), time.Hour).Next(time.Now(), time.Hour)
+	policy.Trust.Revocation.List = must(revocation.Sign(thief, first))
+	accepted(t, path, policy)
+	policy.Trust.Revocation.List = must(revocation.Sign(team, first.Next(time.Now(), time.Hour, stolen)))
+	accepted(t, path, policy)
+	accepted(t, path, policy)
+	policy.Trust.Revocation.List = must(revocation.Sign(thief, forged))
+	for _, readOnly := range []bool{false, true} {
+		policy.State.ReadOnly = readOnly
+		if _, err := Verify(t.Context(), path, policy, nil); !errors.Is(err, ErrRefused) || !errors.Is(err, trust.ErrRevoked) || !strings.Contains(err.Error(), "stolen") {
+			t.Errorf("read only %t: %v", readOnly, err)
+		}
+	}
+	policy.State.ReadOnly = false
+	policy.Trust.Revocation.List = must(revocation.Sign(team, forged)) // who is trusted may take it back
+	accepted(t, path, policy)
+}
+
+// Nobody who can only read the directory keeps us waiting, and whoever does so does
+// it no longer than the context lasts.
+func TestStateLock(t *testing.T) {
+	s := &State{Dir: t.TempDir()}
+	hold := func(path string) {
+		f := must(os.Open(path))
+		t.Cleanup(func() { f.Close() })
+		if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+			t.Fatal(err)
+		}
+	}
+	hold(s.Dir)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := s.accepted(ctx, newManifest()); err != nil {
+		t.Fatal(err)
+	}
+	lock := filepath.Join(s.Dir, "trust.lock")
+	if info := must(os.Stat(lock)); info.Mode() != 0o600 {
+		t.Errorf("mode %s", info.Mode())
+	}
+	hold(lock)
+	ctx, cancel = context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if err := s.accepted(ctx, newManifest()); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), lock) {
+		t.Errorf("got %v", err)
+	}
+	if err := s.checkVersion(ctx, newManifest()); err != nil { // who only asks needs no lock
+		t.Error(err)
+	}
+}
+
 // However many remember at once, the highest is what stays.
 func TestStateTogether(t *testing.T) {
 	s := &State{Dir: t.TempDir()}
@@ -213,7 +277,7 @@ func TestStateTogether(t *testing.T) {
 		all.Go(func() {
 			m := newManifest()
 			m.Name, m.BundleVersion = fmt.Sprint("app", n%2), fmt.Sprintf("1.0.%d", n)
-			if err := s.accepted(m); err != nil && !errors.Is(err, ErrRollback) {
+			if err := s.accepted(t.Context(), m); err != nil && !errors.Is(err, ErrRollback) {
 				t.Error(err)
 			}
 		})
@@ -223,7 +287,7 @@ func TestStateTogether(t *testing.T) {
 	if err != nil || have.Bundles["app0"] != "1.0.18" || have.Bundles["app1"] != "1.0.19" {
 		t.Errorf("%+v, %v", have, err)
 	}
-	if files := must(os.ReadDir(s.Dir)); len(files) != 1 {
+	if files := must(os.ReadDir(s.Dir)); len(files) != 2 { // and the lock
 		t.Errorf("left behind: %v", files)
 	}
 }

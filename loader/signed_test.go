@@ -16,12 +16,12 @@ import (
 
 	"github.com/tenon-build/tenon/builder/bundle"
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
-	"github.com/tenon-build/tenon/internal/testpe"
 	"github.com/tenon-build/tenon/signer"
 	"github.com/tenon-build/tenon/signer/authenticode"
 	"github.com/tenon-build/tenon/signer/sigstore"
 	"github.com/tenon-build/tenon/signer/statement"
 	"github.com/tenon-build/tenon/signer/trust"
+	"github.com/tenon-build/tenon/testdata/testpe"
 )
 
 // testKeys makes keys once for all tests, in dir: two CAs with a leaf each.
@@ -47,7 +47,7 @@ func keyOf(t *testing.T, name string) *signer.Key {
 	if err != nil {
 		t.Fatal(err)
 	}
-	key, err := signer.Open(filepath.Join(dir, name, "signing.key"), "")
+	key, err := signer.Open(t.Context(), filepath.Join(dir, name, "signing.key"), signer.OpenOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

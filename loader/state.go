@@ -3,11 +3,13 @@
 package loader
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -17,7 +19,9 @@ import (
 	"github.com/google/renameio/v2"
 	"golang.org/x/sys/unix"
 
+	"github.com/tenon-build/tenon/builder/bundle/flock"
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
+	"github.com/tenon-build/tenon/builder/bundle/regular"
 	"github.com/tenon-build/tenon/signer/revocation"
 	"github.com/tenon-build/tenon/signer/trust"
 )
@@ -29,7 +33,8 @@ var ErrRollback = errors.New("older than what this host has seen")
 // State is what a host remembers, so that nothing older is accepted again: of each
 // bundle's name the highest version that was accepted, and the last revocation
 // list that was good, whatever became of the bundle. It is the file trust.json of
-// a directory, which has to exist. One policy has one directory.
+// a directory, which has to exist, and which nobody else may write to. One policy
+// has one directory.
 type State struct {
 	Dir      string
 	ReadOnly bool // compare, but remember nothing
@@ -37,6 +42,7 @@ type State struct {
 
 const (
 	stateFile    = "trust.json"
+	lockFile     = "trust.lock"
 	stateVersion = 1
 	maxState     = 16 << 20 // bytes
 )
@@ -49,80 +55,89 @@ type seen struct {
 }
 
 type listSeen struct {
-	Number int64  `json:"number"`
-	Digest string `json:"digest"` // of its JSON form: of two lists of one number, the first counts
+	Number  int64             `json:"number"`
+	Digest  string            `json:"digest"`            // of its JSON form: of two lists of one number, the first counts
+	Entries trust.Revocations `json:"entries,omitempty"` // nobody of these signs the next one
 }
 
 func newListSeen(l *revocation.List) (listSeen, error) {
 	data, err := json.Marshal(l)
 	sum := sha256.Sum256(data)
-	return listSeen{l.Number, "sha256:" + hex.EncodeToString(sum[:])}, err
+	return listSeen{l.Number, "sha256:" + hex.EncodeToString(sum[:]), l.Entries}, err
 }
 
-// sawList compares a list with the last one, and remembers it.
-func (s *State) sawList(l *revocation.List) error {
-	return s.update(func(have *seen) (bool, error) { return have.raiseList(l) })
+// openList has a list opened by what the last one revoked, compares the two, and
+// remembers it.
+func (s *State) openList(ctx context.Context, open func(before trust.Revocations) (*revocation.List, error)) (l *revocation.List, err error) {
+	err = s.update(ctx, func(have *seen) (raised bool, err error) {
+		if l, err = open(have.List.Entries); err != nil {
+			return false, err
+		}
+		return have.raiseList(l)
+	})
+	return l, err
 }
 
 // checkVersion compares a bundle's version with the highest.
-func (s *State) checkVersion(m *manifest.Manifest) error {
-	return (&State{s.Dir, true}).accepted(m)
+func (s *State) checkVersion(ctx context.Context, m *manifest.Manifest) error {
+	return (&State{s.Dir, true}).accepted(ctx, m)
 }
 
 // accepted does so too, and remembers it.
-func (s *State) accepted(m *manifest.Manifest) error {
-	return s.update(func(have *seen) (bool, error) { return have.raiseVersion(m) })
+func (s *State) accepted(ctx context.Context, m *manifest.Manifest) error {
+	return s.update(ctx, func(have *seen) (bool, error) { return have.raiseVersion(m) })
 }
 
 // update applies a change to what was seen, while nobody else does.
-func (s *State) update(raise func(*seen) (raised bool, err error)) error {
-	if s.ReadOnly {
-		have, err := s.read()
-		if err == nil {
-			_, err = raise(have)
-		}
-		return s.wrap(err)
-	}
-	return s.wrap(s.locked(func(dir *os.File) error {
+func (s *State) update(ctx context.Context, raise func(*seen) (raised bool, err error)) error {
+	var verdict error // which is not about the directory
+	err := s.locked(ctx, func() error {
 		have, err := s.read()
 		if err != nil {
 			return err
 		}
-		if raised, err := raise(have); err != nil || !raised {
-			return err
+		var raised bool
+		if raised, verdict = raise(have); verdict != nil || !raised || s.ReadOnly {
+			return nil
 		}
-		data, err := json.Marshal(have)
-		if err != nil {
-			return err
-		}
-		if err := renameio.WriteFile(filepath.Join(s.Dir, stateFile), append(data, '\n'), 0o644, renameio.WithTempDir(s.Dir)); err != nil {
-			return err
-		}
-		return dir.Sync()
-	}))
-}
-
-func (s *State) wrap(err error) error {
+		return s.write(have)
+	})
 	if err != nil {
 		return fmt.Errorf("state %q: %w", s.Dir, err)
 	}
-	return nil
+	return verdict
 }
 
-// locked holds the directory's lock meanwhile.
-func (s *State) locked(do func(dir *os.File) error) error {
+// locked holds a lock meanwhile, where something is to be remembered. The lock is
+// a file that nobody else can open, so that nobody else can keep us waiting.
+func (s *State) locked(ctx context.Context, do func() error) error {
+	if s.ReadOnly {
+		return do()
+	}
+	f, err := os.OpenFile(filepath.Join(s.Dir, lockFile), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := flock.Lock(ctx, f); err != nil {
+		return err
+	}
+	return do()
+}
+
+func (s *State) write(have *seen) error {
+	data, err := json.Marshal(have)
+	if err != nil {
+		return err
+	}
+	if err := renameio.WriteFile(filepath.Join(s.Dir, stateFile), append(data, '\n'), 0o644, renameio.WithTempDir(s.Dir)); err != nil {
+		return err
+	}
 	dir, err := os.Open(s.Dir)
 	if err != nil {
 		return err
 	}
-	defer dir.Close()
-	for err = unix.EINTR; err == unix.EINTR; {
-		err = unix.Flock(int(dir.Fd()), unix.LOCK_EX)
-	}
-	if err != nil {
-		return os.NewSyscallError("flock", err)
-	}
-	return do(dir)
+	return errors.Join(dir.Sync(), dir.Close())
 }
 
 // read returns what was seen: nothing where there is no file. What cannot be read
@@ -134,10 +149,15 @@ func (s *State) read() (*seen, error) {
 	} else if !info.IsDir() {
 		return nil, errors.New("not a directory")
 	}
-	data, err := os.ReadFile(filepath.Join(s.Dir, stateFile))
+	f, err := regular.Open(filepath.Join(s.Dir, stateFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		return have, nil
 	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxState+1))
 	if err != nil {
 		return nil, err
 	}
@@ -172,7 +192,7 @@ func (have *seen) raiseVersion(m *manifest.Manifest) (raised bool, err error) {
 func (have *seen) raiseList(l *revocation.List) (raised bool, err error) {
 	now, err := newListSeen(l)
 	switch {
-	case err != nil || now == have.List:
+	case err != nil || now.Number == have.List.Number && now.Digest == have.List.Digest:
 		return false, err
 	case now.Number < have.List.Number:
 		return false, fmt.Errorf("revocation list: number %d is %w: %d", now.Number, ErrRollback, have.List.Number)

@@ -128,11 +128,11 @@ func (v *Verified) verify(ctx context.Context, b *bundle.Bundle, policy Policy, 
 		return v.readLayers(ctx, b, report)
 	}
 	now := time.Now()
-	list, err := openList(policy.Trust.Revocation, now, report)
+	list, err := openList(ctx, policy, now, report)
 	if err != nil {
 		return err
 	}
-	if err := checkAge(b, policy, list, report); err != nil {
+	if err := checkAge(ctx, b, policy, report); err != nil {
 		return err
 	}
 	j, err := newJury(b, policy.Trust, list, now, report)
@@ -151,7 +151,7 @@ func (v *Verified) verify(ctx context.Context, b *bundle.Bundle, policy Policy, 
 		}
 	}
 	if policy.State != nil {
-		if err := policy.State.accepted(b.Manifest); err != nil {
+		if err := policy.State.accepted(ctx, b.Manifest); err != nil {
 			return err
 		}
 	}
@@ -160,13 +160,22 @@ func (v *Verified) verify(ctx context.Context, b *bundle.Bundle, policy Policy, 
 	return nil
 }
 
-// openList reads the revocation list that a policy wants, if it wants one.
-func openList(r *trust.Revocation, now time.Time, report func(Check)) (*revocation.List, error) {
+// openList reads the revocation list that a policy wants, if it wants one. It
+// counts from then on, whatever becomes of the bundle.
+func openList(ctx context.Context, policy Policy, now time.Time, report func(Check)) (l *revocation.List, err error) {
+	r := policy.Trust.Revocation
 	if r == nil {
 		return nil, nil
 	}
+	open := func(before trust.Revocations) (*revocation.List, error) {
+		return revocation.Open(r.List, &r.Signer, before, r.MaxAge, now)
+	}
+	if policy.State == nil {
+		l, err = open(nil)
+	} else {
+		l, err = policy.State.openList(ctx, open)
+	}
 	const object = "revocation list"
-	l, err := revocation.Open(r.List, &r.Signer, r.MaxAge, now)
 	if err != nil {
 		report(Check{object, CheckFailed, err.Error()})
 		return nil, err
@@ -175,27 +184,20 @@ func openList(r *trust.Revocation, now time.Time, report func(Check)) (*revocati
 	return l, nil
 }
 
-// checkAge refuses versions and lists that are too old.
-func checkAge(b *bundle.Bundle, policy Policy, list *revocation.List, report func(Check)) error {
+// checkAge refuses versions that are too old.
+func checkAge(ctx context.Context, b *bundle.Bundle, policy Policy, report func(Check)) error {
 	rule := policy.Trust.Rule(b.Manifest.Name)
 	if err := rule.CheckVersion(b.Manifest.BundleVersion); err != nil {
 		report(Check{"version", CheckFailed, err.Error()})
 		return err
 	}
 	if policy.State == nil {
-		if list != nil || rule.MinimumVersion != "" {
+		if policy.Trust.Revocation != nil || rule.MinimumVersion != "" {
 			report(Check{"state", CheckWarning, "no directory to remember in: older versions and lists than were seen are not noticed"})
 		}
 		return nil
 	}
-	var err error
-	if list != nil {
-		err = policy.State.sawList(list)
-	}
-	if err == nil {
-		err = policy.State.checkVersion(b.Manifest)
-	}
-	if err != nil {
+	if err := policy.State.checkVersion(ctx, b.Manifest); err != nil {
 		report(Check{"state", CheckFailed, err.Error()})
 		return err
 	}

@@ -18,6 +18,9 @@ import (
 // ErrAlgorithm says that keys are not made with an algorithm.
 var ErrAlgorithm = errors.New("unknown algorithm")
 
+// ErrKey says that a key is of a kind that is not used here.
+var ErrKey = errors.New("only RSA of 2048 to 4096 bits, and ECDSA with P-256 or P-384, are used")
+
 // DefaultAlgorithm is what a stock kernel takes, and NIST's choice beyond 2030.
 const DefaultAlgorithm = "rsa-3072"
 
@@ -95,14 +98,14 @@ func signatureAlgorithm(key crypto.PublicKey) x509.SignatureAlgorithm {
 	return x509.SHA256WithRSA
 }
 
-// checkKey says whether certificates are issued for a key, and by it: RSA of
-// 2048 to 4096 bits, ECDSA with P-256 or P-384.
-func checkKey(key crypto.PublicKey) error {
+// CheckKey says whether a key is used here, for certificates and for signatures:
+// RSA of 2048 to 4096 bits, ECDSA with P-256 or P-384. The error wraps ErrKey.
+func CheckKey(key crypto.PublicKey) error {
 	if ec, ok := key.(*ecdsa.PublicKey); ok && (ec.Curve == elliptic.P256() || ec.Curve == elliptic.P384()) {
 		return nil
 	}
 	if pub, ok := key.(*rsa.PublicKey); ok && pub.N.BitLen() >= 2048 && pub.N.BitLen() <= 4096 {
 		return nil
 	}
-	return fmt.Errorf("key of %s: only RSA of 2048 to 4096 bits, and ECDSA with P-256 or P-384, are used", AlgorithmOf(key))
+	return fmt.Errorf("key of %s: %w", AlgorithmOf(key), ErrKey)
 }

@@ -3,6 +3,7 @@
 package signer
 
 import (
+	"context"
 	"crypto"
 	"crypto/rand"
 	"crypto/x509"
@@ -19,58 +20,28 @@ import (
 	"github.com/sigstore/sigstore/pkg/cryptoutils"
 )
 
-// ErrEncrypted says that a private key is encrypted and no passphrase was given.
-var ErrEncrypted = errors.New("the private key is encrypted, and there is no passphrase")
-
 // ErrIssuer says that something is not the key and the certificates of a CA that
 // may issue now.
 var ErrIssuer = errors.New("issuer")
 
-// OpenIssuer opens the key of a CA: path is a folder that Create made, or a PEM
-// private key, whose certificates are in the file cert, or else in the one beside
-// it that ends in .crt. An error wraps ErrIssuer.
-func OpenIssuer(path, cert string, passphrase []byte) (*Key, error) {
-	return openIssuer(path, cert, passphrase, time.Now())
+// OpenIssuer opens the key of a CA: ref is a folder that Create made, or what Open
+// takes. An error wraps ErrIssuer.
+func OpenIssuer(ctx context.Context, ref string, o OpenOptions) (*Key, error) {
+	return openIssuer(ctx, ref, o, time.Now())
 }
 
-func openIssuer(path, cert string, passphrase []byte, now time.Time) (*Key, error) {
-	if info, err := os.Stat(path); err == nil && info.IsDir() {
-		path = filepath.Join(path, "ca.key")
+func openIssuer(ctx context.Context, ref string, o OpenOptions, now time.Time) (*Key, error) {
+	if info, err := os.Stat(ref); err == nil && info.IsDir() {
+		ref = "file:" + filepath.Join(ref, "ca.key")
 	}
-	key, err := readPrivate(path, passphrase)
-	if err != nil {
-		return nil, fmt.Errorf("%w %q: %w", ErrIssuer, path, err)
-	}
-	certPath, chain, err := readCertificates(path, cert)
+	key, from, err := load(ctx, ref, o)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrIssuer, err)
 	}
-	if err := checkAuthority(key, chain, now); err != nil {
-		return nil, fmt.Errorf("%w %q: certificates of %q: %w", ErrIssuer, path, certPath, err)
+	if err := checkAuthority(key, key.Chain, now); err != nil {
+		return nil, fmt.Errorf("%w: key %q: certificates of %q: %w", ErrIssuer, strings.TrimPrefix(ref, "file:"), from, err)
 	}
-	return &Key{key, chain}, nil
-}
-
-// readPrivate reads the first private key of a PEM file.
-func readPrivate(path string, passphrase []byte) (crypto.Signer, error) {
-	data, err := readFile(path)
-	if err != nil {
-		return nil, err
-	}
-	private, err := cryptoutils.UnmarshalPEMToPrivateKey(data, func(bool) ([]byte, error) {
-		if len(passphrase) == 0 {
-			return nil, ErrEncrypted
-		}
-		return passphrase, nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	key, ok := private.(crypto.Signer)
-	if !ok {
-		return nil, fmt.Errorf("private key: %T cannot sign", private)
-	}
-	return key, checkKey(key.Public())
+	return key, nil
 }
 
 // checkAuthority says what keeps the key from issuing.
@@ -119,7 +90,7 @@ func ParsePublicKey(data []byte) (crypto.PublicKey, error) {
 			return nil, err
 		}
 	}
-	return key, checkKey(key)
+	return key, CheckKey(key)
 }
 
 // request is what a certificate is to say.

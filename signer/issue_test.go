@@ -42,7 +42,7 @@ func hierarchy(t *testing.T) string {
 
 func mustOpenIssuer(t *testing.T, path string) *Key {
 	t.Helper()
-	key, err := OpenIssuer(path, "", nil)
+	key, err := OpenIssuer(t.Context(), path, OpenOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,7 +89,7 @@ func TestAlgorithms(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := AlgorithmOf(key.Public()); got != name || CheckAlgorithm(name) != nil || checkKey(key.Public()) != nil {
+		if got := AlgorithmOf(key.Public()); got != name || CheckAlgorithm(name) != nil || CheckKey(key.Public()) != nil {
 			t.Errorf("%s is %s", name, got)
 		}
 	}
@@ -105,7 +105,7 @@ func TestAlgorithms(t *testing.T) {
 		t.Fatal(err)
 	}
 	for want, key := range map[string]any{"ecdsa-p521": p521.Public(), "ed25519": ed, "unknown": 7} {
-		if got := AlgorithmOf(key); got != want || checkKey(key) == nil {
+		if got := AlgorithmOf(key); got != want || CheckKey(key) == nil {
 			t.Errorf("%s is %s", want, got)
 		}
 	}
@@ -120,13 +120,13 @@ func TestCreateEncrypted(t *testing.T) {
 	if block, _ := pem.Decode(read(t, dir, "ca.key")); block.Type != "ENCRYPTED PRIVATE KEY" {
 		t.Errorf("got %s", block.Type)
 	}
-	if _, err := OpenIssuer(dir, "", secret); err != nil {
+	if _, err := OpenIssuer(t.Context(), dir, answering(secret)); err != nil {
 		t.Error(err)
 	}
-	if _, err := OpenIssuer(dir, "", nil); !errors.Is(err, ErrEncrypted) || !errors.Is(err, ErrIssuer) {
+	if _, err := OpenIssuer(t.Context(), dir, OpenOptions{}); !errors.Is(err, ErrEncrypted) || !errors.Is(err, ErrIssuer) {
 		t.Errorf("got %v", err)
 	}
-	if _, err := OpenIssuer(dir, "", []byte("wrong one")); err == nil || strings.Contains(err.Error(), "wrong one") {
+	if _, err := OpenIssuer(t.Context(), dir, answering([]byte("wrong one"))); err == nil || strings.Contains(err.Error(), "wrong one") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -221,7 +221,7 @@ func TestOpenIssuerRefuses(t *testing.T) {
 		{"expired", in("ca"), "", now.Add(2 * time.Hour), `certificate "CN=test ca" expired on`},
 		{"too early", in("ca"), "", now.Add(-2 * time.Hour), "is not valid before"},
 	} {
-		_, err := openIssuer(test.path, test.cert, nil, test.now)
+		_, err := openIssuer(t.Context(), test.path, OpenOptions{Certificates: test.cert}, test.now)
 		if test.want == "" && err != nil || test.want != "" && (!errors.Is(err, ErrIssuer) || !strings.Contains(err.Error(), test.want)) {
 			t.Errorf("%s: got %v", test.name, err)
 		}

@@ -174,7 +174,7 @@ func checkBasics(c *x509.Certificate) []string {
 	if c.SerialNumber.Sign() <= 0 || c.SerialNumber.BitLen() > 159 { // RFC 5280, 4.1.2.2: 20 octets
 		out = append(out, "serial number: not a positive number of at most 20 bytes")
 	}
-	if err := checkKey(c.PublicKey); err != nil {
+	if err := CheckKey(c.PublicKey); err != nil {
 		out = append(out, err.Error())
 	}
 	if _, err := TBS(c); err != nil {

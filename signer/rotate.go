@@ -12,8 +12,10 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
+	"github.com/sigstore/sigstore/pkg/cryptoutils"
 	"golang.org/x/sys/unix"
 )
 
@@ -62,6 +64,8 @@ func rotate(dir string, o RotateOptions, now time.Time) (*Rotation, error) {
 			return fail(err)
 		}
 		pub = leaf.Public()
+	} else if cryptoutils.EqualKeys(pub, old.PublicKey) == nil {
+		return fail(errors.New("the public key is the old one"))
 	}
 	made, err := issue(request{RawSubject: old.RawSubject, Profile: ProfileOf(old, issuer), Valid: o.Valid, Key: pub}, o.Issuer, now)
 	if err != nil {
@@ -159,13 +163,27 @@ func exchangeDir(path, kept string, files []file) (err error) {
 	if err := writeFiles(tmp, files); err != nil {
 		return err
 	}
-	if err := errors.Join(os.Chmod(tmp, info.Mode().Perm()), syncDir(tmp)); err != nil {
+	if err := errors.Join(giveTo(tmp, info, files), os.Chmod(tmp, info.Mode().Perm()), syncDir(tmp)); err != nil {
 		return err
 	}
 	if err := unix.Renameat2(unix.AT_FDCWD, tmp, unix.AT_FDCWD, path, unix.RENAME_EXCHANGE); err != nil {
 		return &os.LinkError{Op: "exchange", Old: tmp, New: path, Err: err}
 	}
 	return syncDir(filepath.Dir(path))
+}
+
+// giveTo gives a directory and new files in it the owner that another directory
+// has: root may rotate what is a service's.
+func giveTo(dir string, like fs.FileInfo, files []file) error {
+	owner := like.Sys().(*syscall.Stat_t)
+	if int(owner.Uid) == os.Geteuid() && int(owner.Gid) == os.Getegid() {
+		return nil
+	}
+	errs := []error{os.Lchown(dir, int(owner.Uid), int(owner.Gid))}
+	for _, f := range files {
+		errs = append(errs, os.Lchown(filepath.Join(dir, f.name), int(owner.Uid), int(owner.Gid)))
+	}
+	return errors.Join(errs...)
 }
 
 // lockDir keeps other rotations waiting.

@@ -75,10 +75,10 @@ func TestRotateDevelopment(t *testing.T) {
 		t.Fatal(err)
 	}
 	profile(t, done.New, mustParse(t, dir, "ca.crt")[0])
-	if key, err := Open(filepath.Join(dir, "signing.key"), ""); err != nil || !key.Chain[0].Equal(done.New) {
+	if key, err := Open(t.Context(), filepath.Join(dir, "signing.key"), OpenOptions{}); err != nil || !key.Chain[0].Equal(done.New) {
 		t.Errorf("%v", err)
 	}
-	if key, err := Open(strings.TrimSuffix(done.Kept, "crt")+"key", ""); err != nil || !key.Chain[0].Equal(done.Old) {
+	if key, err := Open(t.Context(), strings.TrimSuffix(done.Kept, "crt")+"key", OpenOptions{}); err != nil || !key.Chain[0].Equal(done.Old) {
 		t.Errorf("%v", err)
 	}
 }

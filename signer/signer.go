@@ -2,11 +2,12 @@
 
 // Package signer holds the keys that sign, and says who made a signature.
 //
-// In: references to private keys and PEM certificates. Out: a Key, whose
-// certificate is known to belong to it and to be fit for signing code, or new
-// keys and certificates by a profile, made and judged by one table. Refused: keys that a stock kernel does not verify
-// (all but RSA of 2048 to 4096 bits), certificates that are not for code
-// signing or not valid now, and references to anything but files.
+// In: references to private keys, in files, tokens and other stores, and PEM
+// certificates. Out: a Key, whose certificate is known to belong to it and to be
+// fit for signing code, or new keys and certificates by a profile, made and judged
+// by one table. Refused: keys that no kernel verifies (all but RSA of 2048 to 4096
+// bits, and ECDSA with P-256 or P-384), and certificates that are not for code
+// signing or not valid now.
 //
 // The packages below make and check one form of signature each. Checking is
 // cryptography alone and returns a Signer; whether that signer is trusted is
@@ -22,12 +23,8 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/hex"
-	"errors"
 	"fmt"
 )
-
-// ErrKey says that a public key is of a kind that is not used here.
-var ErrKey = errors.New("not an RSA key of 2048 to 4096 bits")
 
 // Key is a private key, wherever it is kept, with its certificates.
 type Key struct {
@@ -54,19 +51,6 @@ func Fingerprint(key crypto.PublicKey) string {
 	}
 	sum := sha256.Sum256(der)
 	return "sha256:" + hex.EncodeToString(sum[:])
-}
-
-// CheckRSA returns the key if a stock kernel takes it: RSA of 2048 to 4096 bits.
-// The error wraps ErrKey.
-func CheckRSA(key crypto.PublicKey) (*rsa.PublicKey, error) {
-	pub, ok := key.(*rsa.PublicKey)
-	if !ok {
-		return nil, fmt.Errorf("%w: %T", ErrKey, key)
-	}
-	if bits := pub.N.BitLen(); bits < 2048 || bits > 4096 {
-		return nil, fmt.Errorf("%w: RSA of %d bits", ErrKey, bits)
-	}
-	return pub, nil
 }
 
 // CheckCertificate says whether a certificate's key is of a size that checking a

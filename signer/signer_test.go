@@ -55,7 +55,7 @@ func TestCreate(t *testing.T) {
 		t.Errorf("left behind: %v, %v", entries, err)
 	}
 	for _, ref := range []string{filepath.Join(dir, "signing.key"), "file:" + filepath.Join(dir, "signing.key")} {
-		key, err := Open(ref, "")
+		key, err := Open(t.Context(), ref, OpenOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -123,7 +123,7 @@ func TestOpenRefuses(t *testing.T) {
 	dir := newDir(t)
 	key, crt, ca := read(t, dir, "signing.key"), read(t, dir, "signing.crt"), read(t, dir, "ca.crt")
 	leaf := crt[:len(crt)-len(ca)]
-	ec, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	ec, err := ecdsa.GenerateKey(elliptic.P521(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -148,7 +148,7 @@ func TestOpenRefuses(t *testing.T) {
 		{"two keys", "more than one private key", append(bytes.Clone(key), key...), crt},
 		{"CA's key", "does not belong to the key", read(t, dir, "ca.key"), crt},
 		{"CA's key and certificate", "is an authority's", read(t, dir, "ca.key"), ca},
-		{"ECDSA", "not an RSA key", ecPEM, crt},
+		{"ECDSA with P-521", "key of ecdsa-p521: only RSA", ecPEM, crt},
 		{"encrypted", "encrypted", []byte("-----BEGIN ENCRYPTED PRIVATE KEY-----\nAA==\n-----END ENCRYPTED PRIVATE KEY-----\n"), crt},
 		{"encrypted in the old way", "encrypted", []byte("-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\nAA==\n-----END RSA PRIVATE KEY-----\n"), crt},
 		{"large", "larger", append(bytes.Clone(key), make([]byte, maxFile)...), crt},
@@ -164,7 +164,7 @@ func TestOpenRefuses(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		_, err := Open(path, "")
+		_, err := Open(t.Context(), path, OpenOptions{})
 		switch {
 		case test.want == "" && err != nil:
 			t.Errorf("%s: %v", test.name, err)
@@ -188,8 +188,8 @@ func pkcs1(t *testing.T, pkcs8 []byte) []byte {
 
 func TestOpenReferences(t *testing.T) {
 	dir := newDir(t)
-	for _, ref := range []string{"pkcs11:token=x", "awskms://x", "x:y"} {
-		_, err := Open(ref, "")
+	for _, ref := range []string{"pkcs12:token=x", "x:y"} {
+		_, err := Open(t.Context(), ref, OpenOptions{})
 		if !errors.Is(err, ErrReference) || !strings.Contains(err.Error(), ref) {
 			t.Errorf("%s: got %v", ref, err)
 		}
@@ -199,11 +199,11 @@ func TestOpenReferences(t *testing.T) {
 		t.Fatal(err)
 	}
 	for ref, want := range map[string]string{"": "no path", "file:": "no path", dir: "not a regular file", fifo: "not a regular file", dir + "/none": "no such file"} {
-		if _, err := Open(ref, ""); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := Open(t.Context(), ref, OpenOptions{}); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: got %v, want %q", ref, err, want)
 		}
 	}
-	if _, err := Open(filepath.Join(dir, "signing.key"), filepath.Join(dir, "none")); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := Open(t.Context(), filepath.Join(dir, "signing.key"), OpenOptions{Certificates: filepath.Join(dir, "none")}); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("got %v", err)
 	}
 	// A certificate that is named wins over one in the key's file.
@@ -211,20 +211,20 @@ func TestOpenReferences(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "both.key"), key, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Open(filepath.Join(dir, "both.key"), filepath.Join(dir, "signing.crt")); err != nil {
+	if _, err := Open(t.Context(), filepath.Join(dir, "both.key"), OpenOptions{Certificates: filepath.Join(dir, "signing.crt")}); err != nil {
 		t.Error(err)
 	}
-	if _, err := Open(filepath.Join(dir, "both.key"), ""); err == nil {
+	if _, err := Open(t.Context(), filepath.Join(dir, "both.key"), OpenOptions{}); err == nil {
 		t.Error("takes the CA's certificate for the key's")
 	}
 }
 
 func TestOpenValidity(t *testing.T) {
 	path := filepath.Join(newDir(t), "signing.key")
-	if _, err := open(path, "", time.Now().Add(2*time.Hour)); err == nil || !strings.Contains(err.Error(), "expired on") {
+	if _, err := open(t.Context(), path, OpenOptions{}, time.Now().Add(2*time.Hour)); err == nil || !strings.Contains(err.Error(), "expired on") {
 		t.Errorf("got %v", err)
 	}
-	if _, err := open(path, "", time.Now().Add(-2*time.Hour)); err == nil || !strings.Contains(err.Error(), "not valid before") {
+	if _, err := open(t.Context(), path, OpenOptions{}, time.Now().Add(-2*time.Hour)); err == nil || !strings.Contains(err.Error(), "not valid before") {
 		t.Errorf("got %v", err)
 	}
 }

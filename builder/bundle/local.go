@@ -12,11 +12,10 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"time"
 
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
 
+	"github.com/tenon-build/tenon/builder/bundle/flock"
 	"github.com/tenon-build/tenon/builder/bundle/regular"
 	"github.com/tenon-build/tenon/builder/bundle/tarfs"
 )
@@ -177,7 +176,7 @@ func lockLocal(ctx context.Context, path string) (store, func(), error) {
 		if err != nil {
 			return nil, nil, err
 		}
-		err = flock(ctx, f)
+		err = flock.Lock(ctx, f)
 		if err == nil {
 			var same bool
 			if same, err = leadsTo(path, f); err == nil && !same {
@@ -203,19 +202,4 @@ func leadsTo(path string, f *os.File) (bool, error) {
 	}
 	here, err := f.Stat()
 	return os.SameFile(there, here), err
-}
-
-// flock is flock(2), but ends with ctx.
-func flock(ctx context.Context, f *os.File) error {
-	for {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if err != unix.EWOULDBLOCK && err != unix.EINTR {
-			return os.NewSyscallError("flock", err)
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("waiting for somebody who attaches to %q: %w", f.Name(), ctx.Err())
-		case <-time.After(50 * time.Millisecond):
-		}
-	}
 }

@@ -3,17 +3,14 @@
 package main
 
 import (
-	"encoding/json"
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"runtime"
-	"strings"
 	"time"
-	"unicode"
-	"unicode/utf16"
 
 	"github.com/docker/go-units"
 	"github.com/spf13/cobra"
@@ -23,8 +20,8 @@ import (
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
 	"github.com/tenon-build/tenon/builder/fidelity"
 	"github.com/tenon-build/tenon/builder/kernel"
+	"github.com/tenon-build/tenon/cmd/internal/cli"
 	"github.com/tenon-build/tenon/recipes"
-	"github.com/tenon-build/tenon/signer"
 )
 
 var errNoAppinit = errors.New("PID 1 (appinit) not found")
@@ -77,7 +74,7 @@ the one image that a signature covers. --detached makes the weaker form.`,
 }
 
 func (a *app) build(cmd *cobra.Command, image string, o buildOptions) (err error) {
-	req, err := a.buildRequest(image, o)
+	req, err := a.buildRequest(cmd.Context(), image, o)
 	if err != nil {
 		return err
 	}
@@ -85,9 +82,9 @@ func (a *app) build(cmd *cobra.Command, image string, o buildOptions) (err error
 		return err
 	}
 	defer func() { err = errors.Join(err, req.Cache.Close()) }()
-	bars := newBars(a.stderr)
+	bars := newBars(a.Stderr)
 	req.Progress = bars.update
-	req.Log = slog.New(&handler{w: bars})
+	req.Log = slog.New(&cli.Handler{Name: "tenon", W: bars})
 	started := time.Now()
 	result, err := builder.Build(cmd.Context(), req)
 	bars.done(err == nil)
@@ -95,7 +92,7 @@ func (a *app) build(cmd *cobra.Command, image string, o buildOptions) (err error
 		return err
 	}
 	if !result.Manifest.Initramfs.Sealed {
-		a.log.Warn("detached: a signature over the kernel does not cover the initramfs and the command line")
+		a.Log.Warn("detached: a signature over the kernel does not cover the initramfs and the command line")
 	}
 	if o.push {
 		if _, err := a.push(cmd.Context(), result.Output, o.tag); err != nil {
@@ -103,28 +100,28 @@ func (a *app) build(cmd *cobra.Command, image string, o buildOptions) (err error
 		}
 	}
 	if o.format == "json" {
-		return a.printJSON(buildOutput(result))
+		return a.PrintJSON(buildOutput(result))
 	}
 	summary(a, result, time.Since(started))
 	if req.Key != nil {
 		a.saySigned(req.Key)
 	} else {
-		fmt.Fprintln(a.stderr, "signed     no: 'tenon sign' does that")
+		fmt.Fprintln(a.Stderr, "signed     no: 'tenon sign' does that")
 	}
-	_, err = fmt.Fprintln(a.stdout, result.Digest)
+	_, err = fmt.Fprintln(a.Stdout, result.Digest)
 	return err
 }
 
-func (a *app) buildRequest(image string, o buildOptions) (builder.Request, error) {
+func (a *app) buildRequest(ctx context.Context, image string, o buildOptions) (builder.Request, error) {
 	req := builder.Request{
 		Image: image, Name: o.name, Version: o.version, Target: o.target, Detached: o.detached, KernelSource: o.source,
-		Output: o.output, Jobs: o.jobs, Tenon: version(), AllowDrop: o.image.allowDrop,
+		Output: o.output, Jobs: o.jobs, Tenon: cli.Version(), AllowDrop: o.image.allowDrop,
 	}
-	if err := checkFormat(o.format); err != nil {
+	if err := cli.CheckFormat(o.format); err != nil {
 		return req, err
 	}
 	if o.jobs < 1 {
-		return req, &exitError{exitUsage, fmt.Errorf("--jobs %d: must be at least 1", o.jobs)}
+		return req, cli.Exit(cli.ExitUsage, fmt.Errorf("--jobs %d: must be at least 1", o.jobs))
 	}
 	var err error
 	if req.Platform, req.Limits, err = o.image.parse(); err != nil {
@@ -134,19 +131,19 @@ func (a *app) buildRequest(image string, o buildOptions) (builder.Request, error
 		return req, err
 	}
 	if err := manifest.CheckBundleVersion(o.version); err != nil {
-		return req, &exitError{exitUsage, fmt.Errorf("--bundle-version: %w", err)}
+		return req, cli.Exit(cli.ExitUsage, fmt.Errorf("--bundle-version: %w", err))
 	}
 	if o.push {
 		if err := bundle.CheckReference(o.tag); err != nil {
-			return req, &exitError{exitUsage, fmt.Errorf("--tag %q: %w", o.tag, err)}
+			return req, cli.Exit(cli.ExitUsage, fmt.Errorf("--tag %q: %w", o.tag, err))
 		}
 	}
 	if o.key.key != "" {
-		if req.Key, err = signer.Open(o.key.key, o.key.cert); err != nil {
+		if req.Key, err = a.openKey(ctx, &o.key); err != nil {
 			return req, err
 		}
 	} else if o.key.cert != "" {
-		return req, &exitError{exitUsage, errors.New("--cert without --key")}
+		return req, cli.Exit(cli.ExitUsage, errors.New("--cert without --key"))
 	}
 	if o.recipe != "" {
 		if req.Recipe, err = recipes.Open(o.recipe); err != nil {
@@ -163,14 +160,7 @@ func checkTarget(target string) error {
 			return nil
 		}
 	}
-	return &exitError{exitUsage, fmt.Errorf("--target %q is none of %v", target, manifest.Targets)}
-}
-
-func checkFormat(format string) error {
-	if format != "text" && format != "json" {
-		return &exitError{exitUsage, fmt.Errorf("--format %q is neither text nor json", format)}
-	}
-	return nil
+	return cli.Exit(cli.ExitUsage, fmt.Errorf("--target %q is none of %v", target, manifest.Targets))
 }
 
 // findAppinit returns the path of PID 1, which is installed beside tenon.
@@ -206,28 +196,6 @@ func buildOutput(r *builder.Result) output {
 	return output{r.Output, r.Digest.String(), r.Image, r.Kernel, r.Symbols, r.Manifest, r.Fidelity}
 }
 
-// printJSON prints v with what is not printable escaped: JSON is read on
-// terminals too.
-func (a *app) printJSON(v any) error {
-	data, err := json.MarshalIndent(v, "", "  ")
-	if err != nil {
-		return err
-	}
-	var out strings.Builder
-	for _, r := range string(data) {
-		switch {
-		case r < 0x7f || unicode.IsPrint(r):
-			out.WriteRune(r)
-		default:
-			for _, u := range utf16.Encode([]rune{r}) {
-				fmt.Fprintf(&out, "\\u%04x", u)
-			}
-		}
-	}
-	_, err = fmt.Fprintln(a.stdout, out.String())
-	return err
-}
-
 // summary tells people what was built.
 func summary(a *app, r *builder.Result, took time.Duration) {
 	m := r.Manifest
@@ -235,13 +203,13 @@ func summary(a *app, r *builder.Result, took time.Duration) {
 	if m.Initramfs.Sealed {
 		form, with = "sealed inside the kernel image", " with the initramfs in it"
 	}
-	fmt.Fprintf(a.stderr, "bundle     %s (%s for %s)\n", r.Output, m.Name, m.Target)
-	fmt.Fprintf(a.stderr, "image      %s\n", size(r.Image))
-	fmt.Fprintf(a.stderr, "initramfs  %s, %d entries, %s\n", size(m.Initramfs.Size), m.Initramfs.Entries, form)
-	fmt.Fprintf(a.stderr, "kernel     Linux %s, %s%s, %d options\n", m.Kernel.Release, size(r.Kernel), with, r.Symbols)
-	fmt.Fprintf(a.stderr, "memory     at least %s\n", size(m.Claims.Memory.Min))
+	fmt.Fprintf(a.Stderr, "bundle     %s (%s for %s)\n", r.Output, m.Name, m.Target)
+	fmt.Fprintf(a.Stderr, "image      %s\n", size(r.Image))
+	fmt.Fprintf(a.Stderr, "initramfs  %s, %d entries, %s\n", size(m.Initramfs.Size), m.Initramfs.Entries, form)
+	fmt.Fprintf(a.Stderr, "kernel     Linux %s, %s%s, %d options\n", m.Kernel.Release, size(r.Kernel), with, r.Symbols)
+	fmt.Fprintf(a.Stderr, "memory     at least %s\n", size(m.Claims.Memory.Min))
 	a.sayFidelity(r.Fidelity)
-	fmt.Fprintf(a.stderr, "took       %.1f s\n", took.Seconds())
+	fmt.Fprintf(a.Stderr, "took       %.1f s\n", took.Seconds())
 }
 
 func size(n int64) string {

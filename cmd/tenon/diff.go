@@ -16,6 +16,7 @@ import (
 
 	"github.com/tenon-build/tenon/builder/bundle"
 	"github.com/tenon-build/tenon/builder/diff"
+	"github.com/tenon-build/tenon/cmd/internal/cli"
 )
 
 func newDiffCmd(a *app) *cobra.Command {
@@ -26,7 +27,7 @@ func newDiffCmd(a *app) *cobra.Command {
 			"parameters, app, signers, sizes. The exit status is 0 when they are the same, 1 when\n" +
 			"they differ, and 2 when they cannot be compared.",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := checkFormat(format); err != nil {
+			if err := cli.CheckFormat(format); err != nil {
 				return err
 			}
 			r, err := compare(cmd.Context(), args[0], args[1])
@@ -34,12 +35,12 @@ func newDiffCmd(a *app) *cobra.Command {
 				return err
 			}
 			if format == "json" {
-				err = a.printJSON(r)
+				err = a.PrintJSON(r)
 			} else {
-				err = printDiff(a.stdout, r)
+				err = printDiff(a.Stdout, r)
 			}
 			if err == nil && !r.Same {
-				err = &exitError{exitDiffer, nil}
+				err = cli.Exit(exitDiffer, nil)
 			}
 			return err
 		},
@@ -117,7 +118,7 @@ func (p *diffPrinter) title(format string, args ...any) {
 
 func (p *diffPrinter) row(sign string, columns ...string) {
 	for i, c := range columns {
-		columns[i] = printable(c)
+		columns[i] = cli.Printable(c)
 	}
 	fmt.Fprintf(p.w, "%s %s\n", sign, strings.TrimRight(strings.Join(columns, "\t"), "\t"))
 }

@@ -231,7 +231,7 @@ func TestE2EBuildRefuses(t *testing.T) {
 		{"no recipe fits", []string{"oci:" + required(t, "TENON_REDIS_IMAGE"), "-r", "./missing.toml"}, "", 1, "missing.toml"},
 		{"output is something else", []string{"-r", probeRecipe, "-o", dir, good}, "", 1, "exists and is not a bundle"},
 		{"output's folder is missing", []string{"-r", probeRecipe, "-o", dir + "/no/where", good}, "", 1, "no such file"},
-		{"image larger than the limit", []string{"-r", probeRecipe, "--max-size", "1MiB", good}, "", 1, "limits"},
+		{"image larger than the limit", []string{"-r", probeRecipe, "--max-size", "1MiB", good}, "", 1, "more bytes than the limit allows"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			work := t.TempDir()

@@ -29,6 +29,7 @@ import (
 	"github.com/tenon-build/tenon/builder/kernel"
 	"github.com/tenon-build/tenon/signer"
 	"github.com/tenon-build/tenon/signer/authenticode"
+	"github.com/tenon-build/tenon/signer/modsig"
 	"github.com/tenon-build/tenon/signer/pkcs7"
 	"github.com/tenon-build/tenon/signer/trust"
 	"github.com/tenon-build/tenon/testdata/judge"
@@ -157,13 +158,16 @@ func imageCases(t *testing.T) []judged {
 	below := leafOf(t, between, rsaKey(2048), nil)
 	shipped := &signer.Key{Signer: below.Signer, Chain: append(below.Chain[:1:1], between.cert)}
 	pe := int(binary.LittleEndian.Uint32(base[0x3c:]))
-	ec := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
+	p256, p384 := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader)), must(ecdsa.GenerateKey(elliptic.P384(), rand.Reader))
 
 	return []judged{
 		load(t, "RSA-3072, signed and exported by tenon", exported(t, leafOf(t, ca, rsaKey(3072), nil)), "accepted", "0", "0"),
 		load(t, "ours put first by export, a foreign one behind", exported(t, foreign, good), "accepted", "0", "0"),
 		load(t, "RSA-2048", image, "accepted", "0", "0"),
 		load(t, "RSA-4096", signed(leafOf(t, ca, rsaKey(4096), nil)), "accepted", "0", "0"),
+		load(t, "RSA-3072, in a PKCS#11 token", signed(tokenKey(t)), "accepted", "0", "0"),
+		load(t, "ECDSA P-256", signed(leafOf(t, ca, p256, nil)), "accepted", "0", "ENOENT"),
+		load(t, "ECDSA P-384", signed(leafOf(t, ca, p384, nil)), "accepted", "0", "ENOENT"),
 		load(t, "intermediate in the signature", signed(shipped), "accepted", "0", "0"),
 		load(t, "intermediate nowhere", signed(below), "refused", "ENOKEY", "ENOKEY"),
 		load(t, "a foreign one first, ours behind", signed(foreign, good), "refused", "ENOKEY", "ENOKEY"),
@@ -180,7 +184,7 @@ func imageCases(t *testing.T) []judged {
 		load(t, "by osslsigncode", byOsslsigncode(t, base, good, "sha256"), "accepted", "0", "0"),
 		load(t, "by osslsigncode, SHA-1", byOsslsigncode(t, base, good, "sha1"), "refused", "0", "0"),
 		load(t, "by osslsigncode, SHA-512", byOsslsigncode(t, base, good, "sha512"), "refused", "0", "ENOPKG"),
-		load(t, "by osslsigncode, ECDSA P-256", byOsslsigncode(t, base, leafOf(t, ca, ec, nil), "sha256"), "refused", "0", "ENOENT"),
+		load(t, "by osslsigncode, ECDSA P-256", byOsslsigncode(t, base, leafOf(t, ca, p256, nil), "sha256"), "accepted", "0", "ENOENT"),
 		{judge.Step{Name: "kexec_load(2), which has no signature", Do: judge.Old}, "", "EPERM", "EACCES"},
 	}
 }
@@ -406,6 +410,7 @@ func moduleCases(t *testing.T, path string) []judged {
 	}
 	return []judged{
 		insert("signed by tenon", ours, "accepted", "0", "0"),
+		insert("signed by a PKCS#11 token", must(modsig.Sign(tokenKey(t), plain)), "accepted", "0", "0"),
 		insert("unsigned", plain, "refused", "EPERM", "EKEYREJECTED"),
 		insert("a byte flipped", flipAt(ours, len(plain)/2), "refused", "EKEYREJECTED", "EKEYREJECTED"),
 		insert("a byte of the signature flipped", flipSignature(t, good, ours, len(ours)-40), "refused", "EINVAL", "EINVAL"),

@@ -10,13 +10,15 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/tenon-build/tenon/cmd/internal/cli"
 )
 
-// sockets runs tenon under strace and counts the sockets that it makes.
-func sockets(t *testing.T, args ...string) (int, outcome) {
+// sockets runs a program under strace and counts the sockets that it makes.
+func sockets(t *testing.T, program string, args ...string) (int, outcome) {
 	t.Helper()
 	trace := filepath.Join(t.TempDir(), "trace")
-	o := execute(exec.CommandContext(t.Context(), "strace", append([]string{"-f", "-o", trace, "-e", "trace=socket,openat", tenon(t)}, args...)...))
+	o := execute(exec.CommandContext(t.Context(), "strace", append([]string{"-f", "-o", trace, "-e", "trace=socket,openat", program}, args...)...))
 	data := string(mustRead(t, trace))
 	if !strings.Contains(data, "openat(") {
 		t.Fatalf("strace saw nothing: %s\n%s", o, data)
@@ -29,6 +31,7 @@ func sockets(t *testing.T, args ...string) (int, outcome) {
 func TestE2ENoSocket(t *testing.T) {
 	s := newSite(t)
 	policy, state := filepath.Join(s.dir, "policy.toml"), t.TempDir()
+	programs := []string{tenon(t), filepath.Join(filepath.Dir(tenon(t)), "mortise")}
 	for _, test := range []struct {
 		code int
 		args []string
@@ -36,16 +39,20 @@ func TestE2ENoSocket(t *testing.T) {
 		{0, []string{"verify", s.bundle, "--policy", policy, "--state", state}},
 		{0, []string{"verify", s.bundle, "--cert", s.dir + "/release/ca.crt"}},
 		{0, []string{"verify", s.bundle, "--key", s.dir + "/release/signing.pub"}},
-		{exitRefused, []string{"verify", s.bundle, "--cert", s.dir + "/security/ca.crt"}},
+		{cli.ExitRefused, []string{"verify", s.bundle, "--cert", s.dir + "/security/ca.crt"}},
 	} {
-		n, o := sockets(t, test.args...)
-		if o.code != test.code || n != 0 {
-			t.Errorf("%q: %d sockets, %s", test.args, n, o)
+		for _, program := range programs {
+			n, o := sockets(t, program, test.args...)
+			if o.code != test.code || n != 0 {
+				t.Errorf("%s %q: %d sockets, %s", program, test.args, n, o)
+			}
 		}
 	}
 	// That it could be seen:
-	if n, o := sockets(t, "verify", "127.0.0.1:1/web:1", "--policy", policy); o.code != exitFailed || n == 0 {
-		t.Errorf("registry: %d sockets, %s", n, o)
+	for _, program := range programs {
+		if n, o := sockets(t, program, "verify", "127.0.0.1:1/web:1", "--policy", policy); o.code != cli.ExitFailed || n == 0 {
+			t.Errorf("%s, registry: %d sockets, %s", program, n, o)
+		}
 	}
 }
 
@@ -77,7 +84,7 @@ func TestE2EState(t *testing.T) {
 	if data, err := os.ReadFile(state + "/trust.json"); err != nil || !strings.Contains(string(data), `"probe":"1.4.0"`) {
 		t.Errorf("%s, %v", data, err)
 	}
-	if o := run("1.3.9"); o.code != exitRun || !strings.Contains(o.stderr, `version "1.3.9" is older than what this host has seen: "1.4.0"`) || o.stdout != "" {
+	if o := run("1.3.9"); o.code != cli.ExitRun || !strings.Contains(o.stderr, `version "1.3.9" is older than what this host has seen: "1.4.0"`) || o.stdout != "" {
 		t.Error(o)
 	}
 }

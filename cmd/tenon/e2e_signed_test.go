@@ -20,6 +20,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -30,6 +31,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tenon-build/tenon/builder/bundle"
+	"github.com/tenon-build/tenon/cmd/internal/cli"
 	"github.com/tenon-build/tenon/loader"
 )
 
@@ -68,7 +70,7 @@ func signedProbe(t *testing.T) (path, digest string) {
 func verify(t *testing.T, ref, digest string) {
 	t.Helper()
 	o := command(t, "verify", ref, "--cert", testKeys(t)+"/ca.crt")
-	if digest != "" && (o.code != 0 || strings.TrimSpace(o.stdout) != digest) || digest == "" && o.code != exitRefused {
+	if digest != "" && (o.code != 0 || strings.TrimSpace(o.stdout) != digest) || digest == "" && o.code != cli.ExitRefused {
 		t.Errorf("verify %s, want %q: %s", ref, digest, o)
 	}
 }
@@ -105,19 +107,15 @@ func signInPhases(t *testing.T, signed, digest string) {
 	same(answered)
 
 	// Field by field, as docs/keys.md tells an operator who has openssl alone.
-	var r map[string]any
-	if err := json.Unmarshal(must(os.ReadFile(prepared)), &r); err != nil {
-		t.Fatal(err)
-	}
-	for _, item := range r["signatures"].([]any) {
-		item := item.(map[string]any)
-		data := must(base64.StdEncoding.DecodeString(item["data"].(string)))
+	byOpenSSL := string(must(os.ReadFile(prepared)))
+	for _, data := range regexp.MustCompile(`"data": "([^"]*)"`).FindAllStringSubmatch(byOpenSSL, -1) {
 		cmd := exec.Command("openssl", "dgst", "-sha256", "-sign", keys+"/signing.key")
-		cmd.Stdin = bytes.NewReader(data)
-		item["signature"] = base64.StdEncoding.EncodeToString(must(cmd.Output()))
+		cmd.Stdin = bytes.NewReader(must(base64.StdEncoding.DecodeString(data[1])))
+		signature := base64.StdEncoding.EncodeToString(must(cmd.Output()))
+		byOpenSSL = strings.Replace(byOpenSSL, data[0], data[0]+`, "signature": "`+signature+`"`, 1)
 	}
 	byHand := dir + "/by-hand.json"
-	if err := os.WriteFile(byHand, must(json.Marshal(r)), 0o600); err != nil {
+	if err := os.WriteFile(byHand, []byte(byOpenSSL), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	same(byHand, "--cert", keys+"/signing.crt")
@@ -131,7 +129,7 @@ func signInPhases(t *testing.T, signed, digest string) {
 		{byHand, "is an authority's", []string{"--cert", keys + "/ca.crt"}},
 	} {
 		path, o := attached(test.request, test.args...)
-		if o.code != exitFailed || !strings.Contains(o.stderr, test.want) || o.stdout != "" {
+		if o.code != cli.ExitFailed || !strings.Contains(o.stderr, test.want) || o.stdout != "" {
 			t.Errorf("want %q: %s", test.want, o)
 		}
 		if o := execute(exec.Command("diff", "-r", path, probeBundle(t))); o.code != 0 {
@@ -142,7 +140,7 @@ func signInPhases(t *testing.T, signed, digest string) {
 	if err := os.WriteFile(byHand, []byte(renamed), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, o := attached(byHand); o.code != exitFailed || !strings.Contains(o.stderr, `the request is about another bundle: "other"`) {
+	if _, o := attached(byHand); o.code != cli.ExitFailed || !strings.Contains(o.stderr, `the request is about another bundle: "other"`) {
 		t.Error(o)
 	}
 }
@@ -179,18 +177,18 @@ func TestE2ESign(t *testing.T) {
 			t.Fatal(o)
 		}
 		o := command(t, "run", "--accel", "tcg", "--cert", others+"/ca.crt", path)
-		if o.code != exitRun || !strings.Contains(o.stderr, "no sigstore signature of") || o.stdout != "" {
+		if o.code != cli.ExitRun || !strings.Contains(o.stderr, "no sigstore signature of") || o.stdout != "" {
 			t.Error(o)
 		}
 	})
 	t.Run("json", func(t *testing.T) {
-		var v verdict
+		var v cli.Verdict
 		o := command(t, "verify", path, "--cert", keys+"/ca.crt", "--format", "json")
 		if err := json.Unmarshal([]byte(o.stdout), &v); err != nil || !v.Accepted || v.Digest != digest || len(v.Checks) != 9 {
 			t.Errorf("%v: %s", err, o)
 		}
 		o = command(t, "verify", probeBundle(t), "--cert", keys+"/ca.crt", "--format", "json")
-		if err := json.Unmarshal([]byte(o.stdout), &v); err != nil || v.Accepted || o.code != exitRefused || !strings.Contains(v.Reason, "not signed") {
+		if err := json.Unmarshal([]byte(o.stdout), &v); err != nil || v.Accepted || o.code != cli.ExitRefused || !strings.Contains(v.Reason, "not signed") {
 			t.Errorf("%v: %s", err, o)
 		}
 	})
@@ -263,7 +261,7 @@ func TestE2EExport(t *testing.T) {
 			t.Error(o)
 		}
 		before := len(must(os.ReadDir(dir)))
-		if o := command(t, "export", path, "--format", "dir", "-o", out); o.code != exitFailed || !strings.Contains(o.stderr, "exists") || len(must(os.ReadDir(dir))) != before {
+		if o := command(t, "export", path, "--format", "dir", "-o", out); o.code != cli.ExitFailed || !strings.Contains(o.stderr, "exists") || len(must(os.ReadDir(dir))) != before {
 			t.Error(o)
 		}
 	})
@@ -274,7 +272,7 @@ func TestE2EExport(t *testing.T) {
 				t.Fatal(o)
 			}
 		}
-		if o := command(t, "export", path, "-o", exported); o.code != exitFailed || !strings.Contains(o.stderr, "hint: choose whose") {
+		if o := command(t, "export", path, "-o", exported); o.code != cli.ExitFailed || !strings.Contains(o.stderr, "hint: choose whose") {
 			t.Error(o)
 		}
 		for _, first := range []string{keys, others} {
@@ -295,7 +293,7 @@ func TestE2EExport(t *testing.T) {
 			t.Fatal(err)
 		}
 		o := command(t, "export", path, "-o", fifo, "--cert", keys+"/ca.crt")
-		if info := must(os.Lstat(fifo)); o.code != exitFailed || info.Mode().Type() != os.ModeNamedPipe || !strings.Contains(o.stderr, "writing \""+fifo+"\": exists and is not a regular file") {
+		if info := must(os.Lstat(fifo)); o.code != cli.ExitFailed || info.Mode().Type() != os.ModeNamedPipe || !strings.Contains(o.stderr, "writing \""+fifo+"\": exists and is not a regular file") {
 			t.Error(o)
 		}
 	})
@@ -304,12 +302,12 @@ func TestE2EExport(t *testing.T) {
 		if o := command(t, "key", "create", stranger); o.code != 0 {
 			t.Fatal(o)
 		}
-		if o := command(t, "export", path, "-o", dir+"/none", "--cert", stranger+"/ca.crt"); o.code != exitRefused || !strings.Contains(o.stderr, "unknown authority") {
+		if o := command(t, "export", path, "-o", dir+"/none", "--cert", stranger+"/ca.crt"); o.code != cli.ExitRefused || !strings.Contains(o.stderr, "unknown authority") {
 			t.Error(o)
 		}
 	})
 	t.Run("unsigned", func(t *testing.T) {
-		if o := command(t, "export", probeBundle(t), "-o", dir+"/unsigned"); o.code != exitRefused || !strings.Contains(o.stderr, "not signed") {
+		if o := command(t, "export", probeBundle(t), "-o", dir+"/unsigned"); o.code != cli.ExitRefused || !strings.Contains(o.stderr, "not signed") {
 			t.Error(o)
 		}
 		o := command(t, "export", probeBundle(t), "-o", dir+"/unsigned", "--allow-unsigned")
@@ -423,12 +421,12 @@ func TestE2ERegistry(t *testing.T) {
 				// What a stranger's machine lacks.
 				bare := command(t, "pull", ref, "-o", out+"2")
 				switch {
-				case tls && (bare.code != exitFailed || !strings.Contains(bare.stderr, "hint: name the file of the registry's CA in $SSL_CERT_FILE")):
+				case tls && (bare.code != cli.ExitFailed || !strings.Contains(bare.stderr, "hint: name the file of the registry's CA in $SSL_CERT_FILE")):
 					t.Error(bare)
-				case !tls && credentials && (bare.code != exitFailed || !strings.Contains(bare.stderr, "hint: 'docker login HOST'")):
+				case !tls && credentials && (bare.code != cli.ExitFailed || !strings.Contains(bare.stderr, "hint: 'docker login HOST'")):
 					t.Error(bare)
 				}
-				if o := r.tenon(t, "pull", r.host+"/team/probe:nosuch", "-o", out+"2"); o.code != exitFailed || !strings.Contains(o.stderr, "MANIFEST_UNKNOWN") {
+				if o := r.tenon(t, "pull", r.host+"/team/probe:nosuch", "-o", out+"2"); o.code != cli.ExitFailed || !strings.Contains(o.stderr, "MANIFEST_UNKNOWN") {
 					t.Error(o)
 				}
 				if left := must(os.ReadDir(filepath.Dir(out))); len(left) != 1 && (tls || credentials) {

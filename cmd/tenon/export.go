@@ -11,6 +11,7 @@ import (
 
 	"github.com/tenon-build/tenon/builder"
 	"github.com/tenon-build/tenon/builder/bundle"
+	"github.com/tenon-build/tenon/cmd/internal/cli"
 	"github.com/tenon-build/tenon/signer/trust"
 )
 
@@ -48,11 +49,11 @@ Trust is not judged here: that is what verify does.`,
 
 func (a *app) export(ctx context.Context, ref string, o exportOptions) (err error) {
 	if o.format != "kernel" && o.format != "dir" {
-		return &exitError{exitUsage, fmt.Errorf("--format %q is neither kernel nor dir", o.format)}
+		return cli.Exit(cli.ExitUsage, fmt.Errorf("--format %q is neither kernel nor dir", o.format))
 	}
 	var who *trust.Identity
 	if o.cert != "" {
-		policy, err := (&trustOptions{cert: o.cert}).loadTrust()
+		policy, err := (&cli.TrustOptions{Cert: o.cert}).LoadTrust()
 		if err != nil {
 			return err
 		}
@@ -85,8 +86,8 @@ func (a *app) export(ctx context.Context, ref string, o exportOptions) (err erro
 		return err
 	}
 	if !b.Manifest.Initramfs.Sealed {
-		a.log.Warn("detached: the kernel's signature does not cover the initramfs and the command line", "bundle", ref)
+		a.Log.Warn("detached: the kernel's signature does not cover the initramfs and the command line", "bundle", ref)
 	}
-	_, err = fmt.Fprintln(a.stdout, o.output)
+	_, err = fmt.Fprintln(a.Stdout, o.output)
 	return err
 }

@@ -19,11 +19,13 @@ import (
 	"github.com/tenon-build/tenon/builder/initramfs"
 	"github.com/tenon-build/tenon/builder/kernel"
 	"github.com/tenon-build/tenon/builder/rootfs"
+	"github.com/tenon-build/tenon/cmd/internal/cli"
 	"github.com/tenon-build/tenon/loader"
 	"github.com/tenon-build/tenon/loader/qemu"
 	"github.com/tenon-build/tenon/recipes"
 	"github.com/tenon-build/tenon/signer"
 	"github.com/tenon-build/tenon/signer/modsig"
+	"github.com/tenon-build/tenon/signer/pkcs11uri"
 	"github.com/tenon-build/tenon/signer/request"
 	"github.com/tenon-build/tenon/signer/revocation"
 	"github.com/tenon-build/tenon/signer/trust"
@@ -34,9 +36,9 @@ var hints = []struct {
 	err  error
 	hint string
 }{
-	{errNoTrust, "a bundle that nobody signed runs on your own machine with 'tenon run --allow-unsigned'"},
+	{cli.ErrNoTrust, "a bundle that nobody signed runs on your own machine with 'tenon run --allow-unsigned'"},
 	{loader.ErrUnsigned, "'tenon sign BUNDLE --key KEY' signs it; on your own machine it runs with 'tenon run --allow-unsigned'"},
-	{errPrivateKey, "give the public key, signing.pub, or a certificate with --cert"},
+	{cli.ErrPrivateKey, "give the public key, signing.pub, or a certificate with --cert"},
 	{trust.ErrCertificate, "give certificates with --cert"},
 	{trust.ErrPublicKey, "give public keys with --key"},
 	{trust.ErrChain, "give the file of the one that you trust: the authority's, or the leaf's alone"},
@@ -46,7 +48,10 @@ var hints = []struct {
 	{builder.ErrChoose, "choose whose signature comes first with --cert"},
 	{modsig.ErrCompressed, "unpack it with gunzip, unxz or 'zstd -d', sign it, and pack it again: kernels look inside"},
 	{signer.ErrExists, "keys are never replaced: choose another folder"},
-	{signer.ErrEncrypted, "the passphrase is taken from $TENON_PASSPHRASE, that of an issuer's key from $TENON_ISSUER_PASSPHRASE first"},
+	{signer.ErrEncrypted, "the passphrase is taken from --passphrase-fd, $TENON_PASSPHRASE or the terminal, that of an issuer's key from $TENON_ISSUER_PASSPHRASE first"},
+	{signer.ErrNoPlugin, "put it there: sigstore-kms-pkcs11 comes with tenon, the others from whoever keeps the key (docs/keys.md)"},
+	{pkcs11uri.ErrPIN, "the PIN is taken from pin-source=file:PATH, --passphrase-fd, $TENON_PIN or the terminal"},
+	{signer.ErrReference, "a path whose first part has a colon is given as file:PATH"},
 	{signer.ErrElsewhere, "make a new key there, and give its public key or a signing request with --public-key"},
 	{signer.ErrIssuer, "an --issuer is the folder of a CA that 'tenon key create' made, or a CA's key, with its certificates in --issuer-cert"},
 	{signer.ErrNoLeaf, "'tenon key create --profile release' makes a leaf; an authority is replaced by making another"},

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/tenon-build/tenon/builder/rootfs"
+	"github.com/tenon-build/tenon/cmd/internal/cli"
 	"github.com/tenon-build/tenon/recipes"
 )
 
@@ -32,7 +33,7 @@ func (o *imageOptions) flags(f *pflag.FlagSet) {
 // parse checks the flags.
 func (o *imageOptions) parse() (v1.Platform, rootfs.Limits, error) {
 	fail := func(format string, args ...any) (v1.Platform, rootfs.Limits, error) {
-		return v1.Platform{}, rootfs.Limits{}, &exitError{exitUsage, fmt.Errorf(format, args...)}
+		return v1.Platform{}, rootfs.Limits{}, cli.Exit(cli.ExitUsage, fmt.Errorf(format, args...))
 	}
 	platform, err := v1.ParsePlatform(o.platform)
 	if err != nil {

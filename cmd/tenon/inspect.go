@@ -15,6 +15,7 @@ import (
 	"github.com/tenon-build/tenon/builder/bundle"
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
 	"github.com/tenon-build/tenon/builder/fidelity"
+	"github.com/tenon-build/tenon/cmd/internal/cli"
 	"github.com/tenon-build/tenon/kconfig"
 	"github.com/tenon-build/tenon/loader"
 )
@@ -30,7 +31,7 @@ nobody is trusted here: anyone can have made them. That is what verify judges.
 BUNDLE is oci:DIR, oci-archive:FILE, a path to either, or HOST/NAME:TAG.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
-			if err := checkFormat(format); err != nil {
+			if err := cli.CheckFormat(format); err != nil {
 				return err
 			}
 			b, err := bundle.Open(cmd.Context(), args[0])
@@ -43,7 +44,7 @@ BUNDLE is oci:DIR, oci-archive:FILE, a path to either, or HOST/NAME:TAG.`,
 				return err
 			}
 			if format == "json" {
-				return a.printJSON(i)
+				return a.PrintJSON(i)
 			}
 			return a.printInspection(i)
 		},
@@ -146,9 +147,9 @@ func kindName(artifactType string) string {
 
 func (a *app) printInspection(i *inspection) error {
 	m := i.Manifest
-	w := tabwriter.NewWriter(a.stdout, 0, 8, 2, ' ', 0)
+	w := tabwriter.NewWriter(a.Stdout, 0, 8, 2, ' ', 0)
 	row := func(name, format string, args ...any) {
-		fmt.Fprintf(w, "%s\t%s\n", name, printable(fmt.Sprintf(format, args...)))
+		fmt.Fprintf(w, "%s\t%s\n", name, cli.Printable(fmt.Sprintf(format, args...)))
 	}
 	row("name", "%s", m.Name)
 	if m.BundleVersion != "" {

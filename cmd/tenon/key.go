@@ -3,43 +3,37 @@
 package main
 
 import (
+	"crypto/x509"
 	"errors"
 	"fmt"
-	"os"
 	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/tenon-build/tenon/cmd/internal/cli"
 	"github.com/tenon-build/tenon/signer"
 )
 
 func newKeyCmd(a *app) *cobra.Command {
 	cmd := &cobra.Command{Use: "key", Short: "Make, list, replace, revoke and export keys and certificates", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return usage(cmd, fmt.Errorf("no command given")) }}
+		RunE: func(cmd *cobra.Command, _ []string) error { return cli.Usage(cmd, fmt.Errorf("no command given")) }}
 	cmd.AddCommand(newKeyCreateCmd(a), newKeyLsCmd(a), newKeyShowCmd(a), newKeyRotateCmd(a), newKeyRevokeCmd(a), newKeyExportCmd(a))
 	for _, c := range cmd.Commands() {
-		c.Args = usageArgs(c.Args)
+		c.Args = cli.UsageArgs(c.Args)
 	}
 	return cmd
 }
-
-// The passphrases of private keys that are made or read come from here, never
-// from a flag.
-const (
-	passphraseVariable       = "TENON_PASSPHRASE"
-	issuerPassphraseVariable = "TENON_ISSUER_PASSPHRASE" // of the issuer's key, where it has one of its own
-)
-
-func passphrase() []byte { return []byte(os.Getenv(passphraseVariable)) }
 
 // issuerOptions name the CA that issues a certificate, and what it issues.
 type issuerOptions struct {
 	issuer, issuerCert, publicKey string
 	days                          int
+	secrets                       secrets
 }
 
 func (o *issuerOptions) flags(f *pflag.FlagSet) {
+	o.secrets.flags(f)
 	f.StringVar(&o.issuerCert, "issuer-cert", "", "the issuer's certificates, PEM (default: beside its key with the extension .crt)")
 	f.StringVar(&o.publicKey, "public-key", "", "certify this key, which is kept elsewhere: a public key or a certificate signing request (PEM file)")
 }
@@ -51,13 +45,15 @@ const maxDays = 100 * 365
 func (o *issuerOptions) options(cmd *cobra.Command) (key signer.CreateOptions, err error) {
 	if cmd.Flags().Changed("days") {
 		if o.days < 1 || o.days > maxDays {
-			return key, &exitError{exitUsage, fmt.Errorf("--days %d: must be 1 to %d", o.days, maxDays)}
+			return key, cli.Exit(cli.ExitUsage, fmt.Errorf("--days %d: must be 1 to %d", o.days, maxDays))
 		}
 		key.Valid = time.Duration(o.days) * 24 * time.Hour
 	}
-	key.Passphrase = passphrase()
+	if key.Passphrase, err = o.secrets.given(); err != nil {
+		return key, err
+	}
 	if o.publicKey != "" {
-		data, err := readSmall(o.publicKey)
+		data, err := cli.ReadSmall(o.publicKey)
 		if err == nil {
 			key.PublicKey, err = signer.ParsePublicKey(data)
 		}
@@ -66,27 +62,28 @@ func (o *issuerOptions) options(cmd *cobra.Command) (key signer.CreateOptions, e
 		}
 	}
 	if o.issuer != "" {
-		secret := passphrase()
-		if own := os.Getenv(issuerPassphraseVariable); own != "" {
-			secret = []byte(own)
-		}
-		key.Issuer, err = signer.OpenIssuer(o.issuer, o.issuerCert, secret)
+		key.Issuer, err = signer.OpenIssuer(cmd.Context(), o.issuer, signer.OpenOptions{Certificates: o.issuerCert, Secret: o.secrets.askIssuer(cmd.Context())})
 	}
 	return key, err
 }
 
 // warnOfKey says what is special about keys that were just made.
-func (a *app) warnOfKey(folder string, o signer.CreateOptions, hosts []signer.Host) {
+func (a *app) warnOfKey(folder string, o signer.CreateOptions, c *x509.Certificate) {
 	switch {
 	case o.PublicKey != nil || len(o.Passphrase) > 0:
 	case o.Profile == signer.Development:
-		a.log.Warn("these keys are for development: they are not encrypted", "folder", folder)
+		a.Log.Warn("these keys are for development: they are not encrypted", "folder", folder)
 	default:
-		a.log.Warn("the key is not encrypted: "+passphraseVariable+" is not set", "folder", folder)
+		a.Log.Warn("the key is not encrypted: no passphrase was given", "folder", folder)
 	}
-	for _, h := range hosts {
+	a.warnOfHosts(c)
+}
+
+// warnOfHosts names those that cannot check what the certificate's key signs.
+func (a *app) warnOfHosts(c *x509.Certificate) {
+	for _, h := range signer.HostsFor(c) {
 		if !h.Takes {
-			a.log.Warn("its signatures will be refused", "host", h.Name, "reason", h.Detail)
+			a.Log.Warn("its signatures will be refused", "host", h.Name, "reason", h.Detail)
 		}
 	}
 }

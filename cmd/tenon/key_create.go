@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tenon-build/tenon/cmd/internal/cli"
 	"github.com/tenon-build/tenon/signer"
 	"github.com/tenon-build/tenon/signer/inventory"
 )
@@ -39,8 +40,9 @@ Print the fingerprint of the key.
   signing.crt  its certificate, then those of its issuers
   signing.pub  its public key: 'cosign verify --key'
 
-Keys are encrypted with the passphrase in $TENON_PASSPHRASE, if it is set. The
-issuer's key is decrypted with that in $TENON_ISSUER_PASSPHRASE, or else the same.`,
+Keys are encrypted with the passphrase from --passphrase-fd or $TENON_PASSPHRASE,
+if there is one. The issuer's key is decrypted with that in
+$TENON_ISSUER_PASSPHRASE, or else the same.`,
 		Example: `  tenon key create keys --name "Example Inc."
   tenon key create root --profile root --name "Example root"
   tenon key create ca --profile intermediate --issuer root --name "Example kernels"
@@ -55,7 +57,7 @@ issuer's key is decrypted with that in $TENON_ISSUER_PASSPHRASE, or else the sam
 	f.StringVar(&o.algorithm, "algorithm", signer.DefaultAlgorithm, "of the keys: "+strings.Join(signer.Algorithms(), ", "))
 	f.StringVar(&o.name, "name", "", "common name; development adds CA or signing to it (default there \"tenon development\")")
 	f.IntVar(&o.days, "days", 0, "how long the certificates are valid (default: by profile, and no longer than the issuer)")
-	f.StringVar(&o.issuer, "issuer", "", "folder of the CA that issues the certificate, or its key (PEM file)")
+	f.StringVar(&o.issuer, "issuer", "", "folder of the CA that issues the certificate, or its key: as --key of 'tenon sign'")
 	f.StringVar(&o.format, "format", "text", "text or json")
 	cmd.MarkFlagsMutuallyExclusive("algorithm", "public-key")
 	return cmd
@@ -87,18 +89,18 @@ func (a *app) keyCreate(cmd *cobra.Command, dir string, o keyCreateOptions) erro
 	if err != nil {
 		return err
 	}
-	a.warnOfKey(dir, options, signer.HostsFor(made.Certificates[0].X509))
+	a.warnOfKey(dir, options, made.Certificates[0].X509)
 	if o.format == "json" {
-		return a.printJSON(made)
+		return a.PrintJSON(made)
 	}
-	_, err = fmt.Fprintln(a.stdout, made.Certificates[0].Fingerprint)
+	_, err = fmt.Fprintln(a.Stdout, made.Certificates[0].Fingerprint)
 	return err
 }
 
 // check finds what is wrong with the command line alone.
 func (o *keyCreateOptions) check(cmd *cobra.Command, dir string) (signer.Profile, error) {
 	p, err := signer.ParseProfile(o.profile)
-	wrong := []error{err, signer.CheckAlgorithm(o.algorithm), checkFormat(o.format)}
+	wrong := []error{err, signer.CheckAlgorithm(o.algorithm), cli.CheckFormat(o.format)}
 	switch {
 	case dir == "":
 		wrong = append(wrong, errNoFolder)
@@ -111,7 +113,7 @@ func (o *keyCreateOptions) check(cmd *cobra.Command, dir string) (signer.Profile
 		wrong = append(wrong, fmt.Errorf("profile %s needs a --name", p.Name))
 	}
 	if err := errors.Join(wrong...); err != nil {
-		return p, usage(cmd, err)
+		return p, cli.Usage(cmd, err)
 	}
 	return p, nil
 }

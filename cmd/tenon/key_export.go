@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -16,6 +17,7 @@ import (
 	"github.com/sigstore/sigstore/pkg/cryptoutils"
 	"github.com/spf13/cobra"
 
+	"github.com/tenon-build/tenon/cmd/internal/cli"
 	"github.com/tenon-build/tenon/signer"
 	"github.com/tenon-build/tenon/signer/inventory"
 	"github.com/tenon-build/tenon/signer/pkcs7"
@@ -56,9 +58,9 @@ To revoke it:
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := o.check(cmd); err != nil {
-				return usage(cmd, err)
+				return cli.Usage(cmd, err)
 			}
-			return a.keyExport(args[0], o)
+			return a.keyExport(cmd.Context(), args[0], o)
 		},
 	}
 	o.flags(cmd.Flags())
@@ -98,7 +100,7 @@ func (o *keyExportOptions) check(cmd *cobra.Command) error {
 	return nil
 }
 
-func (a *app) keyExport(path string, o keyExportOptions) error {
+func (a *app) keyExport(ctx context.Context, path string, o keyExportOptions) error {
 	found, err := inventory.Look(path, nil, time.Now())
 	if err != nil {
 		return err
@@ -107,34 +109,33 @@ func (a *app) keyExport(path string, o keyExportOptions) error {
 		return fmt.Errorf("exporting %q: %w", path, signer.ErrNoCertificate)
 	}
 	c := found.Certificates[0]
-	data, err := o.encode(c.X509)
+	var key *signer.Key
+	if o.key != "" {
+		if key, err = a.openKey(ctx, &o.keyOptions); err != nil {
+			return fmt.Errorf("exporting %q: %w", path, err)
+		}
+	}
+	data, err := o.encode(c.X509, key)
 	if err != nil {
 		return fmt.Errorf("exporting %q: %w", path, err)
 	}
 	if o.output == "-" {
-		_, err = a.stdout.Write(data)
+		_, err = a.Stdout.Write(data)
 	} else {
 		err = writeNew(o.output, data)
 	}
 	if err != nil {
 		return fmt.Errorf("writing %q: %w", o.output, err)
 	}
-	fmt.Fprintf(a.stderr, "exported   %s, %s, until %s\n", printable(c.Subject), c.Profile, c.NotAfter.Format(time.DateOnly))
+	fmt.Fprintf(a.Stderr, "exported   %s, %s, until %s\n", cli.Printable(c.Subject), c.Profile, c.NotAfter.Format(time.DateOnly))
 	enrolled := slices.Contains([]string{"der", "pem", "esl", "auth"}, o.format) && (o.variable == "db" || o.variable == "KEK")
 	if enrolled && !c.X509.IsCA {
-		a.log.Warn("a leaf: who trusts it has to be told of the next one; its authority would stay", "issuer", c.Issuer)
+		a.Log.Warn("a leaf: who trusts it has to be told of the next one; its authority would stay", "issuer", c.Issuer)
 	}
 	return nil
 }
 
-func (o *keyExportOptions) encode(c *x509.Certificate) ([]byte, error) {
-	var key *signer.Key
-	if o.key != "" {
-		var err error
-		if key, err = signer.Open(o.key, o.cert); err != nil {
-			return nil, err
-		}
-	}
+func (o *keyExportOptions) encode(c *x509.Certificate, key *signer.Key) ([]byte, error) {
 	switch o.format {
 	case "der":
 		return c.Raw, nil

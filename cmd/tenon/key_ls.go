@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tenon-build/tenon/cmd/internal/cli"
 	"github.com/tenon-build/tenon/signer/inventory"
 )
 
@@ -26,13 +27,13 @@ certificate's extensions make of it.`,
   tenon key ls /etc/keys --within 90d
   tenon key ls --format json`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := checkFormat(format); err != nil {
+			if err := cli.CheckFormat(format); err != nil {
 				return err
 			}
 			now := time.Now()
 			end, err := parseWithin(within, now)
 			if err != nil {
-				return usage(cmd, err)
+				return cli.Usage(cmd, err)
 			}
 			if len(args) == 0 {
 				args = []string{"."}
@@ -45,7 +46,7 @@ certificate's extensions make of it.`,
 				found.Within(end)
 			}
 			if format == "json" {
-				return a.printJSON(found)
+				return a.PrintJSON(found)
 			}
 			return a.listKeys(found)
 		},
@@ -68,30 +69,30 @@ func parseWithin(text string, now time.Time) (time.Time, error) {
 }
 
 func (a *app) listKeys(found *inventory.Inventory) error {
-	w := tabwriter.NewWriter(a.stdout, 0, 8, 2, ' ', 0)
+	w := tabwriter.NewWriter(a.Stdout, 0, 8, 2, ' ', 0)
 	fmt.Fprintln(w, "EXPIRES\tDAYS\tPROFILE\tALGORITHM\tKEY\tSUBJECT\tFILE")
 	for _, c := range found.Certificates {
 		fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\t%s\n", c.NotAfter.Format(time.DateOnly), c.DaysLeft, c.Profile, c.Algorithm,
-			keyState(c.Key), printable(c.Subject), printable(c.Files[0]))
+			keyState(c.Key), cli.Printable(c.Subject), cli.Printable(c.Files[0]))
 	}
 	for _, k := range found.Keys {
-		fmt.Fprintf(w, "-\t-\tno certificate\t%s\t%s\t-\t%s\n", orDash(k.Algorithm), keyState(&k), printable(k.File))
+		fmt.Fprintf(w, "-\t-\tno certificate\t%s\t%s\t-\t%s\n", orDash(k.Algorithm), keyState(&k), cli.Printable(k.File))
 	}
 	if err := w.Flush(); err != nil {
 		return err
 	}
 	for _, c := range found.Certificates {
 		for _, p := range c.Problems {
-			a.log.Warn(escape(p), "file", c.Files[0])
+			a.Log.Warn(cli.Escape(p), "file", c.Files[0])
 		}
 	}
 	for _, k := range found.Keys {
 		for _, p := range k.Problems {
-			a.log.Warn(escape(p), "file", k.File)
+			a.Log.Warn(cli.Escape(p), "file", k.File)
 		}
 	}
 	for _, p := range found.Problems {
-		a.log.Warn(escape(p))
+		a.Log.Warn(cli.Escape(p))
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tenon-build/tenon/cmd/internal/cli"
 	"github.com/tenon-build/tenon/signer"
 	"github.com/tenon-build/tenon/signer/inventory"
 )
@@ -23,17 +24,18 @@ the same name, profile and algorithm. The old one is kept beside it, and is as
 good as before until it expires or is revoked: docs/keys.md says what to do when.
 Print the fingerprint of the new key. All is done at once, or nothing.
 
-The key is encrypted with the passphrase in $TENON_PASSPHRASE, if it is set. The
-issuer's is decrypted with that in $TENON_ISSUER_PASSPHRASE, or else the same.`,
+The key is encrypted with the passphrase from --passphrase-fd or $TENON_PASSPHRASE,
+if there is one. The issuer's is decrypted with that in $TENON_ISSUER_PASSPHRASE,
+or else the same.`,
 		Example: `  tenon key rotate release --issuer ca
   tenon key rotate keys`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := checkFormat(format); err != nil {
+			if err := cli.CheckFormat(format); err != nil {
 				return err
 			}
 			if args[0] == "" {
-				return usage(cmd, errNoFolder)
+				return cli.Usage(cmd, errNoFolder)
 			}
 			if o.issuer == "" {
 				o.issuer = args[0]
@@ -43,7 +45,7 @@ issuer's is decrypted with that in $TENON_ISSUER_PASSPHRASE, or else the same.`,
 	}
 	o.flags(cmd.Flags())
 	f := cmd.Flags()
-	f.StringVar(&o.issuer, "issuer", "", "folder of the CA that issued the leaf, or its key (PEM file; default: DIR)")
+	f.StringVar(&o.issuer, "issuer", "", "folder of the CA that issued the leaf, or its key, as --key of 'tenon sign' (default: DIR)")
 	f.IntVar(&o.days, "days", 0, "how long the new leaf is valid (default: as long as the old one, and no longer than the issuer)")
 	f.StringVar(&format, "format", "text", "text or json")
 	return cmd
@@ -77,13 +79,13 @@ func (a *app) keyRotate(cmd *cobra.Command, dir string, o issuerOptions, asJSON 
 	}
 	out := rotation{made.Certificates[0], old.Certificates[0]}
 	options.Profile = out.New.Profile
-	a.warnOfKey(dir, options, signer.HostsFor(done.New))
+	a.warnOfKey(dir, options, done.New)
 	if asJSON {
-		return a.printJSON(out)
+		return a.PrintJSON(out)
 	}
-	fmt.Fprintf(a.stderr, "new        %s, until %s\n", printable(out.New.Files[0]), out.New.NotAfter.Format(time.RFC3339))
-	fmt.Fprintf(a.stderr, "old        %s, until %s\n", printable(out.Old.Files[0]), out.Old.NotAfter.Format(time.RFC3339))
-	fmt.Fprintln(a.stderr, "next       sign with the new key what still runs, then revoke the old certificate (docs/keys.md, Rotation)")
-	_, err = fmt.Fprintln(a.stdout, out.New.Fingerprint)
+	fmt.Fprintf(a.Stderr, "new        %s, until %s\n", cli.Printable(out.New.Files[0]), out.New.NotAfter.Format(time.RFC3339))
+	fmt.Fprintf(a.Stderr, "old        %s, until %s\n", cli.Printable(out.Old.Files[0]), out.Old.NotAfter.Format(time.RFC3339))
+	fmt.Fprintln(a.Stderr, "next       sign with the new key what still runs, then revoke the old certificate (docs/keys.md, Rotation)")
+	_, err = fmt.Fprintln(a.Stdout, out.New.Fingerprint)
 	return err
 }

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/tenon-build/tenon/cmd/internal/cli"
 )
 
 // peKernel is a PE32+ image with one section, which nobody boots.
@@ -104,7 +106,7 @@ func TestKeyRotation(t *testing.T) {
 			t.Errorf("docs/keys.md has no row %s", row)
 		}
 		late := invoke(t, "verify", "late", "--policy", "policy.toml")
-		if listed := strings.Contains(host.names, "list"); (late.code == exitRefused) != listed || listed && host.names == "the CA, and the list" && !strings.Contains(late.stderr, "revoked") {
+		if listed := strings.Contains(host.names, "list"); (late.code == cli.ExitRefused) != listed || listed && host.names == "the CA, and the list" && !strings.Contains(late.stderr, "revoked") {
 			t.Errorf("%s: signed late with the old key: %+v", host.names, late)
 		}
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tenon-build/tenon/cmd/internal/cli"
 	"github.com/tenon-build/tenon/signer"
 	"github.com/tenon-build/tenon/signer/inventory"
 )
@@ -26,7 +27,7 @@ or else the CA's.`,
   tenon key show keys/ca.crt`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			if err := checkFormat(format); err != nil {
+			if err := cli.CheckFormat(format); err != nil {
 				return err
 			}
 			found, err := inventory.Look(args[0], passphrase(), time.Now())
@@ -41,7 +42,7 @@ or else the CA's.`,
 				out.Key = &found.Keys[0]
 			}
 			if format == "json" {
-				return a.printJSON(out)
+				return a.PrintJSON(out)
 			}
 			return a.showKey(out)
 		},
@@ -59,9 +60,9 @@ type shownKey struct {
 }
 
 func (a *app) showKey(s shownKey) error {
-	w := tabwriter.NewWriter(a.stdout, 0, 8, 2, ' ', 0)
+	w := tabwriter.NewWriter(a.Stdout, 0, 8, 2, ' ', 0)
 	row := func(name string, format string, args ...any) {
-		fmt.Fprintf(w, "%s\t%s\n", name, printable(fmt.Sprintf(format, args...)))
+		fmt.Fprintf(w, "%s\t%s\n", name, cli.Printable(fmt.Sprintf(format, args...)))
 	}
 	var problems []string
 	if c := s.Certificate; c != nil {

@@ -89,11 +89,11 @@ func TestKeyErrors(t *testing.T) {
 		{"create over a file", "key create file", 1, `creating keys "file": exists`, "keys are never replaced"},
 		{"create in nothing", "key create none/new --profile root --name x", 1, "no such file or directory", ""},
 		{"create where nobody writes", "key create /proc/new --profile root --name x", 1, "/proc", ""},
-		{"create below nothing", release + "none", 1, `issuer "none": no such file`, "an --issuer is the folder of a CA"},
-		{"create below a file", release + "file", 1, `issuer "file": PEM`, "an --issuer is"},
+		{"create below nothing", release + "none", 1, `issuer: key "none": no such file`, "an --issuer is the folder of a CA"},
+		{"create below a file", release + "file", 1, `issuer: key "file": no private key in PEM form`, "an --issuer is"},
 		{"create below a leaf", release + "release/signing.key", 1, "is not an authority's", "an --issuer is"},
-		{"create below a leaf's folder", release + "release", 1, `issuer "release/ca.key": no such file`, "an --issuer is"},
-		{"create below a locked CA", release + "short", 1, `issuer "short/ca.key": the private key is encrypted, and there is no passphrase`, "$TENON_ISSUER_PASSPHRASE"},
+		{"create below a leaf's folder", release + "release", 1, `issuer: key "release/ca.key": no such file`, "an --issuer is"},
+		{"create below a locked CA", release + "short", 1, `issuer: key "short/ca.key": the private key is encrypted, and there is no passphrase`, "$TENON_ISSUER_PASSPHRASE"},
 		{"create below another's certificate", release + "ca/ca.key --issuer-cert root/ca.crt", 1, "does not belong to the key", "an --issuer is"},
 		{"create a CA below the last", "key create new --profile intermediate --name x --issuer ca", 1, `its path length of 0 allows no such authority below it`, ""},
 		{"create what outlives its CA", release + "ca --days 3000", 1, `validity: ends after that of issuer "CN=ca"`, ""},
@@ -116,7 +116,7 @@ func TestKeyErrors(t *testing.T) {
 		{"rotate what is missing", "key rotate none --issuer ca", 1, `rotating the leaf of "none": no leaf: signing.crt: no such file`, "'tenon key create --profile release'"},
 		{"rotate a file", "key rotate file --issuer ca", 1, `rotating the leaf of "file": signing.crt: not a directory`, ""},
 		{"rotate a CA", "key rotate ca --issuer root", 1, "no leaf: signing.crt", "'tenon key create --profile release'"},
-		{"rotate without the issuer", "key rotate release", 1, `issuer "release/ca.key": no such file`, "an --issuer is"},
+		{"rotate without the issuer", "key rotate release", 1, `issuer: key "release/ca.key": no such file`, "an --issuer is"},
 		{"rotate with another issuer", "key rotate release --issuer root", 1, `the issuer "CN=root" did not issue "CN=release"`, ""},
 		{"rotate among folders", "key rotate nested --issuer ca", 1, `"below" is a folder`, ""},
 		{"rotate without the old key", "key rotate full --issuer ca", 1, "the old key is kept elsewhere", "--public-key"},
@@ -185,7 +185,7 @@ func TestKeyPassphrases(t *testing.T) {
 	}
 	t.Setenv(issuerPassphraseVariable, "wrong")
 	create[2] = "other"
-	if r := invoke(t, create...); r.code != 1 || strings.Contains(r.stderr, "wrong") || !strings.Contains(r.stderr, `issuer "ca/ca.key": `) {
+	if r := invoke(t, create...); r.code != 1 || strings.Contains(r.stderr, "wrong") || !strings.Contains(r.stderr, `issuer: key "ca/ca.key": the passphrase does not decrypt the private key`) {
 		t.Errorf("%+v", r)
 	}
 	t.Setenv(issuerPassphraseVariable, "of the CA")
@@ -203,7 +203,7 @@ func TestKeyCreateWarns(t *testing.T) {
 	t.Chdir(t.TempDir())
 	for args, want := range map[string][]string{
 		"key create dev --algorithm rsa-2048":                                   {"these keys are for development: they are not encrypted (folder: dev)"},
-		"key create root --profile root --name root --algorithm rsa-2048":       {"the key is not encrypted: TENON_PASSPHRASE is not set (folder: root)"},
+		"key create root --profile root --name root --algorithm rsa-2048":       {"the key is not encrypted: no passphrase was given (folder: root)"},
 		"key create ec --profile root --name root --algorithm ecdsa-p256":       {"not encrypted", "its signatures will be refused (host: stock Debian 12 kernel, reason: built without CRYPTO_ECDSA)", "host: UEFI firmware"},
 		"key create ec-dev --name x --algorithm ecdsa-p384 --days 1":            {"not encrypted", "host: stock Debian 12 kernel", "host: UEFI firmware"},
 		"key create json --profile root --name x --algorithm rsa-2048 --format": nil,
@@ -240,7 +240,13 @@ func TestKeyCreateForKeyElsewhere(t *testing.T) {
 	if r := invoke(t, "key", "show", "hsm"); !strings.Contains(r.stdout, "\nkey          elsewhere\n") {
 		t.Errorf("%+v", r)
 	}
-	if r := invoke(t, "key", "rotate", "hsm", "--issuer", "ca", "--public-key", "hsm.pub"); r.code != 0 {
+	if r := invoke(t, "key", "rotate", "hsm", "--issuer", "ca", "--public-key", "hsm.pub"); r.code != 1 || !strings.Contains(r.stderr, "the public key is the old one") {
+		t.Errorf("%+v", r)
+	}
+	if r := invoke(t, "key", "create", "other", "--algorithm", "rsa-2048"); r.code != 0 {
+		t.Fatalf("%+v", r)
+	}
+	if r := invoke(t, "key", "rotate", "hsm", "--issuer", "ca", "--public-key", "other/signing.pub"); r.code != 0 {
 		t.Errorf("%+v", r)
 	}
 }

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -25,6 +24,7 @@ import (
 
 	"github.com/tenon-build/tenon/builder/bundle"
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
+	"github.com/tenon-build/tenon/cmd/internal/cli"
 	"github.com/tenon-build/tenon/loader"
 	"github.com/tenon-build/tenon/loader/control"
 	"github.com/tenon-build/tenon/signer"
@@ -44,9 +44,8 @@ func invoke(t *testing.T, args ...string) reply {
 func invokeContext(t *testing.T, ctx context.Context, args ...string) reply {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
-	a := &app{stdout: &stdout, stderr: &stderr}
-	a.log = slog.New(&handler{w: a.stderr})
-	code := a.run(ctx, args)
+	a := newApp(&stdout, &stderr)
+	code := a.Run(ctx, a.newRootCmd(), args)
 	return reply{code, stdout.String(), stderr.String()}
 }
 
@@ -182,6 +181,10 @@ func TestErrors(t *testing.T) {
 	if err := signer.Create(keys, signer.CreateOptions{Name: "test", Valid: time.Hour}); err != nil {
 		t.Fatal(err)
 	}
+	locked, err := filepath.Abs("../../signer/testdata/openssl-pkcs8.key")
+	if err != nil {
+		t.Fatal(err)
+	}
 	policy := func(text string) string { return writeTemp(t, "policy.toml", text) }
 	tests := []struct {
 		name, args string
@@ -201,6 +204,7 @@ func TestErrors(t *testing.T) {
 		{"version that is none", "build x --bundle-version v1.4", 2, `--bundle-version: "v1.4" is not a semantic version such as 1.4.0`, ""},
 		{"malformed platform", "build x --platform a/b/c/d/e", 2, "--platform: ", ""},
 		{"other platform", "build x --platform linux/arm64", 2, "only linux/amd64 kernels can be built", ""},
+		{"state that is empty", "verify x --cert x --state=", 2, "--state is empty", ""},
 		{"no entries", "build x --max-entries 0", 2, "--max-entries 0: must be at least 1", ""},
 		{"no ratio", "rootfs x --max-ratio -1", 2, "--max-ratio -1: must be at least 1", ""},
 		{"no size", "rootfs x --max-size 0", 2, `--max-size "0" is not a size`, ""},
@@ -248,7 +252,13 @@ func TestErrors(t *testing.T) {
 		{"inspect in an unknown format", "inspect --format yaml " + written, 2, "--format", ""},
 
 		{"sign with a missing key", "sign --key " + missing + " " + written, 1, missing, ""},
-		{"sign with an HSM", "sign --key pkcs11:token=x " + written, 1, `key reference "pkcs11:token=x": only file: is known`, ""},
+		{"sign with a scheme", "sign --key pkcs12:x " + written, 1, `key reference "pkcs12:x": only file:, pkcs11: and NAME:// are known`, "file:PATH"},
+		{"sign with a token's whole", "sign --key pkcs11:token=x --cert " + keys + "/signing.crt " + written, 1, `key reference pkcs11: names no key: needs object or id`, ""},
+		{"sign with a PIN", "sign --key pkcs11:object=x?pin-value=1 " + written, 1, `a PIN is no part of a key reference`, "pin-source=file:PATH"},
+		{"sign with an HSM", "sign --key pkcs11:object=x " + written, 1, `key "pkcs11:object=x": no certificate`, "--cert"},
+		{"sign with a plug-in that is not there", "sign --key none://x --cert " + keys + "/signing.crt " + written, 1, `key "none://x": sigstore-kms-none: no such program on PATH`, "docs/keys.md"},
+		{"sign with no file descriptor", "sign --passphrase-fd 99 --key " + locked + " " + written, 1, `--passphrase-fd 99: `, ""},
+		{"sign with a locked key", "sign --key " + locked + " " + written, 1, "the private key is encrypted, and there is no passphrase", "--passphrase-fd"},
 		{"sign with garbage", "sign --key " + garbage + " " + written, 1, garbage, ""},
 		{"sign with a key without a certificate", "sign --key " + writeTemp(t, "bare.key", string(mustRead(t, keys+"/signing.key"))) + " " + written, 1, "bare.crt", "give the key's certificate with --cert"},
 		{"sign with another's certificate", "sign --key " + keys + "/signing.key --cert " + keys + "/ca.crt " + written, 1, keys + "/ca.crt", ""},
@@ -461,8 +471,8 @@ func TestExitStatus(t *testing.T) {
 	}
 	for _, test := range tests {
 		var stderr bytes.Buffer
-		a := &app{stderr: &stderr}
-		if code := a.status("run", exitStatus(&test.exit)); code != test.code || stderr.String() != test.stderr {
+		a := newApp(nil, &stderr)
+		if code := a.Status("run", exitStatus(&test.exit)); code != test.code || stderr.String() != test.stderr {
 			t.Errorf("%+v: %d, %q", test.exit, code, stderr.String())
 		}
 	}
@@ -479,12 +489,12 @@ func TestStatus(t *testing.T) {
 		{"build", errors.New("x"), 1}, {"run", errors.New("x"), 125}, {"diff", errors.New("x"), 2},
 		{"verify", refused, 3}, {"run", refused, 125},
 		{"build", fs.ErrNotExist, 1},
-		{"build", errors.Join(&exitError{2, errors.New("a\nb")}, errors.New("c")), 2},
-		{"build", usage(&cobra.Command{Use: "build"}, errors.New("x")), 2}, {"run", usage(&cobra.Command{Use: "run"}, errors.New("x")), 125},
+		{"build", errors.Join(cli.Exit(2, errors.New("a\nb")), errors.New("c")), 2},
+		{"build", cli.Usage(&cobra.Command{Use: "build"}, errors.New("x")), 2}, {"run", cli.Usage(&cobra.Command{Use: "run"}, errors.New("x")), 125},
 	} {
 		var stderr bytes.Buffer
-		a := &app{stderr: &stderr}
-		if got := a.status(test.verb, test.err); got != test.want || strings.Count(stderr.String(), "\n") > 1 || (stderr.Len() > 0) != (test.err != nil) {
+		a := newApp(nil, &stderr)
+		if got := a.Status(test.verb, test.err); got != test.want || strings.Count(stderr.String(), "\n") > 1 || (stderr.Len() > 0) != (test.err != nil) {
 			t.Errorf("%s, %v: %d, %q", test.verb, test.err, got, stderr.String())
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"syscall"
 
 	"github.com/tenon-build/tenon/builder/bundle/regular"
+	"github.com/tenon-build/tenon/cmd/internal/cli"
 	"github.com/tenon-build/tenon/loader"
 	"github.com/tenon-build/tenon/signer"
 	"github.com/tenon-build/tenon/signer/modsig"
@@ -27,8 +28,8 @@ func (a *app) signModule(path, out string, key *signer.Key) error {
 		return fmt.Errorf("signing module %q: %w", path, err)
 	}
 	by := loader.Name(&signer.Signer{Key: key.Public(), Chain: key.Chain})
-	fmt.Fprintf(a.stderr, "signed     module, by %s\n", printable(by))
-	_, err := fmt.Fprintln(a.stdout, out)
+	fmt.Fprintf(a.Stderr, "signed     module, by %s\n", cli.Printable(by))
+	_, err := fmt.Fprintln(a.Stdout, out)
 	return err
 }
 

@@ -10,12 +10,14 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
-	"github.com/tenon-build/tenon/internal/testpe"
+	"github.com/tenon-build/tenon/cmd/internal/cli"
 	"github.com/tenon-build/tenon/loader"
 	"github.com/tenon-build/tenon/signer/revocation"
+	"github.com/tenon-build/tenon/testdata/testpe"
 )
 
 // site is a folder with a bundle, version 1.4.0 of "web", which "release" signed,
@@ -109,23 +111,23 @@ func TestVerifyByPolicy(t *testing.T) {
 		if err := os.WriteFile(state+"/trust.json", []byte(content), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		s.verify(t, exitRefused, want, "--state", state)
-		s.verify(t, exitRefused, "hint: what was seen is in trust.json", "--state", state)
+		s.verify(t, cli.ExitRefused, want, "--state", state)
+		s.verify(t, cli.ExitRefused, "hint: what was seen is in trust.json", "--state", state)
 	}
-	s.verify(t, exitFailed, "not a directory", "--state", filepath.Join(s.dir, "policy.toml"))
-	s.verify(t, exitFailed, "no such file", "--state", s.dir+"/none")
+	s.verify(t, cli.ExitFailed, "not a directory", "--state", filepath.Join(s.dir, "policy.toml"))
+	s.verify(t, cli.ExitFailed, "no such file", "--state", s.dir+"/none")
 
 	list := mustRead(t, s.dir+"/revoked")
 	for name, data := range map[string][]byte{"tampered": bytes.Replace(list, []byte(`"number": 1`), []byte(`"number": 2`), 1), "empty": nil, "cut": list[:len(list)-1]} {
 		s.write(t, "revoked", string(data))
 		t.Log(name)
-		s.verify(t, exitRefused, "refused: invalid revocation list: ")
-		s.verify(t, exitRefused, "hint: whoever signs the list issues it anew")
+		s.verify(t, cli.ExitRefused, "refused: invalid revocation list: ")
+		s.verify(t, cli.ExitRefused, "hint: whoever signs the list issues it anew")
 	}
 	if err := os.Remove(s.dir + "/revoked"); err != nil {
 		t.Fatal(err)
 	}
-	s.verify(t, exitFailed, `policy.toml: invalid policy: revocation: "revoked": open `)
+	s.verify(t, cli.ExitFailed, `policy.toml: invalid policy: revocation: "revoked": open `)
 	s.write(t, "revoked", string(list))
 
 	for change, want := range map[[2]string]string{
@@ -136,9 +138,9 @@ func TestVerifyByPolicy(t *testing.T) {
 		{`minimum_version`, "minimal_version"}:                              `unknown key "bundle.minimal_version"`,
 	} {
 		s.write(t, "policy.toml", strings.Replace(sitePolicy, change[0], change[1], 1))
-		code := exitRefused
+		code := cli.ExitRefused
 		if strings.Contains(want, "unknown key") || strings.Contains(want, "empty") {
-			code = exitFailed // a policy that is broken refuses nothing: nobody was asked
+			code = cli.ExitFailed // a policy that is broken refuses nothing: nobody was asked
 		}
 		s.verify(t, code, want)
 	}
@@ -152,27 +154,29 @@ func TestKeyRevoke(t *testing.T) {
 		want string
 		args []string
 	}{
-		{exitUsage, "--reason says why", []string{"release/signing.crt"}},
-		{exitUsage, "--reason says why", []string{"--reason", "x"}},
-		{exitUsage, "--days 0: must be 1 to", []string{"--days", "0"}},
-		{exitFailed, `bundle: "sha256:12" is not a sha256 digest`, []string{"sha256:12", "--reason", "x"}},
-		{exitFailed, "reason: needs 1 to 200 printable bytes", []string{"release/signing.crt", "--reason", "a\nb"}},
-		{exitFailed, "none: no such file", []string{"none", "--reason", "x"}},
-		{exitFailed, "hint: give the public key", []string{"release/signing.key", "--reason", "x"}},
-		{exitFailed, "is on the list already", []string{"release/signing.crt", "release/signing.crt", "--reason", "x"}},
+		{cli.ExitUsage, "--reason says why", []string{"release/signing.crt"}},
+		{cli.ExitUsage, "--reason says why", []string{"--reason", "x"}},
+		{cli.ExitUsage, "--days 0: must be 1 to", []string{"--days", "0"}},
+		{cli.ExitUsage, `"sha256:12" is not a sha256 digest` + "\n", []string{"sha256:12", "--reason", "x"}},
+		{cli.ExitFailed, "reason: needs 1 to 200 printable bytes", []string{"release/signing.crt", "--reason", "a\nb"}},
+		{cli.ExitFailed, "none: no such file", []string{"none", "--reason", "x"}},
+		{cli.ExitFailed, "hint: give the public key", []string{"release/signing.key", "--reason", "x"}},
+		{cli.ExitFailed, "is on the list already\n", []string{"release/signing.crt", "release/signing.crt", "--reason", "x"}},
+		{cli.ExitFailed, "the list cannot be issued: key sha256:", []string{"security/signing.pub", "--reason", "x"}},
+		{cli.ExitFailed, "the list cannot be issued: \"CN=security CA\": certificate sha256:", []string{"security/ca.crt", "--reason", "x"}},
 	} {
-		if r := s.revoke(t, test.code, test.args...); !strings.Contains(r.stderr, test.want) || r.stdout != "" {
+		if r := s.revoke(t, test.code, test.args...); !strings.Contains(r.stderr, test.want) || r.stdout != "" || strings.Contains(r.stderr, "issues it anew") {
 			t.Errorf("%q: %+v", test.args, r)
 		}
 	}
 	// Somebody else's list is not ours to go on with.
-	if r := s.done(t, exitFailed, "key", "revoke", "--list", "revoked", "--key", "release/signing.key"); !strings.Contains(r.stderr, "revoked: certificate \"CN=security signing\" is signed by an unknown authority") {
+	if r := s.done(t, cli.ExitFailed, "key", "revoke", "--list", "revoked", "--key", "release/signing.key"); !strings.Contains(r.stderr, "revoked: signed by CN=security signing (sha256:") {
 		t.Errorf("%+v", r)
 	}
 	if !bytes.Equal(mustRead(t, s.dir+"/revoked"), bytesBefore) {
 		t.Error("a failure changed the list")
 	}
-	if r := s.revoke(t, 0); !strings.Contains(r.stderr, "number 2 with 0 entries") || r.stdout != "" {
+	if r := s.revoke(t, 0); !strings.Contains(r.stderr, "before     number 1 with 0 entries, signed by CN=security signing (sha256:") || !strings.Contains(r.stderr, "number 2 with 0 entries") || r.stdout != "" {
 		t.Errorf("%+v", r)
 	}
 	zeros := "sha256:" + strings.Repeat("0", 64)
@@ -184,10 +188,10 @@ func TestKeyRevoke(t *testing.T) {
 	if !strings.HasPrefix(r.stdout, "tbs:") || len(r.stdout) != len("tbs:")+64+1 || !strings.Contains(r.stderr, "revoked    certificate sha256:"+r.stdout[4:]) {
 		t.Errorf("%+v", r)
 	}
-	s.verify(t, exitRefused, `"CN=release signing": certificate sha256:`)
-	s.verify(t, exitRefused, "laptop stolen")
+	s.verify(t, cli.ExitRefused, `"CN=release signing": certificate sha256:`)
+	s.verify(t, cli.ExitRefused, "laptop stolen")
 	s.revoke(t, 0, "release/signing.pub", s.digest, "--reason", "and all of it")
-	s.verify(t, exitRefused, fmt.Sprintf("bundle %s was revoked on", s.digest))
+	s.verify(t, cli.ExitRefused, fmt.Sprintf("bundle %s was revoked on", s.digest))
 
 	list, _, err := revocation.Parse(mustRead(t, s.dir+"/revoked"))
 	if err != nil || list.Number != 5 || len(list.Entries) != 4 {
@@ -198,10 +202,77 @@ func TestKeyRevoke(t *testing.T) {
 	}
 }
 
+// The list before is of the same key, or of one that a rotation replaced: others of
+// the CA, and of CAs below it, decide nothing.
+func TestListBefore(t *testing.T) {
+	keyFolders(t)
+	run := func(code int, line string) reply {
+		t.Helper()
+		r := invoke(t, strings.Fields(line)...)
+		if r.code != code {
+			t.Fatalf("%s: %+v", line, r)
+		}
+		return r
+	}
+	subject := func(dir string) string { return " --algorithm rsa-2048 --profile release --issuer " + dir }
+	run(0, "key create security --name security"+subject("ca"))
+	run(0, "key create other --name other"+subject("root"))
+	run(0, "key create below --name below --algorithm rsa-2048 --profile intermediate --issuer root")
+	run(0, "key create same --name security"+subject("below"))
+	for _, forger := range []string{"release", "other", "same"} {
+		run(0, "key revoke --list "+forger+".list --key "+forger+"/signing.key")
+		forged := mustRead(t, forger+".list")
+		if r := run(cli.ExitFailed, "key revoke --list "+forger+".list --key security/signing.key"); !strings.Contains(r.stderr, "and not by this key or one with the same subject of the same issuer") {
+			t.Errorf("%s: %+v", forger, r)
+		}
+		if !bytes.Equal(mustRead(t, forger+".list"), forged) {
+			t.Errorf("%s: replaced", forger)
+		}
+	}
+	run(0, "key revoke --list list --key security/signing.key")
+	run(0, "key rotate security --issuer ca")
+	if r := run(0, "key revoke --list list --key security/signing.key"); !strings.Contains(r.stderr, "before     number 1 with 0 entries, signed by CN=security") {
+		t.Errorf("%+v", r)
+	}
+}
+
+// Of several who revoke at once none is lost, and a link stays one.
+func TestKeyRevokeTogether(t *testing.T) {
+	s := newSite(t)
+	t.Chdir(s.dir)
+	if err := os.Symlink("revoked", "link"); err != nil {
+		t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	const n = 8
+	for i := range n {
+		all.Go(func() {
+			digest := fmt.Sprintf("sha256:%064x", i)
+			if r := invoke(t, "key", "revoke", "--list", "link", "--key", "security/signing.key", "--reason", "x", digest); r.code != 0 {
+				t.Errorf("%+v", r)
+			}
+		})
+	}
+	all.Wait()
+	list, _, err := revocation.Parse(mustRead(t, "revoked"))
+	if err != nil || list.Number != 1+n || len(list.Entries) != n {
+		t.Errorf("%+v, %v", list, err)
+	}
+	if to, err := os.Readlink("link"); err != nil || to != "revoked" {
+		t.Errorf("%q, %v", to, err)
+	}
+	if err := os.Symlink("nowhere", "dangling"); err != nil {
+		t.Fatal(err)
+	}
+	if r := s.done(t, cli.ExitFailed, "key", "revoke", "--list", "dangling", "--key", "security/signing.key"); !strings.Contains(r.stderr, "dangling: a link that leads nowhere") {
+		t.Errorf("%+v", r)
+	}
+}
+
 func TestVerdictNamesWarnings(t *testing.T) {
 	s := newSite(t)
 	r := s.done(t, 0, "verify", s.bundle, "--policy", s.dir+"/policy.toml", "--format", "json")
-	var v verdict
+	var v cli.Verdict
 	if err := json.Unmarshal([]byte(r.stdout), &v); err != nil || !v.Accepted || v.Identity != "release CI" {
 		t.Fatalf("%+v, %v", r, err)
 	}

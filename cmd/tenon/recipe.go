@@ -8,15 +8,16 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tenon-build/tenon/cmd/internal/cli"
 	"github.com/tenon-build/tenon/recipes"
 )
 
 func newRecipeCmd(a *app) *cobra.Command {
 	cmd := &cobra.Command{Use: "recipe", Short: "Show the built-in recipes", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return usage(cmd, fmt.Errorf("no command given")) }}
+		RunE: func(cmd *cobra.Command, _ []string) error { return cli.Usage(cmd, fmt.Errorf("no command given")) }}
 	cmd.AddCommand(newRecipeLsCmd(a), newRecipeShowCmd(a))
 	for _, c := range cmd.Commands() {
-		c.Args = usageArgs(c.Args)
+		c.Args = cli.UsageArgs(c.Args)
 	}
 	return cmd
 }
@@ -25,7 +26,7 @@ func newRecipeLsCmd(a *app) *cobra.Command {
 	var format string
 	cmd := &cobra.Command{Use: "ls", Short: "List the built-in recipes", Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			if err := checkFormat(format); err != nil {
+			if err := cli.CheckFormat(format); err != nil {
 				return err
 			}
 			type row struct {
@@ -42,9 +43,9 @@ func newRecipeLsCmd(a *app) *cobra.Command {
 				rows = append(rows, row{r.Name, r.Target, r.Description})
 			}
 			if format == "json" {
-				return a.printJSON(rows)
+				return a.PrintJSON(rows)
 			}
-			w := tabwriter.NewWriter(a.stdout, 0, 8, 2, ' ', 0)
+			w := tabwriter.NewWriter(a.Stdout, 0, 8, 2, ' ', 0)
 			fmt.Fprintln(w, "NAME\tTARGET\tDESCRIPTION")
 			for _, r := range rows {
 				fmt.Fprintf(w, "%s\t%s\t%s\n", r.Name, r.Target, r.Description)
@@ -62,7 +63,7 @@ func newRecipeShowCmd(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			_, err = a.stdout.Write(r.Source)
+			_, err = a.Stdout.Write(r.Source)
 			return err
 		}}
 }

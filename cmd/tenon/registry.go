@@ -12,6 +12,7 @@ import (
 
 	"github.com/tenon-build/tenon/builder"
 	"github.com/tenon-build/tenon/builder/bundle"
+	"github.com/tenon-build/tenon/cmd/internal/cli"
 )
 
 // What moves bundles has one stage each.
@@ -34,7 +35,7 @@ system's own.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			where, err := a.push(cmd.Context(), args[0], args[1])
 			if err == nil {
-				_, err = fmt.Fprintln(a.stdout, where)
+				_, err = fmt.Fprintln(a.Stdout, where)
 			}
 			return err
 		},
@@ -47,7 +48,7 @@ func (a *app) push(ctx context.Context, from, to string) (where string, err erro
 		return "", err
 	}
 	defer func() { err = errors.Join(err, b.Close()) }()
-	bars := newBars(a.stderr)
+	bars := newBars(a.Stderr)
 	where, err = b.Push(ctx, to, func(done, total int64) { bars.update(stagePush, done, total) })
 	bars.done(err == nil)
 	if err == nil {
@@ -82,14 +83,14 @@ func (a *app) pull(ctx context.Context, from, out string) (err error) {
 	if out == "" {
 		out = b.Manifest.Name + ".tenon"
 	}
-	bars := newBars(a.stderr)
+	bars := newBars(a.Stderr)
 	err = b.Save(ctx, out, func(done, total int64) { bars.update(stagePull, done, total) })
 	bars.done(err == nil)
 	if err != nil {
 		return err
 	}
 	a.sayReferrers("pulled", b)
-	_, err = fmt.Fprintln(a.stdout, b.Digest)
+	_, err = fmt.Fprintln(a.Stdout, b.Digest)
 	return err
 }
 
@@ -102,5 +103,5 @@ func (a *app) sayReferrers(done string, b *bundle.Bundle) {
 	if len(names) > 0 {
 		with = "with " + strings.Join(names, ", ")
 	}
-	fmt.Fprintf(a.stderr, "%s     %s, %s\n", done, b.Manifest.Name, printable(with))
+	fmt.Fprintf(a.Stderr, "%s     %s, %s\n", done, b.Manifest.Name, cli.Printable(with))
 }

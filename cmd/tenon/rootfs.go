@@ -11,6 +11,7 @@ import (
 
 	"github.com/tenon-build/tenon/builder"
 	"github.com/tenon-build/tenon/builder/fidelity"
+	"github.com/tenon-build/tenon/cmd/internal/cli"
 )
 
 type rootfsOptions struct {
@@ -42,22 +43,22 @@ docker-archive:FILE[:REF], dir:ROOTFS.`,
 }
 
 func (a *app) rootfs(cmd *cobra.Command, image string, o rootfsOptions) error {
-	if err := checkFormat(o.format); err != nil {
+	if err := cli.CheckFormat(o.format); err != nil {
 		return err
 	}
 	platform, limits, err := o.image.parse()
 	if err != nil {
 		return err
 	}
-	bars := newBars(a.stderr)
+	bars := newBars(a.Stderr)
 	req := builder.RootfsRequest{
 		Image: image, Platform: platform, AllowDrop: o.image.allowDrop, Output: o.output, Limits: limits, Progress: bars.update,
 	}
 	if o.output == "-" {
 		if o.format == "json" {
-			return &exitError{exitUsage, errors.New("--format json: stdout is where the archive goes")}
+			return cli.Exit(cli.ExitUsage, errors.New("--format json: stdout is where the archive goes"))
 		}
-		req.Stdout = a.stdout
+		req.Stdout = a.Stdout
 	}
 	started := time.Now()
 	r, err := builder.Rootfs(cmd.Context(), req)
@@ -66,21 +67,21 @@ func (a *app) rootfs(cmd *cobra.Command, image string, o rootfsOptions) error {
 		return err
 	}
 	if o.format == "json" {
-		return a.printJSON(r)
+		return a.PrintJSON(r)
 	}
-	fmt.Fprintf(a.stderr, "image      %s\n", size(r.Image))
-	fmt.Fprintf(a.stderr, "initramfs  %s, %d entries of %s\n", size(r.Size), r.Fidelity.Entries, size(r.Fidelity.Bytes))
+	fmt.Fprintf(a.Stderr, "image      %s\n", size(r.Image))
+	fmt.Fprintf(a.Stderr, "initramfs  %s, %d entries of %s\n", size(r.Size), r.Fidelity.Entries, size(r.Fidelity.Bytes))
 	a.sayFidelity(r.Fidelity)
-	fmt.Fprintf(a.stderr, "took       %.1f s\n", time.Since(started).Seconds())
+	fmt.Fprintf(a.Stderr, "took       %.1f s\n", time.Since(started).Seconds())
 	if req.Stdout == nil {
-		_, err = fmt.Fprintln(a.stdout, r.Digest)
+		_, err = fmt.Fprintln(a.Stdout, r.Digest)
 	}
 	return err
 }
 
 // sayFidelity tells people how the initramfs differs from the image.
 func (a *app) sayFidelity(f *fidelity.Report) {
-	fidelityRows(f, false, func(name, text string) { fmt.Fprintf(a.stderr, "%-10s %s\n", name, printable(text)) })
+	fidelityRows(f, false, func(name, text string) { fmt.Fprintf(a.Stderr, "%-10s %s\n", name, cli.Printable(text)) })
 }
 
 // fidelityRows names each difference; what a build always adds is for those who

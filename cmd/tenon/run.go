@@ -18,13 +18,14 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"github.com/tenon-build/tenon/cmd/internal/cli"
 	"github.com/tenon-build/tenon/loader"
 	"github.com/tenon-build/tenon/loader/control"
 	"github.com/tenon-build/tenon/loader/qemu"
 )
 
 type runOptions struct {
-	trust         trustOptions
+	trust         cli.TrustOptions
 	publish, env  []string
 	memory, accel string
 	hostname      string
@@ -48,8 +49,8 @@ ended it, and 125 when tenon or the machine failed.`,
 		RunE:    func(cmd *cobra.Command, args []string) error { return a.runBundle(cmd.Context(), args[0], o) },
 	}
 	f := cmd.Flags()
-	o.trust.flags(f)
-	f.BoolVar(&o.trust.allowUnsigned, "allow-unsigned", false, "run a bundle that nobody signed: anyone can have made it")
+	o.trust.Flags(f)
+	f.BoolVar(&o.trust.AllowUnsigned, "allow-unsigned", false, "run a bundle that nobody signed: anyone can have made it")
 	f.StringArrayVarP(&o.publish, "publish", "p", nil, "forward a port: [ADDRESS:]HOST:GUEST[/udp] (the default address is 127.0.0.1)")
 	f.StringArrayVarP(&o.env, "env", "e", nil, "set a parameter of the bundle: NAME=VALUE")
 	f.StringVarP(&o.memory, "memory", "m", "", "memory, for example 512M (default: the least that the bundle claims)")
@@ -58,26 +59,26 @@ ended it, and 125 when tenon or the machine failed.`,
 	f.StringVar(&o.accel, "accel", "", "kvm or tcg (default: kvm if a test guest starts under it)")
 	f.DurationVar(&o.stopTimeout, "stop-timeout", 10*time.Second, "how long the app may take to stop before the machine is ended")
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "say nothing but errors")
-	o.trust.exclusive(cmd)
+	o.trust.Exclusive(cmd)
 	return cmd
 }
 
 func (a *app) runBundle(ctx context.Context, ref string, o runOptions) error {
 	config, err := o.config()
 	if err != nil {
-		return &exitError{exitRun, err}
+		return cli.Exit(cli.ExitRun, err)
 	}
-	config.Console = a.stdout
-	say := a.log.Info
+	config.Console = a.Stdout
+	say := a.Log.Info
 	if o.quiet {
 		say = func(string, ...any) {}
 	}
-	policy, err := o.trust.load(false)
+	policy, err := o.trust.Load(false)
 	if err != nil {
 		return err
 	}
 	if policy.AllowUnsigned {
-		a.log.Warn("running without a signature: nothing proves who made this bundle", "bundle", ref)
+		a.Log.Warn("running without a signature: nothing proves who made this bundle", "bundle", ref)
 	}
 	// From here on signals are for the app, once it is there.
 	signals := make(chan os.Signal, 8)
@@ -98,13 +99,13 @@ func (a *app) runBundle(ctx context.Context, ref string, o runOptions) error {
 		select {
 		case <-signals:
 		case <-time.After(o.stopTimeout):
-			a.log.Warn("the app did not stop in time, ending the machine")
+			a.Log.Warn("the app did not stop in time, ending the machine")
 		}
 	}()
 
 	v, err := loader.Verify(ctx, ref, policy, func(c loader.Check) {
 		if c.Result == loader.CheckWarning {
-			a.log.Warn(c.Object, "why", c.Detail)
+			a.Log.Warn(c.Object, "why", c.Detail)
 		}
 	})
 	if err != nil {
@@ -115,7 +116,7 @@ func (a *app) runBundle(ctx context.Context, ref string, o runOptions) error {
 		say("the bundle is signed", "by", v.Identity(), "digest", v.Digest())
 	}
 	if !v.Manifest().Initramfs.Sealed {
-		a.log.Warn("detached: no signature over the kernel covers the initramfs and the command line", "bundle", ref)
+		a.Log.Warn("detached: no signature over the kernel covers the initramfs and the command line", "bundle", ref)
 	}
 	stop, err := v.Manifest().App.Signal()
 	if err != nil {
@@ -131,7 +132,7 @@ func (a *app) runBundle(ctx context.Context, ref string, o runOptions) error {
 			say("the app is "+e.Health.Status, "since start", e.Since.Round(time.Millisecond))
 		}
 	}
-	backend := &qemu.Backend{Accel: o.accel, Log: a.log}
+	backend := &qemu.Backend{Accel: o.accel, Log: a.Log}
 	instance, err := backend.Load(ctx, v, config)
 	if err != nil {
 		return err
@@ -144,7 +145,7 @@ func (a *app) runBundle(ctx context.Context, ref string, o runOptions) error {
 		say("stopping the app", "signal", unix.SignalName(stop))
 		go func() {
 			if err := instance.Signal(int(stop)); err != nil {
-				a.log.Warn("the app could not be asked to stop", "why", err)
+				a.Log.Warn("the app could not be asked to stop", "why", err)
 			}
 		}()
 	}
@@ -159,11 +160,11 @@ func (a *app) runBundle(ctx context.Context, ref string, o runOptions) error {
 func exitStatus(exit *control.Exit) error {
 	switch {
 	case exit.Error != "":
-		return &exitError{exit.Code, fmt.Errorf("starting the app: %s", exit.Error)}
+		return cli.Exit(exit.Code, fmt.Errorf("starting the app: %s", exit.Error))
 	case exit.Signal != 0:
-		return &exitError{128 + exit.Signal, nil}
+		return cli.Exit(128+exit.Signal, nil)
 	case exit.Code != 0:
-		return &exitError{exit.Code, nil}
+		return cli.Exit(exit.Code, nil)
 	}
 	return nil
 }

@@ -12,16 +12,30 @@ import (
 
 	"github.com/tenon-build/tenon/builder"
 	"github.com/tenon-build/tenon/builder/bundle"
+	"github.com/tenon-build/tenon/cmd/internal/cli"
 	"github.com/tenon-build/tenon/loader"
 	"github.com/tenon-build/tenon/signer"
 )
 
 // keyOptions name a key and its certificates.
-type keyOptions struct{ key, cert string }
+type keyOptions struct {
+	key, cert string
+	secrets   secrets
+}
 
 func (o *keyOptions) flags(f *pflag.FlagSet) {
-	f.StringVar(&o.key, "key", "", "key to sign with: file:PATH or a path to a PEM private key")
+	f.StringVar(&o.key, "key", "", "key to sign with: a PEM file (PATH, file:PATH), pkcs11:URI or NAME://ID, which the program sigstore-kms-NAME reaches")
 	f.StringVar(&o.cert, "cert", "", "its certificate and the issuers', PEM (default: in the key's file, or beside it with the extension .crt)")
+	o.secrets.flags(f)
+}
+
+// openKey opens the key, and names those who will not take its signatures.
+func (a *app) openKey(ctx context.Context, o *keyOptions) (*signer.Key, error) {
+	key, err := signer.Open(ctx, o.key, signer.OpenOptions{Certificates: o.cert, Secret: o.secrets.ask(ctx)})
+	if err == nil {
+		a.warnOfHosts(key.Chain[0])
+	}
+	return key, err
 }
 
 func newSignCmd(a *app) *cobra.Command {
@@ -39,6 +53,10 @@ which stays as it was: the signatures are referrers of the bundle.
 
 BUNDLE is oci:DIR, oci-archive:FILE, a path to either, or HOST/NAME:TAG.
 
+An encrypted key's passphrase is taken from --passphrase-fd, or $TENON_PASSPHRASE or
+$COSIGN_PASSWORD, or the terminal; the PIN of a token from --passphrase-fd, or
+$TENON_PIN, or the terminal. docs/keys.md has more.
+
 Where the key is not where the bundle is, sign in two phases: --prepare writes a
 request, JSON with all that is to be signed; --request answers it, with the key
 and without the bundle; --attach checks the answer and gives it to the bundle.
@@ -47,6 +65,7 @@ With --module, sign a kernel module instead, as kernels check it when they load
 it. Its signature replaces those that it has; without -o, the file is replaced.`,
 		Example: `  tenon key create keys
   tenon sign redis.tenon --key keys/signing.key
+  tenon sign redis.tenon --key 'pkcs11:token=release;object=signing' --cert signing.crt
   tenon sign --module mortise.ko --key keys/signing.key
 
   tenon sign --prepare redis.tenon -o request.json
@@ -55,7 +74,7 @@ it. Its signature replaces those that it has; without -o, the file is replaced.`
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := mode.check(&o, args); err != nil {
-				return usage(cmd, err)
+				return cli.Usage(cmd, err)
 			}
 			switch {
 			case mode.prepare:
@@ -65,7 +84,7 @@ it. Its signature replaces those that it has; without -o, the file is replaced.`
 			case mode.attach != "":
 				return a.attachSignatures(cmd.Context(), args[0], mode.attach, o.cert)
 			}
-			key, err := signer.Open(o.key, o.cert)
+			key, err := a.openKey(cmd.Context(), &o)
 			if err != nil {
 				return err
 			}
@@ -124,13 +143,13 @@ func (a *app) sign(ctx context.Context, ref string, key *signer.Key) (err error)
 		return err
 	}
 	a.saySigned(key)
-	_, err = fmt.Fprintln(a.stdout, b.Digest)
+	_, err = fmt.Fprintln(a.Stdout, b.Digest)
 	return err
 }
 
 func (a *app) saySigned(key *signer.Key) {
 	by := loader.Name(&signer.Signer{Key: key.Public(), Chain: key.Chain})
 	for _, k := range loader.Kinds {
-		fmt.Fprintf(a.stderr, "signed     %s, by %s\n", k.Name, printable(by))
+		fmt.Fprintf(a.Stderr, "signed     %s, by %s\n", k.Name, cli.Printable(by))
 	}
 }

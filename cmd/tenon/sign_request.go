@@ -11,6 +11,7 @@ import (
 
 	"github.com/tenon-build/tenon/builder"
 	"github.com/tenon-build/tenon/builder/bundle"
+	"github.com/tenon-build/tenon/cmd/internal/cli"
 	"github.com/tenon-build/tenon/signer"
 	"github.com/tenon-build/tenon/signer/request"
 )
@@ -35,12 +36,12 @@ func (a *app) answerRequest(ctx context.Context, o *keyOptions, path, output str
 	if err != nil {
 		return err
 	}
-	key, err := signer.Open(o.key, o.cert)
+	key, err := a.openKey(ctx, o)
 	if err != nil {
 		return err
 	}
 	for _, i := range r.Items {
-		fmt.Fprintf(a.stderr, "signing    %s, over %s\n", i.Kind, i.Over)
+		fmt.Fprintf(a.Stderr, "signing    %s, over %s\n", i.Kind, i.Over)
 	}
 	if err := r.Sign(ctx, key); err != nil {
 		return fmt.Errorf("request %q: %w", path, err)
@@ -56,7 +57,7 @@ func (a *app) attachSignatures(ctx context.Context, ref, path, cert string) (err
 	}
 	var chain []*x509.Certificate
 	if cert != "" {
-		data, err := readSmall(cert)
+		data, err := cli.ReadSmall(cert)
 		if err != nil {
 			return err
 		}
@@ -74,12 +75,12 @@ func (a *app) attachSignatures(ctx context.Context, ref, path, cert string) (err
 		return fmt.Errorf("request %q: %w", path, err)
 	}
 	a.saySigned(key)
-	_, err = fmt.Fprintln(a.stdout, b.Digest)
+	_, err = fmt.Fprintln(a.Stdout, b.Digest)
 	return err
 }
 
 func readRequest(path string) (*request.Request, error) {
-	data, err := readSmall(path)
+	data, err := cli.ReadSmall(path)
 	if err != nil {
 		return nil, fmt.Errorf("reading request: %w", err)
 	}
@@ -96,7 +97,7 @@ func (a *app) writeRequest(r *request.Request, output string) error {
 		return err
 	}
 	if output == "" || output == "-" {
-		_, err = a.stdout.Write(data)
+		_, err = a.Stdout.Write(data)
 		return err
 	}
 	return builder.ReplaceFile(output, func(w io.Writer) error {

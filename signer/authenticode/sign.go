@@ -28,8 +28,8 @@ const (
 	algSHA256   = "\x30\x0d\x06\x09\x60\x86\x48\x01\x65\x03\x04\x02\x01\x05\x00"
 )
 
-// Sign makes the signature, PKCS#7 in DER, of the image with that digest. RSA
-// and the absence of a signing time make it the same each time.
+// Sign makes the signature, PKCS#7 in DER, of the image with that digest. The
+// absence of a signing time makes it the same each time, where the key does.
 func Sign(key *signer.Key, digest [32]byte) ([]byte, error) {
 	content, err := indirectData(digest)
 	if err != nil {

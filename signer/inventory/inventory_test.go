@@ -37,7 +37,7 @@ func hierarchy(t *testing.T) string {
 		o := signer.CreateOptions{Name: step.folder, Valid: step.days * day, Profile: step.profile, Algorithm: "ecdsa-p256", Passphrase: step.secret}
 		if step.issuer != "" {
 			var err error
-			if o.Issuer, err = signer.OpenIssuer(filepath.Join(dir, step.issuer), "", nil); err != nil {
+			if o.Issuer, err = signer.OpenIssuer(t.Context(), filepath.Join(dir, step.issuer), signer.OpenOptions{}); err != nil {
 				t.Fatal(err)
 			}
 		}

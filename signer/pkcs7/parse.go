@@ -32,6 +32,7 @@ type message struct {
 	attributes   []byte // DER with the tag [0]; nil when there are none
 	digest       []byte // of the content, by attribute
 	signingTime  time.Time
+	ecdsa        bool // the signature's algorithm; otherwise RSA
 	signature    []byte
 }
 
@@ -54,10 +55,11 @@ func parse(der []byte, contentType string, attached bool) (*message, error) {
 	return parseSignedData(signed, contentType, attached)
 }
 
-// skip reads exactly these bytes.
+// skip reads exactly these bytes, or nothing.
 func skip(s *cryptobyte.String, want string) bool {
-	var got []byte
-	return s.ReadBytes(&got, len(want)) && string(got) == want
+	rest, ok := bytes.CutPrefix(*s, []byte(want))
+	*s = rest
+	return ok
 }
 
 // parseSignedData reads what RFC 2315, 9.1 lists, in its order.
@@ -157,8 +159,8 @@ func (m *message) parseSigner(s cryptobyte.String, contentType string, attached 
 			return fmt.Errorf("authenticated attributes: %w", err)
 		}
 	}
-	if !skip(&s, algRSA) {
-		return errors.New("the signature algorithm is not rsaEncryption with NULL parameters, which alone the kernel takes")
+	if m.ecdsa = skip(&s, algECDSA); !m.ecdsa && !skip(&s, algRSA) {
+		return errors.New("the signature algorithm is neither rsaEncryption with NULL parameters nor ecdsa-with-SHA256, which alone kernels take")
 	}
 	var signature cryptobyte.String
 	if !s.ReadASN1(&signature, asn1.OCTET_STRING) {

@@ -4,8 +4,9 @@
 // the Linux kernel accepts (crypto/asymmetric_keys/pkcs7_parser.c).
 //
 // In: a key, and content or data. Out: DER of at most 64 KiB with one signer,
-// RSA PKCS#1 v1.5 with SHA-256, the leaf and its intermediates, and no signing
-// time: the same bytes each time. Two forms: attached, where authenticated
+// RSA PKCS#1 v1.5 or ECDSA with SHA-256, the leaf and its intermediates, and no
+// signing time: the same bytes each time, unless an ECDSA key in a token or
+// another's store made them. Two forms: attached, where authenticated
 // attributes cover the content (Authenticode wants those), and detached without
 // attributes over data (modules, statements). The library makes them; checking
 // shares no code with it, as input is a stranger's and the library reads BER,
@@ -53,5 +54,6 @@ const (
 	oidOpusInfo      = "\x06\x0a\x2b\x06\x01\x04\x01\x82\x37\x02\x01\x0c"
 
 	algSHA256 = "\x30\x0d\x06\x09\x60\x86\x48\x01\x65\x03\x04\x02\x01\x05\x00"
+	algECDSA  = "\x30\x0a\x06\x08\x2a\x86\x48\xce\x3d\x04\x03\x02" // ecdsa-with-SHA256
 	algRSA    = "\x30\x0d\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x01\x05\x00"
 )

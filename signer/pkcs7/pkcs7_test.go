@@ -263,7 +263,7 @@ func TestAttributes(t *testing.T) {
 
 func TestSignRefuses(t *testing.T) {
 	f := newFixture(t)
-	ec, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	ec, err := ecdsa.GenerateKey(elliptic.P521(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -271,7 +271,7 @@ func TestSignRefuses(t *testing.T) {
 	for name, key := range map[string]*signer.Key{
 		"nil":                 nil,
 		"no certificate":      {Signer: f.key.Signer},
-		"not RSA":             {Signer: ec, Chain: f.key.Chain},
+		"P-521":               {Signer: ec, Chain: f.key.Chain},
 		"another certificate": {Signer: other.Signer, Chain: f.key.Chain},
 	} {
 		if _, err := SignDetached(key, []byte("data")); err == nil {
@@ -283,6 +283,55 @@ func TestSignRefuses(t *testing.T) {
 	}
 	if _, err := SignAttached(f.key, OIDIndirectData(), []byte("data")); err == nil {
 		t.Error("signed what is no SEQUENCE")
+	}
+}
+
+// ECDSA keys sign as RSA keys do, the same each time.
+func TestECDSA(t *testing.T) {
+	for _, algorithm := range []string{"ecdsa-p256", "ecdsa-p384"} {
+		key := testkey.Created(t, algorithm)
+		attached, err := SignAttached(key, OIDIndirectData(), content)
+		if err != nil {
+			t.Fatal(err)
+		}
+		detached, err := SignDetached(key, []byte("data"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if again, err := SignDetached(key, []byte("data")); err != nil || !bytes.Equal(again, detached) {
+			t.Errorf("%s: not deterministic: %v", algorithm, err)
+		}
+		if _, s, err := VerifyAttached(attached, OIDIndirectData()); err != nil || !s.Chain[0].Equal(key.Chain[0]) {
+			t.Errorf("%s: got %v", algorithm, err)
+		}
+		if _, err := VerifyDetached(detached, []byte("Data")); !errors.Is(err, ErrInvalid) {
+			t.Errorf("%s: other data: got %v", algorithm, err)
+		}
+		for i := range detached {
+			mutant := bytes.Clone(detached)
+			mutant[i] ^= 1
+			if s, err := VerifyDetached(mutant, []byte("data")); err == nil && bytes.Equal(s.Chain[0].Raw, key.Chain[0].Raw) {
+				t.Errorf("%s: byte %d may be another", algorithm, i)
+			}
+		}
+	}
+}
+
+// A signature's algorithm is that of its key.
+func TestAlgorithmOfKey(t *testing.T) {
+	for _, algorithm := range []string{"ecdsa-p256", "rsa-2048"} {
+		der, err := SignDetached(testkey.Created(t, algorithm), []byte("data"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := parse(der, oidData, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.ecdsa = !m.ecdsa
+		if _, err := m.verify([]byte("data")); err == nil {
+			t.Errorf("%s: taken with the other's algorithm", algorithm)
+		}
 	}
 }
 

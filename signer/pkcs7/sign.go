@@ -4,6 +4,7 @@ package pkcs7
 
 import (
 	"bytes"
+	"crypto/ecdsa"
 	"crypto/sha256"
 	"encoding/asn1"
 	"errors"
@@ -83,15 +84,19 @@ func finish(key *signer.Key, message []byte, shape func(*pkcs7.SignedData) error
 	if key == nil || key.Signer == nil || len(key.Chain) == 0 {
 		return nil, signer.ErrNoCertificate
 	}
-	if _, err := signer.CheckRSA(key.Public()); err != nil {
+	if err := signer.CheckKey(key.Public()); err != nil {
 		return nil, err
 	}
+	_, ec := key.Public().(*ecdsa.PublicKey)
 	sd, err := pkcs7.NewSignedData(message)
 	if err != nil {
 		return nil, err
 	}
 	sd.SetDigestAlgorithm(pkcs7.OIDDigestAlgorithmSHA256)
 	sd.SetEncryptionAlgorithm(pkcs7.OIDEncryptionAlgorithmRSA) // the kernel does not know sha256WithRSAEncryption here
+	if ec {
+		sd.SetEncryptionAlgorithm(pkcs7.OIDDigestAlgorithmECDSASHA256)
+	}
 	if err := sd.SignWithoutAttr(key.Chain[0], key.Signer, pkcs7.SignerInfoConfig{}); err != nil {
 		return nil, err
 	}
@@ -104,7 +109,9 @@ func finish(key *signer.Key, message []byte, shape func(*pkcs7.SignedData) error
 	info := &d.SignerInfos[0]
 	d.DigestAlgorithmIdentifiers[0].Parameters = asn1.NullRawValue
 	info.DigestAlgorithm.Parameters = asn1.NullRawValue
-	info.DigestEncryptionAlgorithm.Parameters = asn1.NullRawValue
+	if !ec { // RFC 5758, 3.2: ECDSA has no parameters
+		info.DigestEncryptionAlgorithm.Parameters = asn1.NullRawValue
+	}
 	if err := shape(sd); err != nil {
 		return nil, err
 	}

@@ -5,6 +5,7 @@ package pkcs7
 import (
 	"bytes"
 	"crypto"
+	"crypto/ecdsa"
 	"crypto/rsa"
 	"crypto/sha256"
 	"encoding/asn1"
@@ -70,17 +71,23 @@ func (m *message) verifyAttached() (*signer.Signer, error) {
 
 // verify checks the signer's own signature, over signed.
 func (m *message) verify(signed []byte) (*signer.Signer, error) {
-	key, err := signer.CheckRSA(m.leaf.PublicKey)
-	if err != nil {
+	if err := signer.CheckKey(m.leaf.PublicKey); err != nil {
 		return nil, fmt.Errorf("certificate %q: %w", signer.Name(m.leaf.Subject), err)
 	}
 	sum := sha256.Sum256(signed)
-	if err := rsa.VerifyPKCS1v15(key, crypto.SHA256, sum[:], m.signature); err != nil {
-		return nil, fmt.Errorf("the signature was not made by %q over this: %w", signer.Name(m.leaf.Subject), err)
+	ok := false
+	switch key := m.leaf.PublicKey.(type) {
+	case *rsa.PublicKey:
+		ok = !m.ecdsa && rsa.VerifyPKCS1v15(key, crypto.SHA256, sum[:], m.signature) == nil
+	case *ecdsa.PublicKey:
+		ok = m.ecdsa && ecdsa.VerifyASN1(key, sum[:], m.signature)
+	}
+	if !ok {
+		return nil, fmt.Errorf("the signature was not made by %q over this", signer.Name(m.leaf.Subject))
 	}
 	chain, err := m.chain()
 	if err != nil {
 		return nil, err
 	}
-	return &signer.Signer{Key: key, Chain: chain}, nil
+	return &signer.Signer{Key: m.leaf.PublicKey, Chain: chain}, nil
 }

@@ -13,6 +13,7 @@
 // to be signed: "data" in base64, the bytes that are hashed and signed, and
 // "digest", their SHA-256, for keys that take only that. "signature", in base64,
 // is PKCS#1 v1.5 for RSA and the DER of ECDSA's two numbers (RFC 3279, 2.2.3).
+// ECDSA keys with P-384 are refused: they sign a bundle with SHA-384 (cosign).
 // "certificates" are the signer's in PEM, the leaf first.
 package request
 
@@ -51,6 +52,9 @@ var ErrSubject = errors.New("the request is about another bundle")
 // ErrUnanswered says that a request lacks a signature.
 var ErrUnanswered = errors.New("not signed")
 
+// ErrHash says that a key does not sign with SHA-256.
+var ErrHash = errors.New("a request has SHA-256 digests, and ECDSA with P-384 signs a bundle with SHA-384: sign it in one step")
+
 // Subject is what the signatures of a bundle are over.
 type Subject struct {
 	Name      string // of the bundle
@@ -68,7 +72,8 @@ type Request struct {
 	Certificates string `json:"certificates,omitempty"`
 }
 
-// Bundle names the bundle.
+// Bundle names the bundle. What is signed is the digest, and the name with it: to
+// see that they belong together takes the bundle.
 type Bundle struct {
 	Name   string `json:"name"`
 	Digest string `json:"digest"`
@@ -160,6 +165,9 @@ func parse(data []byte) (*Request, error) {
 	if r.Version != version {
 		return nil, fmt.Errorf("version %d: this program reads version %d", r.Version, version)
 	}
+	if err := r.sameAs(data); err != nil {
+		return nil, err
+	}
 	subject, err := r.subject()
 	if err != nil {
 		return nil, err
@@ -169,6 +177,23 @@ func parse(data []byte) (*Request, error) {
 		return nil, err
 	}
 	return r, r.matches(want)
+}
+
+// sameAs says whether data is r and nothing else: encoding/json takes a field's
+// name in any case and the last of several, where a reader may see the first.
+func (r *Request) sameAs(data []byte) error {
+	own, err := r.Encode()
+	if err != nil {
+		return err
+	}
+	var a, b bytes.Buffer
+	if err := errors.Join(json.Compact(&a, data), json.Compact(&b, own)); err != nil {
+		return err
+	}
+	if !bytes.Equal(a.Bytes(), b.Bytes()) {
+		return errors.New("a field is there twice, in another order, or spelled in another way than this program writes it")
+	}
+	return nil
 }
 
 // matches says whether r asks for what want asks for.
@@ -208,6 +233,7 @@ func (r *Request) subject() (*Subject, error) {
 func (r *Request) Encode() ([]byte, error) {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
 	e.SetIndent("", "  ")
 	err := e.Encode(r)
 	return b.Bytes(), err
@@ -215,6 +241,9 @@ func (r *Request) Encode() ([]byte, error) {
 
 // Sign answers the request with the key.
 func (r *Request) Sign(ctx context.Context, key *signer.Key) error {
+	if sigstore.Hash(key.Public()) != crypto.SHA256 {
+		return ErrHash
+	}
 	for i := range r.Items {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -233,18 +262,21 @@ func (r *Request) Sign(ctx context.Context, key *signer.Key) error {
 // else. chain is the signer's; when it is nil, it is the answer's own. Whether the
 // signatures are good is not judged.
 func (r *Request) Key(chain []*x509.Certificate) (*signer.Key, error) {
-	if chain == nil {
-		var err error
-		if chain, err = signer.ParseCertificates([]byte(r.Certificates)); err != nil {
-			return nil, fmt.Errorf("certificates: %w", err)
-		}
-	}
 	made := map[string][]byte{}
 	for _, i := range r.Items {
 		if len(i.Signature) == 0 {
 			return nil, fmt.Errorf("%w: %s has no signature", ErrUnanswered, i.Kind)
 		}
 		made[string(i.sum())] = i.Signature
+	}
+	if chain == nil {
+		var err error
+		if chain, err = signer.ParseCertificates([]byte(r.Certificates)); err != nil {
+			return nil, fmt.Errorf("certificates: %w", err)
+		}
+	}
+	if sigstore.Hash(chain[0].PublicKey) != crypto.SHA256 {
+		return nil, ErrHash
 	}
 	return signer.NewKey(answered{chain[0].PublicKey, made}, chain)
 }

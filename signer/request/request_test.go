@@ -53,7 +53,29 @@ func signAll(t *testing.T, key *signer.Key) [][]byte {
 
 // TestAnswered: who has the answer makes the very bytes that the key makes.
 func TestAnswered(t *testing.T) {
-	key := testkey.NewAuthority(t).Intermediate(t).Key(t, nil)
+	t.Run("RSA", func(t *testing.T) { testAnswered(t, testkey.NewAuthority(t).Intermediate(t).Key(t, nil)) })
+	t.Run("ECDSA", func(t *testing.T) { testAnswered(t, testkey.Created(t, "ecdsa-p256")) })
+}
+
+// A request has SHA-256 digests alone.
+func TestHash(t *testing.T) {
+	key := testkey.Created(t, "ecdsa-p384")
+	r, err := Parse(written(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Sign(t.Context(), key); !errors.Is(err, ErrHash) {
+		t.Errorf("got %v", err)
+	}
+	for i := range r.Items {
+		r.Items[i].Signature = []byte("by hand")
+	}
+	if _, err := r.Key(key.Chain); !errors.Is(err, ErrHash) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func testAnswered(t *testing.T, key *signer.Key) {
 	r, err := Parse(written(t))
 	if err != nil {
 		t.Fatal(err)
@@ -136,6 +158,8 @@ func TestParseRefuses(t *testing.T) {
 		{"another hash", replace(`"hash": "sha256"`, `"hash": "sha1"`), `signatures[0]`},
 		{"other words", replace(`"over": "the kernel image`, `"over": "the harmless image`), `signatures[0]`},
 		{"other bytes", replace(`"data": "M`, `"data": "N`), `signatures[0], "authenticode"`},
+		{"a field twice", replace(`"bundle": {`, `"bundle": {"name": "redis", "digest": "x"}, "bundle": {`), "there twice"},
+		{"a field in another case", replace(`"sealed"`, `"Sealed"`), "there twice"},
 		{"large", good + strings.Repeat(" ", MaxSize), "larger"},
 	} {
 		_, err := Parse([]byte(test.data))

@@ -7,7 +7,7 @@
 // Out: a file that people can read, the list as JSON and behind it its signature,
 // a detached PKCS#7 in PEM (`openssl cms -verify` checks it); or the list. Refused,
 // with an error that wraps ErrInvalid: a list that was not signed, or by somebody
-// else, one that is too old, and every byte that this package would have written
+// else or by somebody who was revoked, one that is too old, and every byte that this package would have written
 // in another way. Whether a newer list was seen, the caller knows.
 package revocation
 
@@ -19,6 +19,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -34,9 +35,11 @@ const Version = 1
 // MaxSize is the largest file, in bytes.
 const MaxSize = 1 << 20
 
-// ErrInvalid says that a file is not a signed list that may be used, or that a
-// list cannot be written.
+// ErrInvalid says that a file is not a signed list that may be used.
 var ErrInvalid = errors.New("invalid revocation list")
+
+// ErrIssue says that nobody would take a list, or nobody that this key signs.
+var ErrIssue = errors.New("the list cannot be issued")
 
 // List is what is trusted no more. Times are UTC, in whole seconds.
 type List struct {
@@ -108,11 +111,16 @@ func (l *List) check() error {
 
 const pemType = "PKCS7"
 
-// Sign writes a list out, signed. The same list and key make the same bytes.
+// Sign writes a list out, signed. The same list and key make the same bytes. A
+// list that revokes the key, or who issued to it, would refuse itself.
 func Sign(key *signer.Key, l *List) ([]byte, error) {
 	text, err := l.encode()
+	if err == nil {
+		self := trust.Identity{Key: key.Public()}
+		err = self.Trusts(&signer.Signer{Key: key.Public(), Chain: key.Chain}, l.Entries, l.Issued)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
+		return nil, fmt.Errorf("%w: %w", ErrIssue, err)
 	}
 	p7, err := pkcs7.SignDetached(key, text)
 	if err != nil {
@@ -120,7 +128,7 @@ func Sign(key *signer.Key, l *List) ([]byte, error) {
 	}
 	data := join(text, p7)
 	if len(data) > MaxSize {
-		return nil, fmt.Errorf("%w: larger than %d bytes", ErrInvalid, MaxSize)
+		return nil, fmt.Errorf("%w: larger than %d bytes", ErrIssue, MaxSize)
 	}
 	return data, nil
 }
@@ -138,11 +146,12 @@ func join(text, p7 []byte) []byte {
 }
 
 // Open reads a list that the identity signed, and that may be used at a time, at
-// most maxAge after it was issued.
-func Open(data []byte, by *trust.Identity, maxAge time.Duration, now time.Time) (*List, error) {
+// most maxAge after it was issued. Whoever was revoked before cannot sign it, as he
+// would leave himself out.
+func Open(data []byte, by *trust.Identity, before trust.Revocations, maxAge time.Duration, now time.Time) (*List, error) {
 	l, s, err := parse(data)
 	if err == nil {
-		err = by.Trusts(s, l.Entries, now)
+		err = by.Trusts(s, slices.Concat(l.Entries, before), now)
 	}
 	if err == nil {
 		err = l.checkAge(now, maxAge)

@@ -53,7 +53,7 @@ func TestSignAndOpen(t *testing.T) {
 	if again := must(Sign(f.key, f.list)); !bytes.Equal(again, f.data) {
 		t.Error("not deterministic")
 	}
-	l, err := Open(f.data, &f.team, month, f.now)
+	l, err := Open(f.data, &f.team, nil, month, f.now)
 	if err != nil || l.Number != 1 || len(l.Entries) != 1 || l.Entries[0] != f.list.Entries[0] || !l.Issued.Equal(f.now.Truncate(time.Second)) {
 		t.Fatalf("%+v, %v", l, err)
 	}
@@ -63,7 +63,7 @@ func TestSignAndOpen(t *testing.T) {
 	if next.Number != 2 || len(next.Entries) != 2 || len(l.Entries) != 1 || next.Entries[0] != l.Entries[0] {
 		t.Errorf("%+v", next)
 	}
-	if _, err := Open(must(Sign(f.key, next)), &f.team, month, f.now.Add(time.Minute)); err != nil {
+	if _, err := Open(must(Sign(f.key, next)), &f.team, nil, month, f.now.Add(time.Minute)); err != nil {
 		t.Error(err)
 	}
 	if l := (*List)(nil).Next(f.now, month); !bytes.Contains(must(l.encode()), []byte(`"entries": []`)) {
@@ -96,7 +96,7 @@ func TestOpenRefuses(t *testing.T) {
 		{"text behind it", "more than the list", append(bytes.Clone(f.data), '\n'), 0},
 		{"a header in the signature", "more than the list", bytes.Replace(f.data, []byte("PKCS7-----\n"), []byte("PKCS7-----\nA: b\n\n"), 1), 0},
 		{"by somebody else", "unknown authority", must(Sign(other.Key(t, nil), f.list)), 0},
-		{"by whom it revokes", "was revoked", must(Sign(f.key, f.list.Next(f.now, month, self))), 0},
+		{"by whom it revokes", "was revoked", signed(string(must(f.list.Next(f.now, month, self).encode()))), 0},
 		{"not JSON", "invalid character", signed("x\n"), 0},
 		{"no line break at its end", "not signed", signed(strings.TrimSuffix(string(text), "\n")), 0},
 		{"other spaces", "not written as", edit("{\n", "{ \n"), 0},
@@ -118,7 +118,7 @@ func TestOpenRefuses(t *testing.T) {
 	} {
 		team := f.team
 		team.Grace = 2000 * time.Hour // the certificates live for an hour
-		_, err := Open(test.data, &team, 1000*time.Hour, f.now.Add(test.at))
+		_, err := Open(test.data, &team, nil, 1000*time.Hour, f.now.Add(test.at))
 		if (err == nil) != (test.want == "") || err != nil && (!errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), test.want)) {
 			t.Errorf("%s: got %v, want %q", test.name, err, test.want)
 		}
@@ -128,7 +128,7 @@ func TestOpenRefuses(t *testing.T) {
 func TestSignRefuses(t *testing.T) {
 	f := newFixture(t)
 	twice := f.list.Next(f.now, month, f.list.Entries[0])
-	if _, err := Sign(f.key, twice); !errors.Is(err, ErrInvalid) || !strings.HasSuffix(err.Error(), "is on the list already") {
+	if _, err := Sign(f.key, twice); !errors.Is(err, ErrIssue) || !strings.HasSuffix(err.Error(), "is on the list already") {
 		t.Errorf("twice: %v", err)
 	}
 	var many []trust.Revoked
@@ -137,11 +137,17 @@ func TestSignRefuses(t *testing.T) {
 		e.Reason = strings.Repeat("x", 200)
 		many = append(many, e)
 	}
-	if _, err := Sign(f.key, f.list.Next(f.now, month, many...)); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "larger than") {
+	if _, err := Sign(f.key, f.list.Next(f.now, month, many...)); !errors.Is(err, ErrIssue) || !strings.Contains(err.Error(), "larger than") {
 		t.Errorf("too many: %v", err)
 	}
-	if _, err := Sign(f.key, f.list.Next(f.now, 0)); !errors.Is(err, ErrInvalid) {
+	if _, err := Sign(f.key, f.list.Next(f.now, 0)); !errors.Is(err, ErrIssue) {
 		t.Errorf("for no time: %v", err)
+	}
+	for _, itself := range []trust.Revoked{trust.OfKey(f.key.Public()), trust.OfCertificate(f.key.Chain[0]), trust.OfCertificate(f.key.Chain[1])} {
+		itself.Reason = "lost"
+		if _, err := Sign(f.key, f.list.Next(f.now, month, itself)); !errors.Is(err, ErrIssue) || !errors.Is(err, trust.ErrRevoked) {
+			t.Errorf("%s of its own: %v", itself.Kind, err)
+		}
 	}
 	if _, err := Sign(&signer.Key{Signer: f.key.Signer}, f.list); !errors.Is(err, signer.ErrNoCertificate) {
 		t.Errorf("without a certificate: %v", err)
@@ -154,10 +160,10 @@ func TestEveryByte(t *testing.T) {
 	for i := range f.data {
 		data := slices.Clone(f.data)
 		data[i] ^= 1
-		if _, err := Open(data, &f.team, month, f.now); !errors.Is(err, ErrInvalid) {
+		if _, err := Open(data, &f.team, nil, month, f.now); !errors.Is(err, ErrInvalid) {
 			t.Errorf("byte %d: %v", i, err)
 		}
-		if _, err := Open(f.data[:i], &f.team, month, f.now); !errors.Is(err, ErrInvalid) {
+		if _, err := Open(f.data[:i], &f.team, nil, month, f.now); !errors.Is(err, ErrInvalid) {
 			t.Errorf("cut at %d: %v", i, err)
 		}
 	}

@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/sigstore/sigstore/pkg/cryptoutils"
+
 	"github.com/tenon-build/tenon/signer/internal/testkey"
 )
 
@@ -43,6 +45,26 @@ func TestE2ESigstoreGo(t *testing.T) {
 	}
 	if out, code := verify(data, dir, digest); code != 0 {
 		t.Errorf("sigstore-go refuses our bundle: %s", out)
+	}
+	for _, algorithm := range []string{"ecdsa-p256", "ecdsa-p384"} {
+		ec, dir := testkey.Created(t, algorithm), t.TempDir()
+		public, err := cryptoutils.MarshalPublicKeyToPEM(ec.Public())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "signing.pub"), public, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		data, err := Sign(ec, digest)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if out, code := verify(data, dir, digest); code != 0 {
+			t.Errorf("%s: sigstore-go refuses our bundle: %s", algorithm, out)
+		}
+		if _, code := verify(data, dir, other); code != 1 {
+			t.Errorf("%s: sigstore-go takes another digest", algorithm)
+		}
 	}
 	at := bytes.Index(data, []byte(`"sig":"`)) + 20
 	changed := bytes.Clone(data)

@@ -5,7 +5,8 @@
 // statement.
 //
 // In: a digest and a key, or the bytes of such a bundle with the keys that may
-// have made it. Out: those bytes, the same each time, or who made them. A bundle
+// have made it. Out: those bytes, the same each time unless an ECDSA key in a token or
+// another's store makes them, or who made them. A bundle
 // carries no more than a hint at the key, so certificates travel beside it.
 // Refused: other media types and versions, other statements than cosign's about
 // one subject, more than one signature, fields that are unknown or occur twice,
@@ -16,6 +17,8 @@ package sigstore
 import (
 	"bytes"
 	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/x509"
@@ -72,11 +75,13 @@ func sign(key *signer.Key, digest string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := signer.CheckRSA(key.Public()); err != nil {
+	if err := signer.CheckKey(key.Public()); err != nil {
 		return nil, err
 	}
-	pae := sha256.Sum256(preAuth(payload))
-	sig, err := key.Sign(rand.Reader, pae[:], crypto.SHA256)
+	hash := Hash(key.Public())
+	pae := hash.New()
+	pae.Write(preAuth(payload))
+	sig, err := key.Sign(rand.Reader, pae.Sum(nil), hash)
 	if err != nil {
 		return nil, err
 	}
@@ -104,6 +109,15 @@ func sign(key *signer.Key, digest string) ([]byte, error) {
 		return nil, fmt.Errorf("checking the new signature: %w", err)
 	}
 	return b.Bytes(), nil
+}
+
+// Hash is what a key signs with, as cosign has it: SHA-384 with P-384, otherwise
+// SHA-256.
+func Hash(key crypto.PublicKey) crypto.Hash {
+	if ec, ok := key.(*ecdsa.PublicKey); ok && ec.Curve == elliptic.P384() {
+		return crypto.SHA384
+	}
+	return crypto.SHA256
 }
 
 // ToBeSigned returns the bytes that Sign hashes and signs.

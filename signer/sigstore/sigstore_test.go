@@ -88,6 +88,22 @@ func TestCosign(t *testing.T) {
 	}
 }
 
+func TestECDSA(t *testing.T) {
+	for _, algorithm := range []string{"ecdsa-p256", "ecdsa-p384"} {
+		key := testkey.Created(t, algorithm)
+		data, err := Sign(key, digest)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if again, err := Sign(key, digest); err != nil || !bytes.Equal(data, again) {
+			t.Errorf("%s: not deterministic: %v", algorithm, err)
+		}
+		if _, err := Verify(data, digest, key.Chain, nil); err != nil {
+			t.Errorf("%s: %v", algorithm, err)
+		}
+	}
+}
+
 // A valid signature over what this package does not take is refused for that.
 func TestRefused(t *testing.T) {
 	key, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)

@@ -5,8 +5,6 @@ package sigstore
 import (
 	"bytes"
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/x509"
 	"encoding/base64"
 	"errors"
@@ -62,22 +60,10 @@ func verifies(key crypto.PublicKey, hint string, message, sig []byte) bool {
 			return false
 		}
 	}
-	hash := crypto.SHA256
-	switch key := key.(type) {
-	case *ecdsa.PublicKey:
-		switch key.Curve {
-		case elliptic.P256():
-		case elliptic.P384():
-			hash = crypto.SHA384
-		default:
-			return false
-		}
-	default:
-		if _, err := signer.CheckRSA(key); err != nil {
-			return false
-		}
+	if signer.CheckKey(key) != nil {
+		return false
 	}
-	v, err := signature.LoadVerifier(key, hash)
+	v, err := signature.LoadVerifier(key, Hash(key))
 	return err == nil && v.VerifySignature(bytes.NewReader(sig), bytes.NewReader(message)) == nil
 }
 

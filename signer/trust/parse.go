@@ -9,6 +9,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -37,6 +38,7 @@ var (
 
 // document is the form of a policy on disk. What may be left out and limits
 // something is a pointer: when it is there and empty, somebody's template failed.
+// All keys are of lower case: package toml takes any (see checkCase).
 type document struct {
 	Version    int              `toml:"version"`
 	Identity   []entry          `toml:"identity"`
@@ -91,6 +93,13 @@ func parse(data []byte, read func(path string) ([]byte, error)) (*Policy, error)
 	if err := toml.NewDecoder(bytes.NewReader(data)).DisallowUnknownFields().Decode(&d); err != nil {
 		return nil, tomlError(err)
 	}
+	var tree map[string]any
+	if err := toml.Unmarshal(data, &tree); err != nil {
+		return nil, tomlError(err)
+	}
+	if err := checkCase(tree); err != nil {
+		return nil, err
+	}
 	if d.Version != 1 {
 		return nil, fmt.Errorf("version %d: this program reads version 1", d.Version)
 	}
@@ -128,6 +137,29 @@ func parse(data []byte, read func(path string) ([]byte, error)) (*Policy, error)
 func (p *Policy) identity(name string) *Identity {
 	if i := slices.IndexFunc(p.Identities, func(i Identity) bool { return i.Name == name }); i >= 0 {
 		return &p.Identities[i]
+	}
+	return nil
+}
+
+// checkCase refuses keys that are not as they are documented: of Threshold and
+// threshold, both taken for one key, the last would count.
+func checkCase(value any) error {
+	switch v := value.(type) {
+	case map[string]any:
+		for _, key := range slices.Sorted(maps.Keys(v)) {
+			if key != strings.ToLower(key) {
+				return fmt.Errorf("unknown key %q: keys are in lower case", key)
+			}
+			if err := checkCase(v[key]); err != nil {
+				return err
+			}
+		}
+	case []any:
+		for _, element := range v {
+			if err := checkCase(element); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }
@@ -278,7 +310,7 @@ func ParseKey(data []byte) (crypto.PublicKey, error) {
 	if err != nil {
 		return nil, errors.New("no public key in PEM form")
 	}
-	return signer.CheckRSA(key)
+	return key, signer.CheckKey(key)
 }
 
 // ParseCertificates reads certificates to be trusted, PEM: authorities, or

@@ -100,7 +100,7 @@ func files(t testing.TB) map[string][]byte {
 		"rsa.pub": encode(root.PublicKey),
 		"bad.pem": []byte("x"), "chain.pem": chain, "revoked": []byte("a list"),
 	}
-	for name, curve := range map[string]elliptic.Curve{"p384.pub": elliptic.P384()} {
+	for name, curve := range map[string]elliptic.Curve{"p384.pub": elliptic.P384(), "p521.pub": elliptic.P521()} {
 		key, err := ecdsa.GenerateKey(curve, rand.Reader)
 		if err != nil {
 			t.Fatal(err)
@@ -198,6 +198,12 @@ func TestParseRefuses(t *testing.T) {
 		"other version":        {replace("version = 1", "version = 2"), "version 2"},
 		"unknown key":          {replace("bundles", "bundels"), `line 9: unknown key "identity.bundels"`},
 		"unknown at top":       {"threshold = 2\n" + good, `line 1: unknown key "threshold"`},
+		"another case at top":  {replace("version = 1", "Version = 1"), `unknown key "Version"`},
+		"key in two cases":     {replace("threshold = 2", "Threshold = 2\nthreshold = 1"), `unknown key "Threshold"`},
+		"claim in two cases":   {replace("cpus = 4", "CPUS = 4, cpus = 8"), `unknown key "CPUS"`},
+		"quoted key":           {replace("[revocation]\nlist", "[revocation]\n\"List\""), `unknown key "List"`},
+		"table in two cases":   {good + "[[Bundle]]\nnames = [\"x\"]\n", `unknown key "Bundle"`},
+		"Kelvin":               {replace("public_key", "\"public_\u212aey\""), "unknown key \"public_\u212aey\""},
 		"key twice":            {replace("name", "name = \"x\"\nname"), "line 5"},
 		"not TOML":             {"version = ", "line 1"},
 		"another type":         {replace(`["redis", "web-*"]`, "1"), "line 9"},
@@ -212,7 +218,7 @@ func TestParseRefuses(t *testing.T) {
 		"not a key":            {replace("rsa.pub", "bad.pem"), `"bad.pem": no public key`},
 		"certificate key":      {replace("rsa.pub", "ca.pem"), `"ca.pem": it holds a certificate`},
 		"key for certificates": {replace("ca.pem", "rsa.pub"), `"rsa.pub": it holds a public key`},
-		"ECDSA":                {replace("rsa.pub", "p384.pub"), "not an RSA key"},
+		"ECDSA with P-521":     {replace("rsa.pub", "p521.pub"), "key of ecdsa-p521: only RSA"},
 		"leaf with its CA":     {replace("ca.pem", "chain.pem"), `"chain.pem": it holds a chain`},
 		"subject of a key":     {replace("public_key", "subject = \"CN=x\"\npublic_key"), "it has a public_key"},
 		"grace of a key":       {replace("public_key", "grace = \"1h\"\npublic_key"), "it has a public_key"},
@@ -306,7 +312,7 @@ func TestDocs(t *testing.T) {
 	check = func(of reflect.Type) {
 		for i := range of.NumField() {
 			f := of.Field(i)
-			if key := f.Tag.Get("toml"); !strings.Contains(example, key) {
+			if key := f.Tag.Get("toml"); !strings.Contains(example, key) || key != strings.ToLower(key) {
 				t.Errorf("docs/trust.md says nothing of %q", key)
 			}
 			inner := f.Type

@@ -9,7 +9,6 @@
 package main
 
 import (
-	"crypto"
 	"encoding/hex"
 	"fmt"
 	"os"
@@ -19,6 +18,7 @@ import (
 	"github.com/sigstore/sigstore-go/pkg/bundle"
 	"github.com/sigstore/sigstore-go/pkg/root"
 	"github.com/sigstore/sigstore-go/pkg/verify"
+	"github.com/sigstore/sigstore/pkg/cryptoutils"
 	"github.com/sigstore/sigstore/pkg/signature"
 )
 
@@ -38,7 +38,15 @@ func run(bundlePath, keyPath, digest string) error {
 	if err != nil {
 		return err
 	}
-	key, err := signature.LoadVerifierFromPEMFile(keyPath, crypto.SHA256)
+	pem, err := os.ReadFile(keyPath)
+	if err != nil {
+		return err
+	}
+	public, err := cryptoutils.UnmarshalPEMToPublicKey(pem)
+	if err != nil {
+		return err
+	}
+	key, err := signature.LoadDefaultVerifier(public)
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package main
+package cli
 
 import (
 	"errors"
@@ -18,75 +18,83 @@ import (
 	"github.com/tenon-build/tenon/signer/trust"
 )
 
+// What the flags of trust lack; test with errors.Is.
 var (
-	errNoTrust    = errors.New("nothing says whom to trust: give one of --key, --cert and --policy")
-	errPrivateKey = errors.New("it holds a private key, and a public one is wanted")
+	ErrNoTrust    = errors.New("nothing says whom to trust: give one of --key, --cert and --policy")
+	ErrPrivateKey = errors.New("it holds a private key, and a public one is wanted")
 )
 
-// trustOptions say whom a verb trusts: exactly one of them is set.
-type trustOptions struct {
-	key, cert, policy string
+// TrustOptions say whom a verb trusts: exactly one of them is set.
+type TrustOptions struct {
+	Key, Cert, Policy string
 	state             string // directory
-	allowUnsigned     bool
+	AllowUnsigned     bool
+	changed           func(flag string) bool
 }
 
-func (o *trustOptions) flags(f *pflag.FlagSet) {
-	f.StringVar(&o.key, "key", "", "trust this public key (PEM file)")
-	f.StringVar(&o.cert, "cert", "", "trust this certificate and those that it issued (PEM file)")
-	f.StringVar(&o.policy, "policy", "", "trust whom this policy names (TOML file)")
+// Flags adds the flags.
+func (o *TrustOptions) Flags(f *pflag.FlagSet) {
+	f.StringVar(&o.Key, "key", "", "trust this public key (PEM file)")
+	f.StringVar(&o.Cert, "cert", "", "trust this certificate and those that it issued (PEM file)")
+	f.StringVar(&o.Policy, "policy", "", "trust whom this policy names (TOML file)")
 	f.StringVar(&o.state, "state", "", "directory with what this host has seen: older versions and revocation lists are refused")
 }
 
-// exclusive makes flags that contradict each other a usage error.
-func (o *trustOptions) exclusive(cmd *cobra.Command) {
+// Exclusive makes flags that contradict each other a usage error.
+func (o *TrustOptions) Exclusive(cmd *cobra.Command) {
 	names := []string{"key", "cert", "policy"}
 	if cmd.Flags().Lookup("allow-unsigned") != nil {
 		names = append(names, "allow-unsigned")
 		cmd.MarkFlagsMutuallyExclusive("state", "allow-unsigned")
 	}
 	cmd.MarkFlagsMutuallyExclusive(names...)
+	o.changed = cmd.Flags().Changed
 }
 
-// load reads what the flags name. Who asks only remembers nothing.
-func (o *trustOptions) load(asks bool) (loader.Policy, error) {
-	p, err := o.loadTrust()
+// Load reads what the flags name. Who asks only remembers nothing.
+func (o *TrustOptions) Load(asks bool) (loader.Policy, error) {
+	if o.state == "" && o.changed("state") { // a variable that is not set, perhaps
+		return loader.Policy{}, Exit(ExitUsage, errors.New("--state is empty"))
+	}
+	p, err := o.LoadTrust()
 	if o.state != "" {
 		p.State = &loader.State{Dir: o.state, ReadOnly: asks}
 	}
 	return p, err
 }
 
-func (o *trustOptions) loadTrust() (loader.Policy, error) {
+// LoadTrust is Load without what the host has seen.
+func (o *TrustOptions) LoadTrust() (loader.Policy, error) {
 	switch {
-	case o.allowUnsigned:
+	case o.AllowUnsigned:
 		return loader.Policy{AllowUnsigned: true}, nil
-	case o.policy != "":
-		data, err := readSmall(o.policy)
+	case o.Policy != "":
+		data, err := ReadSmall(o.Policy)
 		if err != nil {
 			return loader.Policy{}, fmt.Errorf("reading policy: %w", err)
 		}
 		p, err := trust.Parse(data, func(path string) ([]byte, error) {
 			if !filepath.IsAbs(path) {
-				path = filepath.Join(filepath.Dir(o.policy), path)
+				path = filepath.Join(filepath.Dir(o.Policy), path)
 			}
-			return readSmall(path)
+			return ReadSmall(path)
 		})
 		if err != nil {
-			return loader.Policy{}, fmt.Errorf("policy %s: %w", o.policy, err)
+			return loader.Policy{}, fmt.Errorf("policy %s: %w", o.Policy, err)
 		}
 		return loader.Policy{Trust: p}, nil
-	case o.key == "" && o.cert == "":
-		return loader.Policy{}, errNoTrust
+	case o.Key == "" && o.Cert == "":
+		return loader.Policy{}, ErrNoTrust
 	}
 	one := trust.Identity{Bundles: []string{"*"}}
 	var err error
-	if o.key != "" {
-		one.Name, err = o.key, readPEM(o.key, func(pem []byte) (err error) {
+	if o.Key != "" {
+		one.Name, err = o.Key, ReadPEM(o.Key, func(pem []byte) (err error) {
 			one.Key, err = trust.ParseKey(pem)
 			return err
 		})
 	} else {
-		one.Name, err = o.cert, readPEM(o.cert, func(pem []byte) (err error) {
+		one.Name, err = o.Cert, ReadPEM(o.Cert, func(pem []byte) (err error) {
 			one.Certificates, err = trust.ParseCertificates(pem)
 			return err
 		})
@@ -94,14 +102,15 @@ func (o *trustOptions) loadTrust() (loader.Policy, error) {
 	return loader.Policy{Trust: &trust.Policy{Identities: []trust.Identity{one}}}, err
 }
 
-func readPEM(path string, parse func([]byte) error) error {
-	data, err := readSmall(path)
+// ReadPEM reads a file and has it parsed; a private key gets a word of its own.
+func ReadPEM(path string, parse func([]byte) error) error {
+	data, err := ReadSmall(path)
 	if err != nil {
 		return err
 	}
 	if err := parse(data); err != nil {
 		if _, private := cryptoutils.UnmarshalPEMToPrivateKey(data, cryptoutils.SkipPassword); private == nil {
-			err = errPrivateKey
+			err = ErrPrivateKey
 		}
 		return fmt.Errorf("%s: %w", path, err)
 	}
@@ -111,7 +120,8 @@ func readPEM(path string, parse func([]byte) error) error {
 // maxSmall is the largest policy, key or certificate file that is read, in bytes.
 const maxSmall = 1 << 20
 
-func readSmall(path string) ([]byte, error) {
+// ReadSmall reads a regular file of at most 1 MiB.
+func ReadSmall(path string) ([]byte, error) {
 	f, err := regular.Open(path)
 	if err != nil {
 		return nil, err

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package main
+package cli
 
 import (
 	"context"
@@ -13,8 +13,9 @@ import (
 	"github.com/tenon-build/tenon/loader"
 )
 
-func newVerifyCmd(a *app) *cobra.Command {
-	var trust trustOptions
+// NewVerifyCmd makes the verb verify.
+func NewVerifyCmd(a *App) *cobra.Command {
+	var trust TrustOptions
 	var format string
 	cmd := &cobra.Command{
 		Use:   "verify BUNDLE",
@@ -22,19 +23,19 @@ func newVerifyCmd(a *app) *cobra.Command {
 		Long: `Check every byte of a bundle, every signature that is attached to it, and
 whether one that you trust made one of each kind. Print its digest if so; end
 with status 3 if not. With --state, compare with what this host has seen, but
-remember nothing: 'tenon run' does that.
+remember nothing: 'run' does that.
 
 BUNDLE is oci:DIR, oci-archive:FILE, a path to either, or HOST/NAME:TAG.`,
-		Example: `  tenon verify redis.tenon --cert keys/ca.crt
-  tenon verify registry.example/team/redis:1.4 --policy policy.toml`,
+		Example: `  ` + a.Name + ` verify redis.tenon --cert keys/ca.crt
+  ` + a.Name + ` verify registry.example/team/redis:1.4 --policy policy.toml`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := checkFormat(format); err != nil {
+			if err := CheckFormat(format); err != nil {
 				return err
 			}
-			policy, err := trust.load(true)
-			if errors.Is(err, errNoTrust) {
-				return usage(cmd, err)
+			policy, err := trust.Load(true)
+			if errors.Is(err, ErrNoTrust) {
+				return Usage(cmd, err)
 			}
 			if err != nil {
 				return err
@@ -42,14 +43,14 @@ BUNDLE is oci:DIR, oci-archive:FILE, a path to either, or HOST/NAME:TAG.`,
 			return a.verify(cmd.Context(), args[0], policy, format == "json")
 		},
 	}
-	trust.flags(cmd.Flags())
-	trust.exclusive(cmd)
+	trust.Flags(cmd.Flags())
+	trust.Exclusive(cmd)
 	cmd.Flags().StringVar(&format, "format", "text", "text or json")
 	return cmd
 }
 
-// verdict is the JSON form of verify.
-type verdict struct {
+// Verdict is the JSON form of verify.
+type Verdict struct {
 	Bundle   string         `json:"bundle"` // as it was given
 	Accepted bool           `json:"accepted"`
 	Digest   string         `json:"digest,omitempty"`
@@ -58,8 +59,8 @@ type verdict struct {
 	Checks   []loader.Check `json:"checks"`
 }
 
-func (a *app) verify(ctx context.Context, ref string, policy loader.Policy, asJSON bool) error {
-	out := verdict{Bundle: ref, Checks: []loader.Check{}}
+func (a *App) verify(ctx context.Context, ref string, policy loader.Policy, asJSON bool) error {
+	out := Verdict{Bundle: ref, Checks: []loader.Check{}}
 	v, err := loader.Verify(ctx, ref, policy, func(c loader.Check) { out.Checks = append(out.Checks, c) })
 	if err == nil {
 		defer v.Close()
@@ -68,18 +69,18 @@ func (a *app) verify(ctx context.Context, ref string, policy loader.Policy, asJS
 		out.Reason = err.Error()
 	}
 	if asJSON {
-		if failed := a.printJSON(out); failed != nil {
+		if failed := a.PrintJSON(out); failed != nil {
 			return failed
 		}
 		return err
 	}
-	w := tabwriter.NewWriter(a.stderr, 0, 8, 2, ' ', 0)
+	w := tabwriter.NewWriter(a.Stderr, 0, 8, 2, ' ', 0)
 	for _, c := range out.Checks {
-		fmt.Fprintf(w, "%s\t%s\t%s\n", c.Result, printable(c.Object), printable(c.Detail))
+		fmt.Fprintf(w, "%s\t%s\t%s\n", c.Result, Printable(c.Object), Printable(c.Detail))
 	}
 	if flushed := w.Flush(); err != nil || flushed != nil {
 		return err
 	}
-	_, err = fmt.Fprintln(a.stdout, out.Digest)
+	_, err = fmt.Fprintln(a.Stdout, out.Digest)
 	return err
 }
