@@ -118,6 +118,10 @@ func firstDifference(a, b []string) string {
 const insideNginx = `getcap -r /
 setpriv --reuid=www-data --regid=www-data --clear-groups ping -c 1 -W 5 127.0.0.1
 nginx
+for i in $(seq 100); do # the workers start when nginx has returned
+	grep -qs '^Uid:.33' /proc/[0-9]*/status && break
+	sleep 0.1
+done
 for p in /proc/[0-9]*; do
 	read -r comm <$p/comm && test "$comm" = nginx && grep ^Uid: $p/status
 done`
