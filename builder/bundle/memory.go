@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"golang.org/x/sys/unix"
@@ -36,7 +37,7 @@ func (b *Bundle) SealedLayer(ctx context.Context, mt types.MediaType, beside fun
 	f := os.NewFile(uintptr(fd), string(mt))
 	size, err := io.CopyBuffer(contextWriter{ctx, f}, io.LimitReader(r, d.Size+1), make([]byte, 1<<20))
 	if err == nil {
-		_, err = unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, unix.F_SEAL_WRITE|unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_SEAL)
+		err = seal(ctx, f)
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("%s: %w", what, err), f.Close())
@@ -92,4 +93,20 @@ func (c contextWriter) Write(p []byte) (int, error) {
 		return 0, err
 	}
 	return c.w.Write(p)
+}
+
+// seal makes a memfd unchangeable. While the kernel still has its hands on a page,
+// which a busy machine makes last, it says EBUSY, and is asked again.
+func seal(ctx context.Context, f *os.File) error {
+	for tries := 0; ; tries++ {
+		_, err := unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, unix.F_SEAL_WRITE|unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_SEAL)
+		if err != unix.EBUSY || tries == 100 {
+			return os.NewSyscallError("sealing memory", err)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
 }
