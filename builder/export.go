@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tenon-build/tenon/builder/bundle"
+	"github.com/tenon-build/tenon/builder/bundle/regular"
 	"github.com/tenon-build/tenon/loader"
 	"github.com/tenon-build/tenon/signer"
 	"github.com/tenon-build/tenon/signer/trust"
@@ -98,7 +99,7 @@ func (e *Export) open(ctx context.Context, who *trust.Identity, allowUnsigned bo
 
 // Kernel writes the bzImage to a file, the chosen signature first, then those of
 // others. A file that is there is replaced; what is no file is refused.
-func (e *Export) Kernel(path string) error { return ReplaceFile(path, e.writeKernel) }
+func (e *Export) Kernel(path string) error { return regular.Replace(path, e.writeKernel) }
 
 func (e *Export) writeKernel(w io.Writer) error {
 	var first, others [][]byte

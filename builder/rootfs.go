@@ -4,6 +4,7 @@ package builder
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -12,9 +13,13 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
+	"github.com/tenon-build/tenon/builder/bundle/regular"
 	"github.com/tenon-build/tenon/builder/fidelity"
 	"github.com/tenon-build/tenon/builder/rootfs"
 )
+
+// ErrOutputName says that an output's name does not say its form; test with errors.Is.
+var ErrOutputName = errors.New("the name ends neither in .cpio nor in .zst")
 
 // RootfsRequest says which image's root file system to write.
 type RootfsRequest struct {
@@ -51,7 +56,7 @@ func Rootfs(ctx context.Context, req RootfsRequest) (*RootfsResult, error) {
 	}
 	spool := os.TempDir()
 	if req.Stdout == nil {
-		if err := checkFile(req.Output); err != nil {
+		if err := regular.CheckOutput(req.Output); err != nil {
 			return nil, err
 		}
 		if !strings.HasSuffix(req.Output, ".cpio") && !strings.HasSuffix(req.Output, ".zst") {
@@ -82,7 +87,7 @@ func Rootfs(ctx context.Context, req RootfsRequest) (*RootfsResult, error) {
 
 // archiveFile writes the archive to a file.
 func (c *content) archiveFile(ctx context.Context, name string, progress Progress) (a *archive, err error) {
-	err = ReplaceFile(name, func(w io.Writer) error {
+	err = regular.Replace(name, func(w io.Writer) error {
 		a, err = c.archive(ctx, w, strings.HasSuffix(name, ".zst"), progress)
 		return err
 	})

@@ -3,7 +3,6 @@
 package signer
 
 import (
-	"bytes"
 	"context"
 	"crypto"
 	"crypto/ecdsa"
@@ -15,13 +14,12 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/sigstore/sigstore/pkg/cryptoutils"
-	"golang.org/x/sys/unix"
 
+	"github.com/tenon-build/tenon/signer/internal/regular"
 	"github.com/tenon-build/tenon/signer/pkcs11uri"
 )
 
@@ -187,7 +185,7 @@ func readKey(path string, secret func(string) ([]byte, error)) (crypto.Signer, [
 // encrypted.
 func parsePrivate(block *pem.Block, passphrase func() ([]byte, error)) (crypto.Signer, error) {
 	var secret []byte
-	if isEncrypted(block) {
+	if IsEncrypted(block) {
 		var err error
 		if secret, err = passphrase(); err != nil {
 			return nil, err
@@ -220,7 +218,8 @@ func (k steady) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte
 	return k.PrivateKey.Sign(nil, digest, opts)
 }
 
-func isEncrypted(b *pem.Block) bool {
+// IsEncrypted says whether a PEM block is a private key that takes a passphrase.
+func IsEncrypted(b *pem.Block) bool {
 	return strings.HasPrefix(b.Type, "ENCRYPTED ") || b.Headers["DEK-Info"] != ""
 }
 
@@ -302,25 +301,16 @@ func CheckValidity(c *x509.Certificate, now time.Time) error {
 	return nil
 }
 
-// readFile reads a regular file of limited size. Opening does not wait for the
-// other end of a pipe.
+// readFile reads a regular file of limited size. Errors do not name it.
 func readFile(path string) ([]byte, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, errors.Unwrap(err) // the path is in the caller's message
-	}
-	defer f.Close()
-	info, err := f.Stat()
+	f, _, err := regular.Open(path)
 	if err != nil {
 		return nil, err
 	}
-	if !info.Mode().IsRegular() {
-		return nil, errors.New("not a regular file")
-	}
-	var b bytes.Buffer
-	n, err := b.ReadFrom(io.LimitReader(f, maxFile+1))
-	if err == nil && n > maxFile {
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err == nil && len(data) > maxFile {
 		err = fmt.Errorf("larger than %d bytes", maxFile)
 	}
-	return slices.Clip(b.Bytes()), err
+	return data, err
 }

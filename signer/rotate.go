@@ -116,7 +116,7 @@ func checkOldKey(dir string, passphrase []byte) error {
 	if err != nil {
 		return fmt.Errorf("signing.key: %w", err)
 	}
-	if block, _ := pem.Decode(data); block != nil && isEncrypted(block) && len(passphrase) == 0 {
+	if block, _ := pem.Decode(data); block != nil && IsEncrypted(block) && len(passphrase) == 0 {
 		return fmt.Errorf("signing.key: %w for the new one", ErrEncrypted)
 	}
 	return nil

@@ -9,7 +9,6 @@
 package fidelity
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 
@@ -88,29 +87,9 @@ func Read(b *bundle.Bundle) (*Report, error) {
 // Decode reads a report strictly. Another version is an error that wraps
 // manifest.ErrVersion.
 func Decode(data []byte) (*Report, error) {
-	r, err := decode(data)
-	if err != nil {
+	r := New()
+	if err := manifest.DecodeVersion(data, maxSize, Version, r); err != nil {
 		return nil, fmt.Errorf("fidelity report: %w", err)
 	}
 	return r, nil
-}
-
-func decode(data []byte) (*Report, error) {
-	if len(data) > maxSize {
-		return nil, fmt.Errorf("larger than %d bytes", maxSize)
-	}
-	var head struct {
-		Version *int `json:"version"`
-	}
-	if err := json.Unmarshal(data, &head); err != nil {
-		return nil, err
-	}
-	if head.Version == nil {
-		return nil, errors.New("no version field")
-	}
-	if *head.Version != Version {
-		return nil, fmt.Errorf("%w %d: this program reads version %d", manifest.ErrVersion, *head.Version, Version)
-	}
-	r := New()
-	return r, manifest.DecodeStrict(data, maxSize, r)
 }

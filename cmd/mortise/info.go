@@ -3,9 +3,9 @@
 package main
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -15,9 +15,9 @@ import (
 	"text/tabwriter"
 
 	"github.com/docker/go-units"
-	"github.com/google/renameio/v2"
 	"github.com/spf13/cobra"
 
+	"github.com/tenon-build/tenon/builder/bundle/regular"
 	"github.com/tenon-build/tenon/cmd/internal/cli"
 	"github.com/tenon-build/tenon/loader/alloc"
 	"github.com/tenon-build/tenon/loader/instance"
@@ -59,14 +59,7 @@ one, for which nothing is held.`,
 }
 
 func record(path string) error {
-	var b bytes.Buffer // some hundred KiB
-	if err := alloc.Record(alloc.Dir("/"), &b); err != nil {
-		return fmt.Errorf("recording this host: %w", err)
-	}
-	if info, err := os.Lstat(path); err == nil && !info.Mode().IsRegular() {
-		return fmt.Errorf("writing %q: exists and is not a regular file", path)
-	}
-	return renameio.WriteFile(path, b.Bytes(), 0o644, renameio.WithTempDir(filepath.Dir(path)))
+	return regular.Replace(path, func(w io.Writer) error { return alloc.Record(alloc.Dir("/"), w) })
 }
 
 // info is the JSON form.

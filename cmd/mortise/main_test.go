@@ -31,7 +31,7 @@ func TestErrors(t *testing.T) {
 		{"recording that is none", "info --replay main_test.go", 1, `recording "main_test.go": `},
 		{"recording over a folder", "info --record .", 1, `writing ".": exists and is not a regular file`},
 		{"recording into no folder", "info --record " + missing + "/x", 1, missing + "/"},
-		{"no bundle", "verify " + missing + " --policy /dev/null", 1, "/dev/null: not a regular file"},
+		{"policy that is a device", "verify x --policy /dev/null", 1, "/dev/null: not a regular file"},
 	} {
 		var stdout, stderr bytes.Buffer
 		a := newApp(&stdout, &stderr)

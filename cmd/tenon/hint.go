@@ -16,6 +16,7 @@ import (
 	"github.com/tenon-build/tenon/builder"
 	"github.com/tenon-build/tenon/builder/bundle"
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
+	"github.com/tenon-build/tenon/builder/bundle/regular"
 	"github.com/tenon-build/tenon/builder/initramfs"
 	"github.com/tenon-build/tenon/builder/kernel"
 	"github.com/tenon-build/tenon/builder/rootfs"
@@ -66,7 +67,7 @@ var hints = []struct {
 	{rootfs.ErrSize, "--max-size allows more"},
 	{rootfs.ErrRatio, "real layers are 2 to 10 times their size; --max-ratio allows more"},
 	{initramfs.ErrMisfit, "--allow-drop PATTERN lets files that match lose what does not fit, or leaves them out, and the report says so"},
-	{builder.ErrOutput, "choose another output with -o"},
+	{regular.ErrOutput, "choose another output with -o"},
 	{builder.ErrTooLarge, "build it with --detached (the image's signature then does not cover the initramfs), or make the image smaller"},
 	{builder.ErrPlatform, "only linux/amd64 can be built so far: give an image that is made for it"},
 	{builder.ErrNotFound, "IMAGE is a registry reference, or oci:DIR[:TAG], oci-archive:FILE, docker-archive:FILE, dir:ROOTFS"},

@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"math"
 	"os"
@@ -16,11 +17,11 @@ import (
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/renameio/v2"
 	"github.com/sigstore/sigstore/pkg/cryptoutils"
 	"github.com/spf13/cobra"
 
 	"github.com/tenon-build/tenon/builder/bundle/flock"
+	"github.com/tenon-build/tenon/builder/bundle/regular"
 	"github.com/tenon-build/tenon/cmd/internal/cli"
 	"github.com/tenon-build/tenon/loader"
 	"github.com/tenon-build/tenon/signer"
@@ -141,7 +142,7 @@ func (a *app) nextList(ctx context.Context, key *signer.Key, o revokeOptions, en
 	if err != nil {
 		return nil, err
 	}
-	if err := renameio.WriteFile(path, data, 0o644, renameio.WithTempDir(dir.Name())); err != nil {
+	if err := regular.Replace(path, func(w io.Writer) error { _, err := w.Write(data); return err }); err != nil {
 		return nil, err
 	}
 	if old != nil {

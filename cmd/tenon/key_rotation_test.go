@@ -3,44 +3,21 @@
 package main
 
 import (
-	"encoding/binary"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/tenon-build/tenon/cmd/internal/cli"
+	"github.com/tenon-build/tenon/testdata/testpe"
 )
-
-// peKernel is a PE32+ image with one section, which nobody boots.
-func peKernel() string {
-	const headers = 512
-	out := make([]byte, 2*headers)
-	copy(out, "MZ")
-	copy(out[64:], "PE\x00\x00")
-	le := binary.LittleEndian
-	le.PutUint32(out[0x3c:], 64)   // where "PE" is
-	le.PutUint16(out[68:], 0x8664) // machine
-	le.PutUint16(out[70:], 1)      // sections
-	le.PutUint16(out[84:], 240)    // size of the optional header
-	le.PutUint16(out[88:], 0x20b)  // PE32+
-	le.PutUint32(out[88+60:], headers)
-	le.PutUint32(out[88+108:], 16) // data directories
-	section := out[88+240:]
-	copy(section, ".text")
-	le.PutUint32(section[8:], headers)
-	le.PutUint32(section[12:], 4096)
-	le.PutUint32(section[16:], headers)
-	le.PutUint32(section[20:], headers)
-	return string(out)
-}
 
 // The rotation of docs/keys.md, and the table there of what hosts do meanwhile.
 func TestKeyRotation(t *testing.T) {
 	doc := string(mustRead(t, "../../docs/keys.md"))
 	keyFolders(t)
 	bundle := func(name string) string {
-		path, _ := writeBundleOf(t, peKernel(), `{"version":2}`)
+		path, _ := writeBundleOf(t, string(testpe.Image([]byte("kernel"))), `{"version":2}`)
 		if err := os.Rename(path, name); err != nil {
 			t.Fatal(err)
 		}

@@ -3,13 +3,14 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"syscall"
+
+	"github.com/google/renameio/v2"
 
 	"github.com/tenon-build/tenon/builder/bundle/regular"
 	"github.com/tenon-build/tenon/cmd/internal/cli"
@@ -57,18 +58,18 @@ func signModuleFile(path, out string, key *signer.Key) error {
 // writeLike writes a file in one step, with the mode and the owner of another. A
 // file that is there is replaced; what is no file is refused, and a symbolic link
 // is followed.
-func writeLike(path string, data []byte, like fs.FileInfo) (err error) {
+func writeLike(path string, data []byte, like fs.FileInfo) error {
 	if target, err := filepath.EvalSymlinks(path); err == nil {
 		path = target
 	}
-	if info, err := os.Lstat(path); err == nil && !info.Mode().IsRegular() {
-		return fmt.Errorf("writing %q: %w as something else than a file", path, fs.ErrExist)
+	if err := regular.CheckOutput(path); err != nil {
+		return err
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".tmp-")
+	f, err := renameio.NewPendingFile(path, renameio.WithTempDir(filepath.Dir(path)))
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, f.Close(), os.RemoveAll(f.Name())) }()
+	defer f.Cleanup() //nolint:errcheck // does nothing once the file is in its place
 	if _, err := f.Write(data); err != nil {
 		return err
 	}
@@ -77,8 +78,8 @@ func writeLike(path string, data []byte, like fs.FileInfo) (err error) {
 			return err
 		}
 	}
-	if err := errors.Join(f.Chmod(like.Mode()), f.Sync()); err != nil { // after chown, which clears set-ID bits
+	if err := f.Chmod(like.Mode()); err != nil { // after chown, which clears set-ID bits
 		return err
 	}
-	return os.Rename(f.Name(), path)
+	return f.CloseAtomicallyReplace()
 }

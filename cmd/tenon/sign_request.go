@@ -11,6 +11,7 @@ import (
 
 	"github.com/tenon-build/tenon/builder"
 	"github.com/tenon-build/tenon/builder/bundle"
+	"github.com/tenon-build/tenon/builder/bundle/regular"
 	"github.com/tenon-build/tenon/cmd/internal/cli"
 	"github.com/tenon-build/tenon/signer"
 	"github.com/tenon-build/tenon/signer/request"
@@ -100,7 +101,7 @@ func (a *app) writeRequest(r *request.Request, output string) error {
 		_, err = a.Stdout.Write(data)
 		return err
 	}
-	return builder.ReplaceFile(output, func(w io.Writer) error {
+	return regular.Replace(output, func(w io.Writer) error {
 		_, err := w.Write(data)
 		return err
 	})

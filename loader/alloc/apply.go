@@ -18,7 +18,7 @@ import (
 // each other.
 type Host struct {
 	Root  Root
-	State string // a directory that exists and is gone or unchanged after a reboot, such as /run/mortise/alloc
+	State string // a directory that exists and is gone or unchanged after a reboot, such as /run/mortise/.alloc
 
 	// Fault is for tests. It is called before and after each step of an operation
 	// that changes something, with the number of that point, from 1, and its name.

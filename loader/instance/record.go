@@ -104,23 +104,8 @@ func CheckName(name string) error {
 
 // decode reads a record strictly and checks it.
 func decode(data []byte) (*Record, error) {
-	if len(data) > maxRecord {
-		return nil, fmt.Errorf("larger than %d bytes", maxRecord)
-	}
-	var head struct {
-		Version *int `json:"version"`
-	}
-	if err := json.Unmarshal(data, &head); err != nil {
-		return nil, err
-	}
-	if head.Version == nil {
-		return nil, errors.New("no version field")
-	}
-	if *head.Version != Version { // before the fields, as another version has others
-		return nil, fmt.Errorf("%w %d: this program reads version %d", manifest.ErrVersion, *head.Version, Version)
-	}
 	var r Record
-	if err := manifest.DecodeStrict(data, maxRecord, &r); err != nil {
+	if err := manifest.DecodeVersion(data, maxRecord, Version, &r); err != nil {
 		return nil, err
 	}
 	return &r, r.check()

@@ -7,7 +7,6 @@ import (
 	"crypto"
 	"crypto/x509"
 	"encoding/pem"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -16,9 +15,9 @@ import (
 	"strings"
 
 	"github.com/sigstore/sigstore/pkg/cryptoutils"
-	"golang.org/x/sys/unix"
 
 	"github.com/tenon-build/tenon/signer"
+	"github.com/tenon-build/tenon/signer/internal/regular"
 )
 
 // maxFile is the size of the largest file that is looked into, in bytes.
@@ -80,18 +79,11 @@ func (f *finder) add(path string) {
 
 // read reads a regular file; of a larger one than is looked into, nothing.
 func read(path string) ([]byte, os.FileMode, error) {
-	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	file, info, err := regular.Open(path)
 	if err != nil {
 		return nil, 0, err
 	}
 	defer file.Close()
-	info, err := file.Stat()
-	if err != nil {
-		return nil, 0, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, 0, errors.New("not a regular file")
-	}
 	if info.Size() > maxFile {
 		return nil, info.Mode(), nil
 	}
@@ -120,7 +112,7 @@ func (f *finder) addCertificate(path string, c *x509.Certificate, n int) {
 }
 
 func (f *finder) addKey(path string, block *pem.Block, mode os.FileMode) {
-	k := Key{File: path, Problems: []string{}, Encrypted: strings.HasPrefix(block.Type, "ENCRYPTED ") || block.Headers["DEK-Info"] != ""}
+	k := Key{File: path, Problems: []string{}, Encrypted: signer.IsEncrypted(block)}
 	key, err := cryptoutils.UnmarshalPEMToPrivateKey(pem.EncodeToMemory(block), cryptoutils.StaticPasswordFunc(f.passphrase))
 	if s, ok := key.(crypto.Signer); ok && err == nil {
 		k.Fingerprint, k.Algorithm = signer.Fingerprint(s.Public()), signer.AlgorithmOf(s.Public())

@@ -7,8 +7,9 @@
 // Out: a file that people can read, the list as JSON and behind it its signature,
 // a detached PKCS#7 in PEM (`openssl cms -verify` checks it); or the list. Refused,
 // with an error that wraps ErrInvalid: a list that was not signed, or by somebody
-// else or by somebody who was revoked, one that is too old, and every byte that this package would have written
-// in another way. Whether a newer list was seen, the caller knows.
+// else or by somebody who was revoked, one that is too old, and every byte that
+// this package would have written in another way. Whether a newer list was seen,
+// the caller knows.
 package revocation
 
 import (

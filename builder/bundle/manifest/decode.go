@@ -43,9 +43,14 @@ func DecodeSpec(data []byte) (*Spec, error) {
 	return &s, nil
 }
 
-func decode(data []byte, into any) error {
-	if len(data) > MaxSize {
-		return fmt.Errorf("larger than %d bytes", MaxSize)
+func decode(data []byte, into any) error { return DecodeVersion(data, MaxSize, Version, into) }
+
+// DecodeVersion is DecodeStrict of a document that has a field version. Another
+// version is an error that wraps ErrVersion, whatever else it has: its fields are
+// others.
+func DecodeVersion(data []byte, limit, version int, into any) error {
+	if len(data) > limit {
+		return fmt.Errorf("larger than %d bytes", limit)
 	}
 	var head struct {
 		Version *int `json:"version"`
@@ -56,10 +61,10 @@ func decode(data []byte, into any) error {
 	if head.Version == nil {
 		return errors.New("no version field")
 	}
-	if *head.Version != Version {
-		return fmt.Errorf("%w %d: this program reads version %d", ErrVersion, *head.Version, Version)
+	if *head.Version != version {
+		return fmt.Errorf("%w %d: this program reads version %d", ErrVersion, *head.Version, version)
 	}
-	return DecodeStrict(data, MaxSize, into)
+	return DecodeStrict(data, limit, into)
 }
 
 // DecodeStrict decodes one JSON value into into, a pointer. It refuses more
