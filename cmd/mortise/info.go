@@ -152,7 +152,7 @@ func (i *info) print(w *tabwriter.Writer) {
 	case 0:
 		fmt.Fprintln(w, "CPUs cannot be made exclusive: there is no cpuset controller")
 	default:
-		fmt.Fprintf(w, "CPUs are made exclusive by cpusets of cgroup v%d, below %s\n", v, i.Topology.Cpuset.Dir)
+		fmt.Fprintf(w, "CPUs are made exclusive by cpusets of cgroup v%d, below /%s\n", v, i.Topology.Cpuset.Dir)
 	}
 	for _, b := range i.Backends {
 		usable := map[bool]string{true: "usable", false: "not usable"}[b.Usable]

@@ -82,7 +82,7 @@ func TestInfoText(t *testing.T) {
 			},
 			Nodes:   []alloc.Node{{CPUs: alloc.NewCPUSet(0, 1, 2, 3), Total: 4 << 30, Free: 1 << 30, HugePages: []alloc.HugePages{{Size: 2 << 20, Total: 8, Free: 3}}}},
 			Devices: []alloc.Device{{Address: "0000:03:00.0", Class: 0x020000, Vendor: 0x8086, Device: 0x1533, Driver: "igb", Group: 7}, {Address: "0000:03:00.1", Class: 0x020000, Node: -1, Group: -1}},
-			Cpuset:  alloc.Cpuset{Version: 2, Dir: "/sys/fs/cgroup"},
+			Cpuset:  alloc.Cpuset{Version: 2, Dir: "sys/fs/cgroup"},
 		},
 		Held:     []alloc.Holding{{Owner: "web", Plan: alloc.Plan{CPUs: alloc.NewCPUSet(1), Siblings: alloc.NewCPUSet(3), Devices: []string{"0000:03:00.0"}}}},
 		Backends: []backend{{"qemu", false, "not installed"}},
