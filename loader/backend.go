@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
+	"github.com/tenon-build/tenon/loader/alloc"
 	"github.com/tenon-build/tenon/loader/control"
 )
 
@@ -21,9 +22,23 @@ type Backend interface {
 	// Name is the target that a bundle must be built for.
 	Name() string
 
+	// Can says what the back end is able to do; nobody asks it for more.
+	Can() Capabilities
+
+	// Check returns nil where this host can run the back end, else what is missing.
+	Check() error
+
 	// Load makes an instance that has not started yet. It takes what it needs
 	// from v, which may be closed afterwards.
 	Load(ctx context.Context, v *Verified, c Config) (Instance, error)
+}
+
+// Capabilities are what back ends differ in.
+type Capabilities struct {
+	Several bool `json:"several"` // instances at once, beside the host
+	Resize  bool `json:"resize"`  // CPUs can be added and removed while an instance runs
+	Input   bool `json:"input"`   // the console can be typed on
+	Devices bool `json:"devices"` // PCI functions can be given
 }
 
 // Instance is one booted, or bootable, bundle. Its methods may be called from
@@ -34,6 +49,15 @@ type Instance interface {
 
 	// Signal sends a Linux signal to the app.
 	Signal(number int) error
+
+	// Type sends bytes to the console, as if they were typed there.
+	Type(keys []byte) error
+
+	// Resize makes a running instance use these CPUs of the host, more or fewer than
+	// before: as many as the plan has, in its order, all of them in the control group
+	// of Config.Group. Memory stays as it is. After an error, the instance has as many
+	// as before, and runs on those of before.
+	Resize(ctx context.Context, cpus alloc.CPUSet) error
 
 	// Kill ends the instance at once.
 	Kill() error
@@ -49,12 +73,20 @@ type Instance interface {
 // Config is what differs from instance to instance.
 type Config struct {
 	CPUs     int   // 0: the least that the bundle claims
+	MaxCPUs  int   // that Resize can get to; 0: CPUs
 	Memory   int64 // bytes, 0: the least that the bundle claims
 	Hostname string
 	Env      map[string]string // values of the bundle's parameters
 	Forwards []Forward
 	Console  io.Writer   // what the kernel and the app print
 	Event    func(Event) // called for what the instance reports, in order
+
+	// Plan is what the instance has of the host: its CPUs, as many as CPUs says,
+	// and its Memory. nil: it runs anywhere.
+	Plan *alloc.Plan
+
+	// Group is the control group of the Plan's CPUs, as an absolute path.
+	Group string
 }
 
 // Forward leads connections to a port of the host to one of the instance.
@@ -67,9 +99,10 @@ type Forward struct {
 
 // Event is one thing that an instance reported; exactly one pointer is set.
 type Event struct {
-	Since  time.Duration // since Start
-	Ready  *control.Ready
-	Health *control.Health
+	Since     time.Duration // since Start
+	Ready     *control.Ready
+	Health    *control.Health
+	Heartbeat *control.Heartbeat
 }
 
 // Resolve fills in what is left to the bundle and refuses what lies outside

@@ -269,11 +269,9 @@ func (i *instance) converse() error {
 			continue
 		case m.Configure != nil, m.Signal != nil:
 			return errors.New("control: the guest sent what only a host sends")
-		case m.Heartbeat != nil:
-			continue
 		}
 		if i.config.Event != nil {
-			i.config.Event(loader.Event{Since: time.Since(i.started), Ready: m.Ready, Health: m.Health})
+			i.config.Event(loader.Event{Since: time.Since(i.started), Ready: m.Ready, Health: m.Health, Heartbeat: m.Heartbeat})
 		}
 	}
 }
