@@ -7,6 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
@@ -35,10 +38,11 @@ type Backend interface {
 
 // Capabilities are what back ends differ in.
 type Capabilities struct {
-	Several bool `json:"several"` // instances at once, beside the host
-	Resize  bool `json:"resize"`  // CPUs can be added and removed while an instance runs
-	Input   bool `json:"input"`   // the console can be typed on
-	Devices bool `json:"devices"` // PCI functions can be given
+	Several  bool `json:"several"`  // instances at once, beside the host
+	Resize   bool `json:"resize"`   // CPUs can be added and removed while an instance runs
+	Input    bool `json:"input"`    // the console can be typed on
+	Forwards bool `json:"forwards"` // ports of the host can be led to the instance
+	Devices  bool `json:"devices"`  // PCI functions can be given
 }
 
 // Instance is one booted, or bootable, bundle. Its methods may be called from
@@ -89,12 +93,51 @@ type Config struct {
 	Group string
 }
 
-// Forward leads connections to a port of the host to one of the instance.
+// Forward leads connections to a port of the host to one of the instance. As text it
+// is ADDRESS:HOST:GUEST/PROTOCOL; what is read may lack address (127.0.0.1) and
+// protocol (tcp).
 type Forward struct {
 	Protocol    string // tcp or udp
 	HostAddress string // IPv4 address
 	HostPort    int
 	GuestPort   int
+}
+
+func (f Forward) String() string {
+	return fmt.Sprintf("%s:%d:%d/%s", f.HostAddress, f.HostPort, f.GuestPort, f.Protocol)
+}
+
+// MarshalText implements encoding.TextMarshaler.
+func (f Forward) MarshalText() ([]byte, error) { return []byte(f.String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (f *Forward) UnmarshalText(text []byte) error {
+	*f = Forward{Protocol: "tcp", HostAddress: "127.0.0.1"}
+	spec, protocol, ok := strings.Cut(string(text), "/")
+	if ok {
+		f.Protocol = protocol
+	}
+	if f.Protocol != "tcp" && f.Protocol != "udp" {
+		return fmt.Errorf("protocol %q is neither tcp nor udp", f.Protocol)
+	}
+	parts := strings.Split(spec, ":")
+	if len(parts) == 3 {
+		f.HostAddress, parts = parts[0], parts[1:]
+	}
+	if len(parts) != 2 {
+		return errors.New("want [ADDRESS:]HOST:GUEST[/udp]")
+	}
+	if ip := net.ParseIP(f.HostAddress); ip == nil || ip.To4() == nil {
+		return fmt.Errorf("%q is not an IPv4 address", f.HostAddress)
+	}
+	for i, into := range []*int{&f.HostPort, &f.GuestPort} {
+		n, err := strconv.ParseUint(parts[i], 10, 16)
+		if err != nil || n == 0 {
+			return fmt.Errorf("%q is not a port", parts[i])
+		}
+		*into = int(n)
+	}
+	return nil
 }
 
 // Event is one thing that an instance reported; exactly one pointer is set.

@@ -24,6 +24,7 @@ import (
 	"github.com/tenon-build/tenon/signer"
 	"github.com/tenon-build/tenon/signer/revocation"
 	"github.com/tenon-build/tenon/signer/trust"
+	"github.com/tenon-build/tenon/testdata/testbundle"
 	"github.com/tenon-build/tenon/testdata/testpe"
 )
 
@@ -251,7 +252,7 @@ func TestStateLock(t *testing.T) {
 	hold(s.Dir)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	if err := s.accepted(ctx, newManifest()); err != nil {
+	if err := s.accepted(ctx, testbundle.Manifest()); err != nil {
 		t.Fatal(err)
 	}
 	lock := filepath.Join(s.Dir, "trust.lock")
@@ -261,10 +262,10 @@ func TestStateLock(t *testing.T) {
 	hold(lock)
 	ctx, cancel = context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
-	if err := s.accepted(ctx, newManifest()); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), lock) {
+	if err := s.accepted(ctx, testbundle.Manifest()); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), lock) {
 		t.Errorf("got %v", err)
 	}
-	if err := s.checkVersion(ctx, newManifest()); err != nil { // who only asks needs no lock
+	if err := s.checkVersion(ctx, testbundle.Manifest()); err != nil { // who only asks needs no lock
 		t.Error(err)
 	}
 }
@@ -275,7 +276,7 @@ func TestStateTogether(t *testing.T) {
 	var all sync.WaitGroup
 	for n := range 20 {
 		all.Go(func() {
-			m := newManifest()
+			m := testbundle.Manifest()
 			m.Name, m.BundleVersion = fmt.Sprint("app", n%2), fmt.Sprintf("1.0.%d", n)
 			if err := s.accepted(t.Context(), m); err != nil && !errors.Is(err, ErrRollback) {
 				t.Error(err)

@@ -20,26 +20,10 @@ import (
 
 	"github.com/tenon-build/tenon/builder/bundle"
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
+	"github.com/tenon-build/tenon/testdata/testbundle"
 )
 
 const kernelBytes = "a kernel of 32 bytes, just that."
-
-// newManifest is the manifest of a bundle with a network interface and two
-// parameters.
-func newManifest() *manifest.Manifest {
-	digest := "sha256:" + strings.Repeat("0", 64)
-	return &manifest.Manifest{
-		Version: manifest.Version, Name: "web", Platform: "linux/amd64", Target: "qemu", CommandLine: "quiet",
-		Kernel: manifest.Kernel{Release: "6.1.0", Source: digest, Config: digest}, Initramfs: manifest.Initramfs{Sealed: true, Digest: digest},
-		App:        manifest.App{Entrypoint: []string{"/web"}},
-		Parameters: []manifest.Parameter{{Name: "PORT", Type: "int"}, {Name: "DEBUG", Type: "bool"}},
-		Claims: manifest.Claims{
-			CPUs: manifest.Range{Min: 2, Max: 4}, Memory: manifest.Range{Min: 64 << 20, Max: 128 << 20},
-			Devices: []manifest.Device{{Kind: "net", Count: manifest.Range{Min: 1, Max: 1}}},
-		},
-		Image: manifest.Image{Reference: "oci:web", Digest: digest},
-	}
-}
 
 // newBundle writes a bundle to a new folder, detached when there is an
 // initramfs.
@@ -50,33 +34,11 @@ func newBundle(t *testing.T, initramfs string, change func(*manifest.Manifest)) 
 
 func newBundleOf(t *testing.T, kernel []byte, initramfs string, change func(*manifest.Manifest)) (path string, digest v1.Hash) {
 	t.Helper()
-	dir := t.TempDir()
-	file := func(name, data string) string {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(data), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		return filepath.Join(dir, name)
-	}
-	c := bundle.Content{Manifest: newManifest(), Kernel: file("bzImage", string(kernel)), Config: file("config", "#"), SystemMap: file("map", "m"), Fidelity: []byte("{}")}
-	if initramfs != "" {
-		h, _, err := v1.SHA256(strings.NewReader(initramfs))
-		if err != nil {
-			t.Fatal(err)
-		}
-		c.Initramfs, c.Manifest.Initramfs = file("initramfs", initramfs), manifest.Initramfs{Digest: h.String()}
-	}
-	if change != nil {
-		change(c.Manifest)
-	}
-	path = filepath.Join(dir, "web.tenon")
-	b, err := bundle.New(c)
+	path, digest, err := testbundle.Write(t.Context(), t.TempDir(), kernel, initramfs, change)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := b.Save(t.Context(), path, nil); err != nil {
-		t.Fatal(err)
-	}
-	return path, b.Digest
+	return path, digest
 }
 
 func TestVerify(t *testing.T) {
@@ -286,7 +248,7 @@ func TestResolve(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			m := newManifest()
+			m := testbundle.Manifest()
 			if test.change != nil {
 				test.change(m)
 			}

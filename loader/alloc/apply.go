@@ -94,6 +94,9 @@ func (h *Host) Recover() error {
 	return nil
 }
 
+// Group returns the directory of an owner's control group, relative to the Root.
+func (t *Topology) Group(owner string) string { return t.Cpuset.group(owner) }
+
 // Held returns what is held, by owner, without what Recover is going to give back.
 func (h *Host) Held() ([]Holding, error) {
 	dir, err := h.lock()
@@ -122,9 +125,9 @@ func wrap(doing, owner string, err error) error {
 
 // checkOwner takes what is also a name of a control group.
 func checkOwner(owner string) error {
-	const letters = "abcdefghijklmnopqrstuvwxyz0123456789"
+	const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 	if owner == "" || len(owner) > 63 || strings.Trim(owner, letters+"-_.") != "" || !strings.Contains(letters, owner[:1]) {
-		return fmt.Errorf("%s cannot own CPUs: a name has 1 to 63 of a-z, 0-9, '-', '_' and '.', the first is a letter or a digit", quoted(owner))
+		return fmt.Errorf("%s cannot own CPUs: a name has 1 to 63 of a-z, A-Z, 0-9, '-', '_' and '.', the first is a letter or a digit", quoted(owner))
 	}
 	return nil
 }

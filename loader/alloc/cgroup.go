@@ -56,7 +56,9 @@ func (c Cpuset) peek(root Root) error {
 	return err
 }
 
-func (a *action) group(owner string) string { return path.Join(a.cpuset.Dir, groupPrefix+owner) }
+func (a *action) group(owner string) string { return a.cpuset.group(owner) }
+
+func (c Cpuset) group(owner string) string { return path.Join(c.Dir, groupPrefix+owner) }
 
 const groupPrefix = "mortise-"
 

@@ -23,6 +23,8 @@ import (
 	"time"
 
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
+	"github.com/tenon-build/tenon/loader"
+	"github.com/tenon-build/tenon/loader/alloc"
 	"github.com/tenon-build/tenon/loader/control"
 )
 
@@ -47,9 +49,10 @@ type Record struct {
 	ID      string `json:"id"` // 32 hexadecimal digits, of no other instance, also of that name
 	State   State  `json:"state"`
 
-	Bundle  Bundle `json:"bundle"`
-	Backend string `json:"backend"` // its name
-	Held    Held   `json:"held"`
+	Bundle  Bundle  `json:"bundle"`
+	Backend string  `json:"backend"` // its name
+	Request Request `json:"request"`
+	Held    Held    `json:"held"`
 
 	// Supervisor is the process that looks after the instance: who creates it,
 	// then who runs it. When that process is gone, Reconcile takes over. It is
@@ -57,6 +60,7 @@ type Record struct {
 	Supervisor *Process `json:"supervisor,omitempty"`
 
 	BootID  string    `json:"bootID"`           // of the host, when the instance was created
+	Starts  int       `json:"starts"`           // how often it was loaded
 	Created time.Time `json:"created"`          // the record
 	Started time.Time `json:"started,omitzero"` // the last time
 	Ended   time.Time `json:"ended,omitzero"`   // the last time
@@ -73,6 +77,33 @@ type Bundle struct {
 	Name      string `json:"name"`      // the manifest's
 	Version   string `json:"version"`   // the manifest's; may be empty
 	Identity  string `json:"identity"`  // who signed; empty: unsigned bundles were allowed
+}
+
+// Request is what was asked for when the instance was created, and what each start
+// asks for again. What is zero is left to the bundle.
+type Request struct {
+	CPUs        int               `json:"cpus,omitempty"`       // how many
+	CPUList     alloc.CPUSet      `json:"cpuList,omitempty"`    // exactly these
+	SplitCores  bool              `json:"splitCores,omitempty"` // siblings may run other kernels
+	Memory      int64             `json:"memory,omitempty"`     // bytes
+	PageSize    int64             `json:"pageSize,omitempty"`   // bytes of the huge pages of the memory; 0: ordinary memory
+	Node        *int              `json:"node,omitempty"`       // NUMA node of all of it
+	Devices     []string          `json:"devices,omitempty"`    // PCI addresses
+	Hostname    string            `json:"hostname,omitempty"`
+	Env         map[string]string `json:"env,omitempty"` // values of the bundle's parameters
+	Forwards    []loader.Forward  `json:"forwards,omitempty"`
+	HangTimeout time.Duration     `json:"hangTimeout,omitempty"` // nanoseconds without a sign of life after which it is ended; 0: never
+	Trust       Trust             `json:"trust"`
+}
+
+// Trust says who is asked whether the bundle is good, at each start. Paths are
+// absolute.
+type Trust struct {
+	Key           string `json:"key,omitempty"`
+	Cert          string `json:"cert,omitempty"`
+	Policy        string `json:"policy,omitempty"`
+	State         string `json:"state,omitempty"` // directory with what the host has seen
+	AllowUnsigned bool   `json:"allowUnsigned,omitempty"`
 }
 
 // Held is what the instance has of the host, in plain values. What is planned counts

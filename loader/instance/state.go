@@ -87,6 +87,7 @@ func (r *Record) Transition(to State, at time.Time) error {
 	switch to {
 	case Loaded:
 		r.Started, r.Ended, r.Exit, r.Reason, r.Health = time.Time{}, time.Time{}, nil, "", nil
+		r.Starts++
 	case Running:
 		r.Started = at.UTC()
 	case Stopped, Failed:
@@ -107,6 +108,18 @@ func (r *Record) Fail(reason string, at time.Time) error {
 
 // ErrHolding says that an instance holds something that has to be given back first.
 var ErrHolding = errors.New("still holds CPUs, memory or devices")
+
+// Startable says why an instance cannot be started: it is loaded or running, which is a
+// *TransitionError, or is still being given back, which wraps ErrHolding.
+func (r *Record) Startable() error {
+	if err := r.Require("start", Created, Stopped, Failed); err != nil {
+		return err
+	}
+	if !r.Held.Empty() {
+		return fmt.Errorf("instance %q: cannot start: it %w", r.Name, ErrHolding)
+	}
+	return nil
+}
 
 // Removable says why an instance must not be removed: it is loaded or running, which
 // is a *TransitionError, or it holds something, which wraps ErrHolding.

@@ -81,7 +81,7 @@ func (s *Store) Get(name string) (*Record, error) {
 // List returns the records of all instances, by name. Those that cannot be read do
 // not hide the others: the error joins one error for each.
 func (s *Store) List() ([]*Record, error) {
-	names, err := s.names()
+	names, err := s.Names()
 	if err != nil {
 		return nil, err
 	}
@@ -233,8 +233,9 @@ func named(name string, err error) error {
 	return fmt.Errorf("instance %q: %w", name, err)
 }
 
-// names lists the instances: what the directory has, but for hidden names.
-func (s *Store) names() ([]string, error) {
+// Names lists the instances, also those whose records cannot be read: what the
+// directory has, but for hidden names.
+func (s *Store) Names() ([]string, error) {
 	dir, err := openDir(s.Dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tenon-build/tenon/builder/bundle/manifest"
+	"github.com/tenon-build/tenon/loader"
+	"github.com/tenon-build/tenon/loader/alloc"
+	"github.com/tenon-build/tenon/loader/instance"
+)
+
+// Create records an instance of a bundle, which was read from ref. It holds nothing
+// until it is run. What this host could never give is refused; what others hold now is
+// not.
+func (e *Engine) Create(ctx context.Context, name, ref string, v *loader.Verified, r instance.Request) (*instance.Record, error) {
+	m := v.Manifest()
+	if err := instance.CheckName(name); err != nil {
+		return nil, err
+	}
+	if _, err := e.Plan(name, m, &r); err != nil && !errors.Is(err, alloc.ErrTaken) {
+		return nil, err
+	}
+	l, err := e.lock(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer l.Unlock()
+	record := &instance.Record{
+		Name: name, Backend: m.Target, Request: r,
+		Bundle: instance.Bundle{Reference: ref, Digest: v.Digest().String(), Name: m.Name, Version: m.BundleVersion, Identity: v.Identity()},
+	}
+	return record, l.Create(record, time.Now())
+}
+
+// Remove removes an instance that does not run. With force, it is killed before, and
+// one whose record cannot be used is removed, too.
+func (e *Engine) Remove(ctx context.Context, name string, force bool) error {
+	if force {
+		if err := e.Kill(ctx, name); err != nil && !errors.As(err, new(*instance.TransitionError)) && !errors.Is(err, instance.ErrRecord) {
+			return err
+		}
+	}
+	l, err := e.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer l.Unlock()
+	err = l.Remove(ctx, name)
+	if force && errors.Is(err, instance.ErrRecord) {
+		return e.discard(ctx, l, name)
+	}
+	return err
+}
+
+// Kill ends an instance at once: by its supervisor, or, where that does not answer,
+// together with it.
+func (e *Engine) Kill(ctx context.Context, name string) error {
+	r, err := e.running(name, "kill")
+	if err != nil {
+		return err
+	}
+	if err := e.call(ctx, name, &call{Verb: "signal", Signal: int(unix.SIGKILL)}, killTimeout); err == nil {
+		return nil
+	}
+	if err := killProcess(r.Supervisor); err != nil {
+		return fmt.Errorf("instance %q: killing its supervisor: %w", name, err)
+	}
+	return e.Recover(ctx)
+}
+
+// killProcess kills a process and waits until it is gone.
+func killProcess(p *instance.Process) error {
+	if p == nil {
+		return nil
+	}
+	fd, err := unix.PidfdOpen(p.PID, 0)
+	if errors.Is(err, unix.ESRCH) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if alive, err := p.Alive(); err != nil || !alive { // now it cannot become another one
+		return err
+	}
+	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+		return err
+	}
+	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+	for {
+		n, err := unix.Poll(fds, int(killTimeout.Milliseconds()))
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			return err
+		case n == 0:
+			return fmt.Errorf("process %d does not end within %v", p.PID, killTimeout)
+		default:
+			return nil
+		}
+	}
+}
+
+// running returns the record of an instance that is loaded or running.
+func (e *Engine) running(name, verb string) (*instance.Record, error) {
+	r, err := e.Store().Get(name)
+	if err != nil {
+		return nil, err
+	}
+	return r, r.Require(verb, instance.Running, instance.Loaded)
+}
+
+func foreign(err error) bool { return errors.Is(err, manifest.ErrVersion) }

@@ -1,0 +1,432 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tenon-build/tenon/builder/bundle/manifest"
+	"github.com/tenon-build/tenon/loader"
+	"github.com/tenon-build/tenon/loader/alloc"
+	"github.com/tenon-build/tenon/loader/alloc/alloctest"
+	"github.com/tenon-build/tenon/loader/control"
+	"github.com/tenon-build/tenon/loader/instance"
+	"github.com/tenon-build/tenon/loader/loadertest"
+	"github.com/tenon-build/tenon/testdata/testbundle"
+)
+
+// host is an Engine on a host that is not there, with a back end that boots nothing.
+type host struct {
+	*Engine
+	kernel  *alloctest.Kernel
+	backend *loadertest.Backend
+	before  map[string]string
+}
+
+func newHost(t *testing.T, m alloctest.Machine) *host {
+	t.Helper()
+	h := &host{kernel: m.Kernel(), backend: &loadertest.Backend{}}
+	h.before = h.kernel.State()
+	h.Engine = &Engine{
+		Dir: filepath.Join(t.TempDir(), "mortise"), Root: h.kernel, Backends: []loader.Backend{h.backend},
+		Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
+	}
+	return h
+}
+
+// small has three cores to give, of two CPUs each.
+var small = alloctest.Machine{CPUs: 8, SMT: 2, Memory: []int64{4096}, IRQs: 8}
+
+func verified(t *testing.T, change func(*manifest.Manifest)) *loader.Verified {
+	t.Helper()
+	path, _, err := testbundle.Write(t.Context(), t.TempDir(), []byte(strings.Repeat("k", 32)), "", change)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := loader.Verify(t.Context(), path, loader.Policy{AllowUnsigned: true}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { v.Close() })
+	return v
+}
+
+func (h *host) create(t *testing.T, name string, v *loader.Verified, r instance.Request) {
+	t.Helper()
+	if _, err := h.Create(t.Context(), name, "oci:web", v, r); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// run starts an instance and returns when it runs; ended gives what Run returned.
+func (h *host) run(t *testing.T, ctx context.Context, name string, v *loader.Verified) (ended func() (*instance.Record, error)) {
+	t.Helper()
+	type result struct {
+		r   *instance.Record
+		err error
+	}
+	started, done := make(chan bool), make(chan result, 1)
+	go func() {
+		r, err := h.Run(ctx, name, v, Options{Started: func() error { close(started); return nil }, Grace: time.Minute})
+		done <- result{r, err}
+	}()
+	select {
+	case <-started:
+	case r := <-done:
+		t.Fatalf("%q did not start: %v", name, r.err)
+	}
+	return func() (*instance.Record, error) {
+		select {
+		case r := <-done:
+			return r.r, r.err
+		case <-time.After(time.Minute):
+			t.Fatalf("%q does not end", name)
+			return nil, nil
+		}
+	}
+}
+
+func (h *host) record(t *testing.T, name string) *instance.Record {
+	t.Helper()
+	r, err := h.Store().Get(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// untouched says that the host is as it was, and that nobody holds anything.
+func (h *host) untouched(t *testing.T) {
+	t.Helper()
+	if now := h.kernel.State(); !reflect.DeepEqual(now, h.before) {
+		t.Errorf("the host is not as it was:\n%v\n%v", h.before, now)
+	}
+	if held, err := h.Host().Held(); len(held) > 0 || err != nil && !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("%v, %v", held, err)
+	}
+}
+
+func TestLife(t *testing.T) {
+	h := newHost(t, small)
+	v := verified(t, nil)
+	h.create(t, "web", v, instance.Request{Env: map[string]string{"PORT": "80"}, Hostname: "front"})
+	h.untouched(t)
+	ended := h.run(t, t.Context(), "web", v)
+	r := h.record(t, "web")
+	if r.State != instance.Running || r.Held.CPUs != "1,5" || r.Starts != 1 || r.Supervisor.PID != os.Getpid() {
+		t.Errorf("%+v", r)
+	}
+	if groups := h.kernel.Groups(); len(groups) != 1 {
+		t.Errorf("%v", groups)
+	}
+	for _, check := range []struct {
+		verb string
+		err  error
+	}{{"start", func() error { _, err := h.Run(t.Context(), "web", v, Options{}); return err }()}, {"remove", h.Remove(t.Context(), "web", false)}} {
+		if e := new(instance.TransitionError); !errors.As(check.err, &e) || e.Verb != check.verb || e.State != instance.Running {
+			t.Errorf("%s: %v", check.verb, check.err)
+		}
+	}
+	if err := h.Stop(t.Context(), "web", 0, time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	h.untouched(t)
+	if r, err := ended(); err != nil || r.State != instance.Stopped || r.Exit == nil || *r.Exit != (control.Exit{}) || !r.Held.Empty() || r.Supervisor != nil {
+		t.Errorf("%+v, %v", r, err)
+	}
+	var log strings.Builder
+	if err := h.Logs("web", &log); err != nil || log.String() != "booted\nsignal 15\n" {
+		t.Errorf("%q, %v", log.String(), err)
+	}
+
+	// Again, and killed.
+	ended = h.run(t, t.Context(), "web", v)
+	if err := h.Kill(t.Context(), "web"); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := ended(); err != nil || r.State != instance.Stopped || r.Exit.Signal != 9 || r.Starts != 2 {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if err := h.Stop(t.Context(), "web", 0, 0); !errors.As(err, new(*instance.TransitionError)) {
+		t.Error(err)
+	}
+	if err := h.Remove(t.Context(), "web", false); err != nil {
+		t.Error(err)
+	}
+	if err := h.Remove(t.Context(), "web", false); !errors.Is(err, instance.ErrNotFound) {
+		t.Error(err)
+	}
+	h.untouched(t)
+}
+
+// The end of the context asks the app; when it does not obey, the machine ends.
+func TestStopping(t *testing.T) {
+	h := newHost(t, small)
+	v := verified(t, nil)
+	h.create(t, "web", v, instance.Request{})
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := h.run(t, ctx, "web", v)
+	cancel()
+	if r, err := ended(); err != nil || *r.Exit != (control.Exit{}) {
+		t.Errorf("%+v, %v", r, err)
+	}
+	ended = h.run(t, t.Context(), "web", v)
+	if err := h.Signal(t.Context(), "web", int(unix.SIGHUP)); err != nil {
+		t.Error(err)
+	}
+	if err := h.Stop(t.Context(), "web", int(unix.SIGINT), 10*time.Millisecond); err != nil { // it ignores that
+		t.Error(err)
+	}
+	if r, err := ended(); err != nil || r.Exit.Signal != 9 {
+		t.Errorf("%+v, %v", r, err)
+	}
+	var log strings.Builder
+	if err := h.Logs("web", &log); err != nil || log.String() != "booted\nsignal 1\nsignal 2\n" {
+		t.Errorf("%q, %v", log.String(), err)
+	}
+	h.untouched(t)
+}
+
+// What goes wrong leaves the host as it was, and the reason in the record.
+func TestFailures(t *testing.T) {
+	v := verified(t, nil)
+	for _, test := range []struct {
+		name   string
+		break_ func(*host, *instance.Request)
+		want   string
+	}{
+		{"load", func(h *host, _ *instance.Request) { h.backend.LoadErr = errors.New("no such\nmachine") }, "no such; machine"},
+		{"panic", func(h *host, _ *instance.Request) {
+			h.backend.Started = func(i *loadertest.Instance) { i.End(nil, errors.New("it panicked")) }
+		}, "it panicked"},
+		{"hang", func(_ *host, r *instance.Request) { r.HangTimeout = time.Second }, "nothing was heard of it for 1s: it hung, and was ended"},
+		{"started", nil, "nobody is there"},
+		{"cgroup", func(h *host, _ *instance.Request) {
+			h.kernel.Fail = func(op, name string) error {
+				if strings.HasSuffix(name, "cpuset.cpus") {
+					return unix.ENOSPC
+				}
+				return nil
+			}
+		}, `taking CPUs for "web": write 1,5 to sys/fs/cgroup/mortise-web/cpuset.cpus: no space left on device`},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			h := newHost(t, small)
+			var r instance.Request
+			o := Options{}
+			if test.break_ != nil {
+				test.break_(h, &r)
+			} else {
+				o.Started = func() error { return errors.New(test.want) }
+			}
+			h.create(t, "web", v, r)
+			_, err := h.Run(t.Context(), "web", v, o)
+			if test.name == "cgroup" && (err == nil || err.Error() != test.want) || test.name != "cgroup" && err != nil {
+				t.Error(err)
+			}
+			if r := h.record(t, "web"); r.State != instance.Failed || r.Reason != test.want || !r.Held.Empty() || r.Supervisor != nil {
+				t.Errorf("%+v", r)
+			}
+			h.untouched(t)
+		})
+	}
+}
+
+// The next one that does not fit is refused and hears who holds what; it can be
+// created, and started when there is room.
+func TestTaken(t *testing.T) {
+	h := newHost(t, small)
+	v := verified(t, nil)
+	var ended []func() (*instance.Record, error)
+	for i := range 4 {
+		h.create(t, fmt.Sprint("web", i), v, instance.Request{})
+		if i < 3 {
+			ended = append(ended, h.run(t, t.Context(), fmt.Sprint("web", i), v))
+		}
+	}
+	_, err := h.Run(t.Context(), "web3", v, Options{})
+	e := new(alloc.PlanError)
+	if !errors.As(err, &e) || e.Kind != alloc.ErrTaken || !slices.Equal(e.Holders, []string{"web0", "web1", "web2"}) || !strings.HasPrefix(err.Error(), `planning "web3": `) {
+		t.Fatal(err)
+	}
+	if r := h.record(t, "web3"); r.State != instance.Created || r.Starts != 0 {
+		t.Errorf("%+v", r)
+	}
+	if err := h.Remove(t.Context(), "web1", true); err != nil {
+		t.Fatal(err)
+	}
+	ended[1] = h.run(t, t.Context(), "web3", v)
+	for _, name := range []string{"web0", "web2", "web3"} {
+		if err := h.Stop(t.Context(), name, 0, time.Minute); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, end := range ended {
+		if _, err := end(); err != nil {
+			t.Error(err)
+		}
+	}
+	h.untouched(t)
+}
+
+// Twenty at once, on a host that was recorded: each has CPUs of its own.
+func TestTwentyAtOnce(t *testing.T) {
+	machine := alloctest.Machine{CPUs: 64, SMT: 2, Nodes: 2, Memory: []int64{65536}, IRQs: 32}
+	recording := filepath.Join(t.TempDir(), "host.tar")
+	f, err := os.Create(recording)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := alloc.Record(machine.Kernel(), f); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		t.Fatal(err)
+	}
+	replayed, err := alloc.Replay(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := newHost(t, small)
+	h.kernel = alloctest.FromRecording(replayed)
+	h.Root, h.before = h.kernel, h.kernel.State()
+	var mu sync.Mutex
+	var all []int
+	running := make(chan bool, 20)
+	h.backend.Started = func(i *loadertest.Instance) {
+		mu.Lock()
+		defer mu.Unlock()
+		all = append(all, i.CPUs()...)
+	}
+	v := verified(t, nil)
+	var wg sync.WaitGroup
+	for i := range 20 {
+		wg.Go(func() {
+			name := fmt.Sprint("web", i)
+			if _, err := h.Create(t.Context(), name, "oci:web", v, instance.Request{}); err != nil {
+				t.Error(err)
+			}
+			r, err := h.Run(t.Context(), name, v, Options{Started: func() error { running <- true; return nil }})
+			if err != nil || r.State != instance.Stopped {
+				t.Errorf("%+v, %v", r, err)
+				running <- false
+			}
+		})
+	}
+	for range 20 {
+		<-running
+	}
+	if set := alloc.NewCPUSet(all...); len(set) != 40 || len(all) != 40 || len(h.kernel.Groups()) != 20 {
+		t.Errorf("%s of %d, %v", set, len(all), h.kernel.Groups())
+	}
+	for i := range 20 {
+		wg.Go(func() {
+			if err := h.Stop(t.Context(), fmt.Sprint("web", i), 0, time.Minute); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	h.untouched(t)
+}
+
+func TestResize(t *testing.T) {
+	h := newHost(t, small)
+	var box *loadertest.Instance
+	h.backend.Started = func(i *loadertest.Instance) { box = i }
+	v := verified(t, nil)
+	h.create(t, "web", v, instance.Request{})
+	ended := h.run(t, t.Context(), "web", v)
+	for _, test := range []struct {
+		cpus       int
+		refuse     bool
+		want, held string
+		err        string
+	}{
+		{4, false, "1-2,5-6", "1-2,5-6", ""},
+		{3, false, "1-2,5", "1-2,5-6", ""},
+		{3, false, "1-2,5", "1-2,5-6", ""},
+		{5, false, "1-2,5", "1-2,5-6", "the claims are 2 to 4 CPUs, not 5"},
+		{1, false, "1-2,5", "1-2,5-6", "the claims are 2 to 4 CPUs, not 1"},
+		{2, true, "1-2,5", "1-2,5-6", "the guest says no"},
+		{4, true, "1-2,5", "1-2,5-6", "the guest says no"},
+		{2, false, "1,5", "1,5", ""},
+	} {
+		h.backend.Refuse = func(alloc.CPUSet) error {
+			if test.refuse {
+				return errors.New("the guest says no")
+			}
+			return nil
+		}
+		err := h.Engine.Resize(t.Context(), "web", test.cpus)
+		if (err == nil) != (test.err == "") || err != nil && !strings.Contains(err.Error(), test.err) {
+			t.Errorf("to %d: %v", test.cpus, err)
+		}
+		if r := h.record(t, "web"); box.CPUs().String() != test.want || r.Held.CPUs != test.held {
+			t.Errorf("to %d: %s, %s", test.cpus, box.CPUs(), r.Held.CPUs)
+		}
+	}
+	h.backend.Lacks.Resize = true
+	if err := h.Engine.Resize(t.Context(), "web", 3); err == nil || !strings.Contains(err.Error(), "cannot resize") {
+		t.Error(err)
+	}
+	if err := h.Stop(t.Context(), "web", 0, time.Minute); err != nil {
+		t.Error(err)
+	}
+	if _, err := ended(); err != nil {
+		t.Error(err)
+	}
+	h.untouched(t)
+}
+
+func TestAttach(t *testing.T) {
+	h := newHost(t, small)
+	v := verified(t, nil)
+	h.create(t, "web", v, instance.Request{})
+	if _, err := h.Attach(t.Context(), "web", true, true); !errors.As(err, new(*instance.TransitionError)) {
+		t.Error(err)
+	}
+	ended := h.run(t, t.Context(), "web", v)
+	one, err := h.Attach(t.Context(), "web", true, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	two, err := h.Attach(t.Context(), "web", true, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.WriteString(one, "hello\n"); err != nil {
+		t.Error(err)
+	}
+	buf := make([]byte, len("booted\nhello\n"))
+	if _, err := io.ReadFull(two, buf); err != nil || string(buf) != "booted\nhello\n" {
+		t.Errorf("%q, %v", buf, err)
+	}
+	two.Close()
+	if err := h.Stop(t.Context(), "web", 0, time.Minute); err != nil {
+		t.Error(err)
+	}
+	if all, err := io.ReadAll(one); err != nil || string(all) != "booted\nhello\nsignal 15\n" {
+		t.Errorf("%q, %v", all, err)
+	}
+	one.Close()
+	if _, err := ended(); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,286 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tenon-build/tenon/loader"
+	"github.com/tenon-build/tenon/loader/alloc"
+	"github.com/tenon-build/tenon/loader/control"
+	"github.com/tenon-build/tenon/loader/instance"
+)
+
+// Options say how Run takes part in an instance.
+type Options struct {
+	Console io.Writer          // gets what the instance prints, beside the log; may be nil
+	Event   func(loader.Event) // may be nil
+	Started func() error       // called when the instance runs; may be nil; its error ends the instance
+	Grace   time.Duration      // between the app's stop signal and the end of the machine, when ctx ends
+}
+
+// Run runs an instance that was created, from taking what it needs to giving that back,
+// and looks after it meanwhile: this process is its supervisor. v must be the bundle
+// that it was created with. When ctx ends, the app is asked to stop; a second call of
+// the instance's end, by Kill, does not wait for it.
+//
+// Run returns the record when the instance has ended, however it ended. An error says
+// that it was not started, or that something is still held; what is short is a
+// *alloc.PlanError, and then the record is as before.
+func (e *Engine) Run(ctx context.Context, name string, v *loader.Verified, o Options) (*instance.Record, error) {
+	s := &supervisor{Engine: e, name: name, up: make(chan struct{}), ended: make(chan struct{}), done: make(chan struct{})}
+	defer s.goodbye()
+	if err := s.take(ctx, v); err != nil {
+		return nil, err
+	}
+	// What was taken is given back, whatever becomes of ctx.
+	exit, err := s.run(ctx, v, o)
+	r, err := s.finish(exit, err)
+	s.result = err
+	return r, err
+}
+
+// supervisor looks after one instance.
+type supervisor struct {
+	*Engine
+	name string
+	want *want
+	plan *alloc.Plan
+	id   string
+	hang time.Duration
+
+	stopSignal int // the app's
+
+	instance loader.Instance
+	console  *console
+	heard    atomic.Int64  // nanoseconds of the last sign of life
+	silent   atomic.Bool   // it was ended for want of one
+	up       chan struct{} // closed when the instance was started
+	ended    chan struct{} // closed when the instance has ended
+
+	resizing sync.Mutex
+	calls    sync.WaitGroup
+	done     chan struct{} // closed when all is given back
+	result   error         // of that; valid after done
+}
+
+func (s *supervisor) update(change func(*instance.Record) error) (*instance.Record, error) {
+	return s.Store().Update(context.Background(), s.name, func(r *instance.Record) error {
+		if s.id != "" && r.ID != s.id {
+			return fmt.Errorf("instance %q: it was removed and created again", s.name)
+		}
+		return change(r)
+	})
+}
+
+// take plans and takes what the instance needs. The record says first what is going to
+// be held, so that whoever finds it can give that back.
+func (s *supervisor) take(ctx context.Context, v *loader.Verified) error {
+	self, err := instance.Identify(os.Getpid())
+	if err != nil {
+		return err
+	}
+	l, err := s.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer l.Unlock()
+	r, err := s.Store().Get(s.name)
+	if err != nil {
+		return err
+	}
+	if err := r.Startable(); err != nil {
+		return err
+	}
+	if digest := v.Digest().String(); digest != r.Bundle.Digest {
+		return fmt.Errorf("instance %q: its bundle %q has changed: it was %s, and is %s", s.name, r.Bundle.Reference, r.Bundle.Digest, digest)
+	}
+	s.id = r.ID
+	s.hang = r.Request.HangTimeout
+	stop, err := v.Manifest().App.Signal()
+	if err != nil {
+		return err
+	}
+	s.stopSignal = int(stop)
+	if s.want, err = s.Engine.want(v.Manifest(), &r.Request); err != nil {
+		return fmt.Errorf("instance %q: %w", s.name, err)
+	}
+	loaded := false
+	report, err := s.Host().Apply(s.name, func(others []alloc.Holding, _ *alloc.Plan) (*alloc.Plan, error) {
+		p, err := s.want.topology.Plan(s.want.request, s.held(others))
+		if err != nil {
+			return nil, planning(s.name, err)
+		}
+		s.plan = p
+		_, err = s.update(func(r *instance.Record) error {
+			if err := r.Transition(instance.Loaded, time.Now()); err != nil {
+				return err
+			}
+			r.Supervisor, r.Held = self, heldOf(p)
+			return nil
+		})
+		loaded = err == nil
+		return p, err
+	})
+	if err != nil && loaded {
+		_, failed := s.finish(nil, err)
+		return errors.Join(err, failed)
+	}
+	if err != nil {
+		return unwrapPlan(err)
+	}
+	for _, u := range report.Unmoved {
+		s.Log.Warn("an interrupt still comes to the instance's CPUs", "IRQ", u.IRQ, "why", u.Reason)
+	}
+	return nil
+}
+
+// unwrapPlan takes off what package alloc says around an error of ours.
+func unwrapPlan(err error) error {
+	if e := new(alloc.PlanError); errors.As(err, &e) {
+		return errors.Unwrap(err)
+	}
+	return err
+}
+
+// run boots the instance and returns how it ended.
+func (s *supervisor) run(ctx context.Context, v *loader.Verified, o Options) (*control.Exit, error) {
+	var err error
+	if s.console, err = newConsole(s.Store().Path(s.name), o.Console); err != nil {
+		return nil, err
+	}
+	defer s.closeConsole()
+	c := s.want.config
+	c.Plan, c.Console = s.plan, s.console
+	c.Group = "/" + s.want.topology.Group(s.name)
+	c.Event = func(event loader.Event) {
+		s.noteEvent(event)
+		if o.Event != nil {
+			o.Event(event)
+		}
+	}
+	listener, err := s.listen()
+	if err != nil {
+		return nil, err
+	}
+	defer listener.Close()
+	go s.serve(listener)
+	if s.instance, err = s.want.backend.Load(ctx, v, c); err != nil {
+		return nil, err
+	}
+	defer s.instance.Close()
+	if err := s.instance.Start(context.WithoutCancel(ctx)); err != nil {
+		return nil, err
+	}
+	s.heard.Store(time.Now().UnixNano())
+	close(s.up)
+	if err := s.started(o); err != nil {
+		return nil, err
+	}
+	go s.watch()
+	stop := context.AfterFunc(ctx, func() { s.stop(0, o.Grace) })
+	defer stop()
+	exit, err := s.instance.Wait()
+	close(s.ended)
+	if s.silent.Load() {
+		return nil, fmt.Errorf("nothing was heard of it for %v: it hung, and was ended", s.hang)
+	}
+	return exit, err
+}
+
+func (s *supervisor) started(o Options) error {
+	_, err := s.update(func(r *instance.Record) error { return r.Transition(instance.Running, time.Now()) })
+	if err == nil && o.Started != nil {
+		err = o.Started()
+	}
+	return err
+}
+
+func (s *supervisor) closeConsole() {
+	if err := s.console.Close(); err != nil {
+		s.Log.Warn("console", "why", err)
+	}
+}
+
+// noteEvent keeps what the instance reports.
+func (s *supervisor) noteEvent(e loader.Event) {
+	s.heard.Store(time.Now().UnixNano())
+	if e.Health == nil {
+		return
+	}
+	if _, err := s.update(func(r *instance.Record) error { r.Health = e.Health; return nil }); err != nil {
+		s.Log.Warn("the health could not be kept", "why", err)
+	}
+}
+
+// watch ends an instance that is not heard of any more.
+func (s *supervisor) watch() {
+	if s.hang == 0 {
+		return
+	}
+	tick := time.NewTicker(min(s.hang/4, time.Second))
+	defer tick.Stop()
+	for {
+		select {
+		case <-s.ended:
+			return
+		case <-tick.C:
+		}
+		if time.Since(time.Unix(0, s.heard.Load())) > s.hang {
+			s.silent.Store(true)
+			_ = s.instance.Kill()
+			return
+		}
+	}
+}
+
+// stop asks the app to stop, by its own stop signal if signal is 0, and ends the
+// machine if it has not within grace.
+func (s *supervisor) stop(signal int, grace time.Duration) {
+	if signal == 0 {
+		signal = s.stopSignal
+	}
+	err := s.instance.Signal(signal)
+	if err != nil {
+		s.Log.Warn("the app could not be asked to stop", "why", err)
+		grace = 0
+	}
+	select {
+	case <-s.ended:
+		return
+	case <-time.After(grace):
+	}
+	if err == nil {
+		s.Log.Warn("the app did not stop in time, ending the machine", "signal", unix.SignalName(unix.Signal(signal)), "grace", grace)
+	}
+	_ = s.instance.Kill()
+}
+
+// finish notes how the instance ended, and gives back what it held. That which cannot
+// be noted or given back is found by the next Recover.
+func (s *supervisor) finish(exit *control.Exit, failure error) (*instance.Record, error) {
+	r, err := s.update(func(r *instance.Record) error {
+		if failure != nil {
+			return r.Fail(failure.Error(), time.Now())
+		}
+		r.Exit = exit
+		return r.Transition(instance.Stopped, time.Now())
+	})
+	err = errors.Join(err, s.Host().Release(s.name))
+	if err != nil {
+		return r, fmt.Errorf("instance %q: %w", s.name, err)
+	}
+	return s.update(func(r *instance.Record) error {
+		r.Held, r.Supervisor = instance.Held{}, nil
+		return nil
+	})
+}

@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package loadertest is a back end for tests, which boots nothing: each instance is
+// what a test makes of it.
+package loadertest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tenon-build/tenon/loader"
+	"github.com/tenon-build/tenon/loader/alloc"
+	"github.com/tenon-build/tenon/loader/control"
+)
+
+// Backend makes instances that end by SIGTERM with exit status 0, by other signals
+// not at all, and print what is typed.
+type Backend struct {
+	Lacks   loader.Capabilities           // what it cannot do, of all
+	LoadErr error                         // of each Load
+	Refuse  func(cpus alloc.CPUSet) error // of each Resize; may be nil
+	Started func(*Instance)               // called by each Start; may be nil
+}
+
+// Name returns "qemu", as bundles must have a target.
+func (b *Backend) Name() string { return "qemu" }
+
+// Can implements loader.Backend.
+func (b *Backend) Can() loader.Capabilities {
+	return loader.Capabilities{Several: true, Resize: !b.Lacks.Resize, Input: !b.Lacks.Input, Forwards: !b.Lacks.Forwards, Devices: !b.Lacks.Devices}
+}
+
+// Check implements loader.Backend.
+func (b *Backend) Check() error { return nil }
+
+// Load implements loader.Backend.
+func (b *Backend) Load(_ context.Context, v *loader.Verified, c loader.Config) (loader.Instance, error) {
+	if b.LoadErr != nil {
+		return nil, b.LoadErr
+	}
+	if err := c.Resolve(b.Name(), v.Manifest()); err != nil {
+		return nil, err
+	}
+	if c.Plan == nil || len(c.Plan.CPUs) != c.CPUs || c.Group == "" {
+		return nil, fmt.Errorf("%d CPUs, the plan is %+v", c.CPUs, c.Plan)
+	}
+	return &Instance{Config: c, backend: b, end: make(chan struct{})}, nil
+}
+
+// Instance is one of Backend's.
+type Instance struct {
+	Config loader.Config
+
+	backend *Backend
+	once    sync.Once
+	end     chan struct{}
+	exit    *control.Exit
+	err     error
+
+	mu   sync.Mutex
+	cpus alloc.CPUSet
+}
+
+// End ends the instance.
+func (i *Instance) End(exit *control.Exit, err error) {
+	i.once.Do(func() {
+		i.exit, i.err = exit, err
+		close(i.end)
+	})
+}
+
+// CPUs are those that it runs on.
+func (i *Instance) CPUs() alloc.CPUSet {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.cpus
+}
+
+// Start implements loader.Instance.
+func (i *Instance) Start(context.Context) error {
+	i.cpus = i.Config.Plan.CPUs
+	_, _ = io.WriteString(i.Config.Console, "booted\n")
+	i.Config.Event(loader.Event{Since: time.Millisecond, Ready: &control.Ready{PID: 2}})
+	if i.backend.Started != nil {
+		i.backend.Started(i)
+	}
+	return nil
+}
+
+// Signal implements loader.Instance.
+func (i *Instance) Signal(number int) error {
+	fmt.Fprintln(i.Config.Console, "signal", number)
+	if number == int(unix.SIGTERM) {
+		i.End(&control.Exit{}, nil)
+	}
+	return nil
+}
+
+// Type implements loader.Instance.
+func (i *Instance) Type(keys []byte) error {
+	_, err := i.Config.Console.Write(keys)
+	return err
+}
+
+// Resize implements loader.Instance.
+func (i *Instance) Resize(_ context.Context, cpus alloc.CPUSet) error {
+	if i.backend.Refuse != nil {
+		if err := i.backend.Refuse(cpus); err != nil {
+			return err
+		}
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.cpus = cpus
+	return nil
+}
+
+// Kill implements loader.Instance.
+func (i *Instance) Kill() error {
+	i.End(&control.Exit{Signal: int(unix.SIGKILL)}, nil)
+	return nil
+}
+
+// Wait implements loader.Instance.
+func (i *Instance) Wait() (*control.Exit, error) {
+	<-i.end
+	return i.exit, i.err
+}
+
+// Close implements loader.Instance.
+func (i *Instance) Close() error {
+	i.End(nil, errors.New("closed"))
+	return nil
+}

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package testbundle makes bundles for tests, which nothing boots.
+package testbundle
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/tenon-build/tenon/builder/bundle"
+	"github.com/tenon-build/tenon/builder/bundle/manifest"
+)
+
+// Manifest is that of a bundle with a network interface and two parameters.
+func Manifest() *manifest.Manifest {
+	digest := "sha256:" + strings.Repeat("0", 64)
+	return &manifest.Manifest{
+		Version: manifest.Version, Name: "web", Platform: "linux/amd64", Target: "qemu", CommandLine: "quiet",
+		Kernel: manifest.Kernel{Release: "6.1.0", Source: digest, Config: digest}, Initramfs: manifest.Initramfs{Sealed: true, Digest: digest},
+		App:        manifest.App{Entrypoint: []string{"/web"}},
+		Parameters: []manifest.Parameter{{Name: "PORT", Type: "int"}, {Name: "DEBUG", Type: "bool"}},
+		Claims: manifest.Claims{
+			CPUs: manifest.Range{Min: 2, Max: 4}, Memory: manifest.Range{Min: 64 << 20, Max: 128 << 20},
+			Devices: []manifest.Device{{Kind: "net", Count: manifest.Range{Min: 1, Max: 1}}},
+		},
+		Image: manifest.Image{Reference: "oci:web", Digest: digest},
+	}
+}
+
+// Write writes a bundle into a folder, as web.tenon: detached when there is an
+// initramfs, with its Manifest changed by change, which may be nil.
+func Write(ctx context.Context, dir string, kernel []byte, initramfs string, change func(*manifest.Manifest)) (path string, digest v1.Hash, err error) {
+	c := bundle.Content{Manifest: Manifest(), Fidelity: []byte("{}")}
+	for _, f := range []struct {
+		into       *string
+		name, data string
+	}{{&c.Kernel, "bzImage", string(kernel)}, {&c.Config, "config", "#"}, {&c.SystemMap, "map", "m"}, {&c.Initramfs, "initramfs", initramfs}} {
+		if f.data == "" {
+			continue
+		}
+		*f.into = filepath.Join(dir, f.name)
+		if err := os.WriteFile(*f.into, []byte(f.data), 0o644); err != nil {
+			return "", v1.Hash{}, err
+		}
+	}
+	if initramfs != "" {
+		h, _, err := v1.SHA256(strings.NewReader(initramfs))
+		if err != nil {
+			return "", v1.Hash{}, err
+		}
+		c.Manifest.Initramfs = manifest.Initramfs{Digest: h.String()}
+	}
+	if change != nil {
+		change(c.Manifest)
+	}
+	b, err := bundle.New(c)
+	if err != nil {
+		return "", v1.Hash{}, err
+	}
+	path = filepath.Join(dir, "web.tenon")
+	return path, b.Digest, b.Save(ctx, path, nil)
+}
