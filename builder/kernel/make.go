@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"regexp"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -78,7 +79,8 @@ func (k *kbuild) run(ctx context.Context, env []string, args ...string) error {
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = 5 * time.Second
 	var stderr bytes.Buffer
-	cmd.Stderr = io.MultiWriter(&stderr, k.log)
+	log := &lenient{w: k.log}
+	cmd.Stderr = io.MultiWriter(&stderr, log)
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
 		return err
@@ -89,7 +91,7 @@ func (k *kbuild) run(ctx context.Context, env []string, args ...string) error {
 	lines := bufio.NewScanner(stdout)
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
-		fmt.Fprintln(k.log, lines.Text())
+		fmt.Fprintln(log, lines.Text())
 		if k.step != nil && stepRE.MatchString(lines.Text()) {
 			k.step(lines.Text())
 		}
@@ -101,7 +103,7 @@ func (k *kbuild) run(ctx context.Context, env []string, args ...string) error {
 	}
 	if err != nil {
 		line := firstError(stderr.String())
-		if strings.Contains(line, noSpace) {
+		if strings.Contains(line, noSpace) || errors.Is(log.err, syscall.ENOSPC) {
 			return fmt.Errorf("%w: in %s: %w", ErrCompile, k.objects, syscall.ENOSPC)
 		}
 		err = fmt.Errorf("%w: %s", ErrCompile, line)
@@ -111,6 +113,23 @@ func (k *kbuild) run(ctx context.Context, env []string, args ...string) error {
 		return err
 	}
 	return nil
+}
+
+// lenient takes all that is written to it, also when the disk is full: make goes on
+// and says so. It may be used by several goroutines.
+type lenient struct {
+	mu  sync.Mutex
+	w   io.Writer
+	err error // the first one of w
+}
+
+func (l *lenient) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if _, err := l.w.Write(p); l.err == nil {
+		l.err = err
+	}
+	return len(p), nil
 }
 
 // stepRE matches what kbuild prints for a step, "  CC      init/main.o".

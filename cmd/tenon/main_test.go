@@ -472,7 +472,7 @@ func TestExitStatus(t *testing.T) {
 	for _, test := range tests {
 		var stderr bytes.Buffer
 		a := newApp(nil, &stderr)
-		if code := a.Status("run", exitStatus(&test.exit)); code != test.code || stderr.String() != test.stderr {
+		if code := a.Status("run", cli.ExitStatus(&test.exit)); code != test.code || stderr.String() != test.stderr {
 			t.Errorf("%+v: %d, %q", test.exit, code, stderr.String())
 		}
 	}
@@ -526,7 +526,8 @@ func TestParseForward(t *testing.T) {
 		{"127.0.0.1,x=y:80:80", loader.Forward{}, "is not an IPv4 address"},
 	}
 	for _, test := range tests {
-		got, err := parseForward(test.in)
+		var got loader.Forward
+		err := got.UnmarshalText([]byte(test.in))
 		if test.err == "" && (err != nil || got != test.want) || test.err != "" && (err == nil || !strings.Contains(err.Error(), test.err)) {
 			t.Errorf("%q: %+v, %v", test.in, got, err)
 		}

@@ -4,34 +4,27 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/signal"
-	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
-	"github.com/docker/go-units"
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
 	"github.com/tenon-build/tenon/cmd/internal/cli"
 	"github.com/tenon-build/tenon/loader"
-	"github.com/tenon-build/tenon/loader/control"
 	"github.com/tenon-build/tenon/loader/qemu"
 )
 
 type runOptions struct {
-	trust         cli.TrustOptions
-	publish, env  []string
-	memory, accel string
-	hostname      string
-	cpus          int
-	stopTimeout   time.Duration
-	quiet         bool
+	trust       cli.TrustOptions
+	instance    cli.InstanceOptions
+	accel       string
+	cpus        int
+	stopTimeout time.Duration
+	quiet       bool
 }
 
 func newRunCmd(a *app) *cobra.Command {
@@ -51,11 +44,8 @@ ended it, and 125 when tenon or the machine failed.`,
 	f := cmd.Flags()
 	o.trust.Flags(f)
 	f.BoolVar(&o.trust.AllowUnsigned, "allow-unsigned", false, "run a bundle that nobody signed: anyone can have made it")
-	f.StringArrayVarP(&o.publish, "publish", "p", nil, "forward a port: [ADDRESS:]HOST:GUEST[/udp] (the default address is 127.0.0.1)")
-	f.StringArrayVarP(&o.env, "env", "e", nil, "set a parameter of the bundle: NAME=VALUE")
-	f.StringVarP(&o.memory, "memory", "m", "", "memory, for example 512M (default: the least that the bundle claims)")
+	o.instance.Flags(f)
 	f.IntVar(&o.cpus, "cpus", 0, "CPUs (default: the least that the bundle claims)")
-	f.StringVar(&o.hostname, "hostname", "", "host name (default: the bundle's name)")
 	f.StringVar(&o.accel, "accel", "", "kvm or tcg (default: kvm if a test guest starts under it)")
 	f.DurationVar(&o.stopTimeout, "stop-timeout", 10*time.Second, "how long the app may take to stop before the machine is ended")
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "say nothing but errors")
@@ -153,79 +143,17 @@ func (a *app) runBundle(ctx context.Context, ref string, o runOptions) error {
 	if err != nil {
 		return err
 	}
-	return exitStatus(exit)
-}
-
-// exitStatus maps how the app ended as docker does.
-func exitStatus(exit *control.Exit) error {
-	switch {
-	case exit.Error != "":
-		return cli.Exit(exit.Code, fmt.Errorf("starting the app: %s", exit.Error))
-	case exit.Signal != 0:
-		return cli.Exit(128+exit.Signal, nil)
-	case exit.Code != 0:
-		return cli.Exit(exit.Code, nil)
-	}
-	return nil
+	return cli.ExitStatus(exit)
 }
 
 func (o *runOptions) config() (loader.Config, error) {
-	c := loader.Config{CPUs: o.cpus, Hostname: o.hostname, Env: map[string]string{}}
 	if o.cpus < 0 {
-		return c, fmt.Errorf("--cpus %d: must be positive", o.cpus)
+		return loader.Config{}, fmt.Errorf("--cpus %d: must be positive", o.cpus)
 	}
 	if o.accel != "" && o.accel != qemu.KVM && o.accel != qemu.TCG {
-		return c, fmt.Errorf("--accel %q is neither kvm nor tcg", o.accel)
+		return loader.Config{}, fmt.Errorf("--accel %q is neither kvm nor tcg", o.accel)
 	}
-	if o.memory != "" {
-		n, err := units.RAMInBytes(o.memory)
-		if err != nil || n < 1<<20 {
-			return c, fmt.Errorf("--memory %q is not a size such as 512M", o.memory)
-		}
-		c.Memory = n
-	}
-	for _, e := range o.env {
-		name, value, ok := strings.Cut(e, "=")
-		if !ok || name == "" {
-			return c, fmt.Errorf("--env %q is not NAME=VALUE", e)
-		}
-		c.Env[name] = value
-	}
-	for _, p := range o.publish {
-		f, err := parseForward(p)
-		if err != nil {
-			return c, fmt.Errorf("--publish %q: %w", p, err)
-		}
-		c.Forwards = append(c.Forwards, f)
-	}
-	return c, nil
-}
-
-func parseForward(s string) (loader.Forward, error) {
-	f := loader.Forward{Protocol: "tcp", HostAddress: "127.0.0.1"}
-	spec, protocol, ok := strings.Cut(s, "/")
-	if ok {
-		f.Protocol = protocol
-	}
-	if f.Protocol != "tcp" && f.Protocol != "udp" {
-		return f, fmt.Errorf("protocol %q is neither tcp nor udp", f.Protocol)
-	}
-	parts := strings.Split(spec, ":")
-	if len(parts) == 3 {
-		f.HostAddress, parts = parts[0], parts[1:]
-	}
-	if len(parts) != 2 {
-		return f, errors.New("want [ADDRESS:]HOST:GUEST[/udp]")
-	}
-	if ip := net.ParseIP(f.HostAddress); ip == nil || ip.To4() == nil {
-		return f, fmt.Errorf("%q is not an IPv4 address", f.HostAddress)
-	}
-	for i, into := range []*int{&f.HostPort, &f.GuestPort} {
-		n, err := strconv.ParseUint(parts[i], 10, 16)
-		if err != nil || n == 0 {
-			return f, fmt.Errorf("%q is not a port", parts[i])
-		}
-		*into = int(n)
-	}
-	return f, nil
+	c, err := o.instance.Config()
+	c.CPUs = o.cpus
+	return c, err
 }

@@ -90,14 +90,7 @@ func parse(data []byte, read func(path string) ([]byte, error)) (*Policy, error)
 		return nil, fmt.Errorf("larger than %d bytes", MaxSize)
 	}
 	var d document
-	if err := toml.NewDecoder(bytes.NewReader(data)).DisallowUnknownFields().Decode(&d); err != nil {
-		return nil, tomlError(err)
-	}
-	var tree map[string]any
-	if err := toml.Unmarshal(data, &tree); err != nil {
-		return nil, tomlError(err)
-	}
-	if err := checkCase(tree); err != nil {
+	if err := DecodeTOML(data, &d); err != nil {
 		return nil, err
 	}
 	if d.Version != 1 {
@@ -132,6 +125,19 @@ func parse(data []byte, read func(path string) ([]byte, error)) (*Policy, error)
 		}
 	}
 	return p, nil
+}
+
+// DecodeTOML decodes a document whose keys are all known, and in lower case. The error
+// names the line.
+func DecodeTOML(data []byte, into any) error {
+	if err := toml.NewDecoder(bytes.NewReader(data)).DisallowUnknownFields().Decode(into); err != nil {
+		return tomlError(err)
+	}
+	var tree map[string]any
+	if err := toml.Unmarshal(data, &tree); err != nil {
+		return tomlError(err)
+	}
+	return checkCase(tree)
 }
 
 func (p *Policy) identity(name string) *Identity {

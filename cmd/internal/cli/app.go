@@ -19,6 +19,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tenon-build/tenon/loader"
+	"github.com/tenon-build/tenon/loader/alloc"
 )
 
 // Exit codes.
@@ -26,6 +27,7 @@ const (
 	ExitFailed  = 1
 	ExitUsage   = 2
 	ExitRefused = 3
+	ExitTaken   = 4   // what is asked for, others hold
 	ExitRun     = 125 // of run: a failure of ours, as docker run
 )
 
@@ -80,20 +82,27 @@ func (a *App) Status(verb string, err error) int {
 		return 0
 	}
 	code, own := a.Failed[verb]
-	var exit *exitError
-	switch {
-	case errors.As(err, &exit):
+	if !own {
+		code = Code(err)
+	}
+	if exit := new(exitError); errors.As(err, &exit) {
 		code, err = exit.code, exit.err
-	case own:
-	case errors.Is(err, loader.ErrRefused):
-		code = ExitRefused
-	default:
-		code = ExitFailed
 	}
 	if err != nil {
 		a.report(err)
 	}
 	return code
+}
+
+// Code is the exit code of an error, for verbs that have none of their own.
+func Code(err error) int {
+	switch {
+	case errors.Is(err, loader.ErrRefused):
+		return ExitRefused
+	case errors.Is(err, alloc.ErrTaken):
+		return ExitTaken
+	}
+	return ExitFailed
 }
 
 // report prints an error as one line, and the hint that goes with it.

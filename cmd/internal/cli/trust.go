@@ -27,7 +27,7 @@ var (
 // TrustOptions say whom a verb trusts: exactly one of them is set.
 type TrustOptions struct {
 	Key, Cert, Policy string
-	state             string // directory
+	State             string // directory; empty: nothing is remembered
 	AllowUnsigned     bool
 	changed           func(flag string) bool
 }
@@ -37,7 +37,7 @@ func (o *TrustOptions) Flags(f *pflag.FlagSet) {
 	f.StringVar(&o.Key, "key", "", "trust this public key (PEM file)")
 	f.StringVar(&o.Cert, "cert", "", "trust this certificate and those that it issued (PEM file)")
 	f.StringVar(&o.Policy, "policy", "", "trust whom this policy names (TOML file)")
-	f.StringVar(&o.state, "state", "", "directory with what this host has seen: older versions and revocation lists are refused")
+	f.StringVar(&o.State, "state", "", "directory with what this host has seen: older versions and revocation lists are refused")
 }
 
 // Exclusive makes flags that contradict each other a usage error.
@@ -53,12 +53,12 @@ func (o *TrustOptions) Exclusive(cmd *cobra.Command) {
 
 // Load reads what the flags name. Who asks only remembers nothing.
 func (o *TrustOptions) Load(asks bool) (loader.Policy, error) {
-	if o.state == "" && o.changed("state") { // a variable that is not set, perhaps
+	if o.State == "" && o.changed != nil && o.changed("state") { // a variable that is not set, perhaps
 		return loader.Policy{}, Exit(ExitUsage, errors.New("--state is empty"))
 	}
 	p, err := o.LoadTrust()
-	if o.state != "" {
-		p.State = &loader.State{Dir: o.state, ReadOnly: asks}
+	if o.State != "" {
+		p.State = &loader.State{Dir: o.State, ReadOnly: asks}
 	}
 	return p, err
 }
