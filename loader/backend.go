@@ -43,6 +43,9 @@ type Capabilities struct {
 	Input    bool `json:"input"`    // the console can be typed on
 	Forwards bool `json:"forwards"` // ports of the host can be led to the instance
 	Devices  bool `json:"devices"`  // PCI functions can be given
+
+	// Isolation says what keeps instances apart, and what does not, in one line.
+	Isolation string `json:"isolation"`
 }
 
 // Instance is one booted, or bootable, bundle. Its methods may be called from

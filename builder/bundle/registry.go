@@ -12,6 +12,8 @@ import (
 	"io/fs"
 	"math/rand/v2"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -38,6 +40,19 @@ func openStore(ctx context.Context, ref string) (store, error) {
 		return openRegistry(ctx, ref, silence)
 	}
 	return s, err
+}
+
+// Absolute returns a reference that is good from every directory: paths become absolute.
+func Absolute(ref string) (string, error) {
+	transport, rest := cutTransport(ref)
+	if transport == "docker://" {
+		return ref, nil
+	}
+	if _, err := os.Stat(rest); transport == "" && errors.Is(err, fs.ErrNotExist) && hasHost(ref) {
+		return ref, nil
+	}
+	path, err := filepath.Abs(rest)
+	return transport + path, err
 }
 
 // hasHost says whether a reference begins with a registry's host, as docker

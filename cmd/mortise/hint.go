@@ -4,11 +4,20 @@ package main
 
 import (
 	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+	"syscall"
+
+	"github.com/docker/go-units"
 
 	"github.com/tenon-build/tenon/builder/bundle"
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
 	"github.com/tenon-build/tenon/cmd/internal/cli"
 	"github.com/tenon-build/tenon/loader"
+	"github.com/tenon-build/tenon/loader/alloc"
+	"github.com/tenon-build/tenon/loader/instance"
+	"github.com/tenon-build/tenon/loader/qemu"
 	"github.com/tenon-build/tenon/signer/revocation"
 )
 
@@ -22,15 +31,64 @@ var hints = []struct {
 	{loader.ErrUnsigned, "'tenon sign BUNDLE --key KEY' signs it, where the key is"},
 	{revocation.ErrInvalid, "whoever signs the list issues it anew: 'tenon key revoke --list FILE --key KEY'"},
 	{loader.ErrRollback, "what was seen is in trust.json of the --state directory"},
-	{manifest.ErrVersion, "the bundle was made by another version of tenon: build it again"},
-	{bundle.ErrInvalid, "a bundle is what 'tenon build' writes: oci:DIR, oci-archive:FILE, a path to either, or HOST/NAME:TAG"},
+	{instance.ErrNotFound, "'mortise ps' lists the instances"},
+	{instance.ErrExists, "choose another --name, or remove it: 'mortise rm'; 'mortise run --replace' does so itself"},
+	{instance.ErrHolding, "'mortise gc' gives back what nobody looks after"},
+	{qemu.ErrNoQEMU, "install qemu-system-x86"},
+	{syscall.ENOSPC, "make room where --root is"},
 }
 
 func hint(err error) string {
+	if plan := new(alloc.PlanError); errors.As(err, &plan) {
+		return planHint(plan)
+	}
+	if errors.Is(err, instance.ErrRecord) {
+		if errors.Is(err, manifest.ErrVersion) {
+			return "it is another version's: use that mortise, or remove it: 'mortise rm --force'"
+		}
+		return "'mortise gc' removes damaged instances"
+	}
+	if t := new(instance.TransitionError); errors.As(err, &t) {
+		return stateHint(t)
+	}
 	for _, h := range hints {
 		if errors.Is(err, h.err) {
 			return h.hint
 		}
+	}
+	switch {
+	case errors.Is(err, manifest.ErrVersion):
+		return "the bundle was made by another version of tenon: build it again"
+	case errors.Is(err, bundle.ErrInvalid):
+		return "a bundle is what 'tenon build' writes: oci:DIR, oci-archive:FILE, a path to either, or HOST/NAME:TAG"
+	case errors.Is(err, fs.ErrPermission):
+		return "mortise runs as root"
+	}
+	return ""
+}
+
+// planHint says what could be had instead, and from whom the rest.
+func planHint(e *alloc.PlanError) string {
+	var parts []string
+	for _, f := range e.Free {
+		if len(f.CPUs) > 0 {
+			parts = append(parts, fmt.Sprintf("free on node %d: CPUs %s, %s of memory", f.Node, f.CPUs, units.BytesSize(float64(f.Memory))))
+		}
+	}
+	if len(e.Holders) > 0 {
+		parts = append(parts, fmt.Sprintf("'mortise stop %s' gives back what it holds", e.Holders[0]))
+	}
+	return strings.Join(parts, "; ")
+}
+
+func stateHint(t *instance.TransitionError) string {
+	switch {
+	case t.State == instance.Running && t.Verb == "remove":
+		return "stop it first, or 'mortise rm --force'"
+	case t.State == instance.Running:
+		return "'mortise stop' ends it"
+	case t.Want == instance.Running:
+		return "'mortise start' starts it"
 	}
 	return ""
 }

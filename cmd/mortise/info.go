@@ -3,13 +3,8 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -19,13 +14,13 @@ import (
 
 	"github.com/tenon-build/tenon/builder/bundle/regular"
 	"github.com/tenon-build/tenon/cmd/internal/cli"
+	"github.com/tenon-build/tenon/loader"
 	"github.com/tenon-build/tenon/loader/alloc"
-	"github.com/tenon-build/tenon/loader/instance"
 )
 
-type infoOptions struct{ record, replay, state, format string }
+type infoOptions struct{ record, replay, format string }
 
-func newInfoCmd(a *cli.App) *cobra.Command {
+func newInfoCmd(a *app) *cobra.Command {
 	var o infoOptions
 	cmd := &cobra.Command{
 		Use:   "info",
@@ -46,13 +41,12 @@ one, for which nothing is held.`,
 			if o.record != "" {
 				return record(o.record)
 			}
-			return showInfo(a, o)
+			return a.showInfo(o)
 		},
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.record, "record", "", "write a recording of this host to FILE")
 	f.StringVar(&o.replay, "replay", "", "show the host of the recording FILE")
-	f.StringVar(&o.state, "state", instance.DefaultDir, "directory of what mortise knows")
 	f.StringVar(&o.format, "format", "text", "text or json")
 	cmd.MarkFlagsMutuallyExclusive("record", "replay")
 	return cmd
@@ -64,19 +58,22 @@ func record(path string) error {
 
 // info is the JSON form.
 type info struct {
-	Topology *alloc.Topology `json:"topology"`
-	Held     []alloc.Holding `json:"held"`
-	Backends []backend       `json:"backEnds"`
+	Topology *alloc.Topology  `json:"topology"`
+	Held     []alloc.Holding  `json:"held"`
+	Reserved alloc.Reserve    `json:"reserved"` // what the host keeps for itself
+	Free     []alloc.NodeFree `json:"free"`     // in whole cores, and ordinary memory
+	Backends []backend        `json:"backEnds"`
 }
 
 type backend struct {
-	Name   string `json:"name"`
-	Usable bool   `json:"usable"`
-	Detail string `json:"detail"`
+	Name   string              `json:"name"`
+	Usable bool                `json:"usable"`
+	Reason string              `json:"reason,omitempty"` // why not
+	Can    loader.Capabilities `json:"can"`
 }
 
-func showInfo(a *cli.App, o infoOptions) error {
-	i, err := readInfo(o)
+func (a *app) showInfo(o infoOptions) error {
+	i, err := a.readInfo(o)
 	if err != nil {
 		return err
 	}
@@ -88,44 +85,39 @@ func showInfo(a *cli.App, o infoOptions) error {
 	return w.Flush()
 }
 
-func readInfo(o infoOptions) (*info, error) {
-	i := &info{Held: []alloc.Holding{}, Backends: []backend{qemu()}}
-	root := alloc.Dir("/")
-	if o.replay != "" {
-		f, err := os.Open(o.replay)
-		if err != nil {
-			return nil, fmt.Errorf("recording: %w", err)
-		}
-		defer f.Close()
-		if root, err = alloc.Replay(f); err != nil {
-			return nil, fmt.Errorf("recording %q: %w", o.replay, err)
-		}
+func (a *app) readInfo(o infoOptions) (*info, error) {
+	e := a.here()
+	i := &info{}
+	for _, b := range e.Backends {
+		i.Backends = append(i.Backends, newBackend(b))
 	}
-	var err error
-	if i.Topology, err = alloc.Read(root); err != nil {
+	if o.replay != "" {
+		root, err := openRecording(o.replay)
+		if err != nil {
+			return nil, err
+		}
+		e = a.engine(root)
+		e.Dir = ""
+	}
+	held, err := e.Held()
+	if err != nil {
+		return nil, err
+	}
+	if i.Topology, err = alloc.Read(e.Root); err != nil {
 		return nil, fmt.Errorf("reading the host: %w", err)
 	}
-	if o.replay != "" {
-		return i, nil
-	}
-	held, err := (&alloc.Host{Root: root, State: filepath.Join(o.state, allocDir)}).Held()
-	if err != nil && !errors.Is(err, fs.ErrNotExist) { // nothing ran here yet
-		return nil, fmt.Errorf("reading what is held: %w", err)
-	}
-	i.Held = append(i.Held, held...)
+	i.Held, i.Free = append([]alloc.Holding{}, held.Instances...), append([]alloc.NodeFree{}, i.Topology.Free(held)...)
+	i.Reserved = held.Host
+	i.Reserved.CPUs = i.Topology.Reserved(held.Host)
 	return i, nil
 }
 
-// allocDir is where, in the directory of what mortise knows, package alloc has its
-// state. The dot keeps it apart from instances.
-const allocDir = ".alloc"
-
-func qemu() backend {
-	path, err := exec.LookPath("qemu-system-x86_64")
-	if err != nil {
-		return backend{"qemu", false, "qemu-system-x86_64 is not installed"}
+func newBackend(b loader.Backend) backend {
+	out := backend{Name: b.Name(), Usable: true, Can: b.Can()}
+	if err := b.Check(); err != nil {
+		out.Usable, out.Reason = false, err.Error()
 	}
-	return backend{"qemu", true, path + ": a virtual machine, for development and CI"}
+	return out
 }
 
 func (i *info) print(w *tabwriter.Writer) {
@@ -141,6 +133,10 @@ func (i *info) print(w *tabwriter.Writer) {
 		}
 		fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\n", n.ID, n.CPUs, units.BytesSize(float64(n.Total)), units.BytesSize(float64(n.Free)), strings.Join(huge, ", "))
 	}
+	fmt.Fprintln(w, "\nNODE\tFREE CPUS\tFREE MEMORY")
+	for _, n := range i.Free {
+		fmt.Fprintf(w, "%d\t%s\t%s\n", n.Node, orNone(n.CPUs.String()), units.BytesSize(float64(n.Memory)))
+	}
 	fmt.Fprintln(w, "\nDEVICE\tCLASS\tID\tNODE\tIOMMU GROUP\tDRIVER\tHELD BY")
 	for _, d := range i.Topology.Devices {
 		fmt.Fprintf(w, "%s\t%06x\t%04x:%04x\t%s\t%s\t%s\t%s\n", d.Address, d.Class, d.Vendor, d.Device, number(d.Node), number(d.Group), cli.Printable(d.Driver), i.holder(func(p *alloc.Plan) bool {
@@ -155,8 +151,11 @@ func (i *info) print(w *tabwriter.Writer) {
 		fmt.Fprintf(w, "CPUs are made exclusive by cpusets of cgroup v%d, below /%s\n", v, i.Topology.Cpuset.Dir)
 	}
 	for _, b := range i.Backends {
-		usable := map[bool]string{true: "usable", false: "not usable"}[b.Usable]
-		fmt.Fprintf(w, "back end %s: %s (%s)\n", b.Name, usable, b.Detail)
+		if b.Usable {
+			fmt.Fprintf(w, "back end %s: usable; %s\n", b.Name, b.Can.Isolation)
+		} else {
+			fmt.Fprintf(w, "back end %s: not usable: %s\n", b.Name, b.Reason)
+		}
 	}
 }
 
@@ -185,6 +184,9 @@ func (i *info) holder(has func(*alloc.Plan) bool) string {
 		if has(&h.Plan) {
 			return h.Owner
 		}
+	}
+	if has(&alloc.Plan{CPUs: i.Reserved.CPUs, Devices: i.Reserved.Devices}) {
+		return "(the host)"
 	}
 	return "-"
 }

@@ -35,7 +35,7 @@ func TestErrors(t *testing.T) {
 	} {
 		var stdout, stderr bytes.Buffer
 		a := newApp(&stdout, &stderr)
-		code := a.Run(t.Context(), newRootCmd(a), strings.Fields(test.args))
+		code := a.Run(t.Context(), a.newRootCmd(), strings.Fields(test.args))
 		line, _, _ := strings.Cut(stderr.String(), "\n")
 		if code != test.code || !strings.HasPrefix(line, "mortise: error: ") || !strings.Contains(line, test.want) {
 			t.Errorf("%s: %d, %s", test.name, code, stderr.String())
@@ -49,14 +49,14 @@ func TestInfo(t *testing.T) {
 	invoke := func(args ...string) (string, string, int) {
 		var stdout, stderr bytes.Buffer
 		a := newApp(&stdout, &stderr)
-		code := a.Run(t.Context(), newRootCmd(a), args)
+		code := a.Run(t.Context(), a.newRootCmd(), args)
 		return stdout.String(), stderr.String(), code
 	}
 	if _, stderr, code := invoke("info", "--record", dir+"/host.tar"); code != 0 || stderr != "" {
 		t.Fatalf("%d, %s", code, stderr)
 	}
 	var here, again info
-	for i, args := range [][]string{{"--state", dir}, {"--replay", dir + "/host.tar"}} {
+	for i, args := range [][]string{{"--root", dir}, {"--replay", dir + "/host.tar"}} {
 		into := []*info{&here, &again}[i]
 		stdout, stderr, code := invoke(append([]string{"info", "--format", "json"}, args...)...)
 		if err := json.Unmarshal([]byte(stdout), into); err != nil || code != 0 || stderr != "" {
@@ -85,7 +85,7 @@ func TestInfoText(t *testing.T) {
 			Cpuset:  alloc.Cpuset{Version: 2, Dir: "sys/fs/cgroup"},
 		},
 		Held:     []alloc.Holding{{Owner: "web", Plan: alloc.Plan{CPUs: alloc.NewCPUSet(1), Siblings: alloc.NewCPUSet(3), Devices: []string{"0000:03:00.0"}}}},
-		Backends: []backend{{"qemu", false, "not installed"}},
+		Backends: []backend{{Name: "qemu", Reason: "not installed"}},
 	}
 	var b bytes.Buffer
 	w := tabwriter.NewWriter(&b, 0, 8, 1, ' ', 0)
@@ -96,7 +96,7 @@ func TestInfoText(t *testing.T) {
 	for _, want := range []string{
 		"0 0 0 0,2 online -", "0 0 1 1,3 isolated (isolcpus) web", "- - - 4 offline -", "0 0-3 4GiB 1GiB 3 of 8 of 2MiB",
 		"0000:03:00.0 020000 8086:1533 0 7 igb web", "0000:03:00.1 020000 0000:0000 - - -",
-		"cpusets of cgroup v2, below /sys/fs/cgroup", "back end qemu: not usable (not installed)",
+		"cpusets of cgroup v2, below /sys/fs/cgroup", "back end qemu: not usable: not installed",
 	} {
 		if !strings.Contains(strings.Join(strings.Fields(b.String()), " "), want) {
 			t.Errorf("no %q in\n%s", want, b.String())

@@ -24,6 +24,19 @@ func (t *Topology) Plan(req Request, held Held) (*Plan, error) {
 	return &p.out, nil
 }
 
+// Reserved returns the CPUs that the host keeps: what r says, or the core of the first CPU.
+func (t *Topology) Reserved(r Reserve) CPUSet {
+	if len(r.CPUs) == 0 {
+		return t.cpu(t.online()[0]).Siblings
+	}
+	return r.CPUs
+}
+
+// Free returns what could be had on each node: whole cores, and ordinary memory.
+func (t *Topology) Free(held Held) []NodeFree {
+	return newPlanner(t, &Request{}, held).left()
+}
+
 // planner is one call of Plan.
 type planner struct {
 	t    *Topology
@@ -47,11 +60,7 @@ var hostHolding = &Holding{}
 
 func newPlanner(t *Topology, req *Request, held Held) *planner {
 	p := &planner{t: t, req: req, cpus: map[int]*Holding{}, devs: map[string]*Holding{}, mem: map[string]int64{}}
-	reserved := held.Host.CPUs
-	if len(reserved) == 0 {
-		reserved = t.cpu(t.online()[0]).Siblings
-	}
-	for _, cpu := range reserved {
+	for _, cpu := range t.Reserved(held.Host) {
 		p.cpus[cpu] = hostHolding
 	}
 	for _, address := range held.Host.Devices {
@@ -313,13 +322,17 @@ func (p *planner) memoryKept() bool {
 
 // fail makes an error that says what is left.
 func (p *planner) fail(kind error, holders []string, format string, args ...any) error {
-	e := &PlanError{Kind: kind, Reason: fmt.Sprintf(format, args...), Holders: holders}
+	return &PlanError{Kind: kind, Reason: fmt.Sprintf(format, args...), Holders: holders, Free: p.left()}
+}
+
+// left is what is free on each node where something is.
+func (p *planner) left() (free []NodeFree) {
 	for i, f := range p.free {
 		if f.cpus > 0 || f.bytes > 0 {
-			e.Free = append(e.Free, NodeFree{p.t.Nodes[i].ID, NewCPUSet(slices.Concat(f.cores...)...), f.bytes})
+			free = append(free, NodeFree{p.t.Nodes[i].ID, NewCPUSet(slices.Concat(f.cores...)...), f.bytes})
 		}
 	}
-	return e
+	return free
 }
 
 // holders says who holds CPUs that are taken, as in `CPUs 4-5 are held by "web",

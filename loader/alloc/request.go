@@ -68,9 +68,9 @@ type Holding struct {
 
 // Reserve is what the host keeps for itself.
 type Reserve struct {
-	CPUs    CPUSet   // empty: the core of its first CPU
-	Memory  int64    // bytes, on the first nodes that have as much
-	Devices []string // addresses
+	CPUs    CPUSet   `json:"cpus"`    // empty: the core of its first CPU
+	Memory  int64    `json:"memory"`  // bytes, on the first nodes that have as much
+	Devices []string `json:"devices"` // addresses
 }
 
 // Plan is what an instance gets.
@@ -119,9 +119,9 @@ type PlanError struct {
 
 // NodeFree is what could be had on a node.
 type NodeFree struct {
-	Node   int
-	CPUs   CPUSet // in whole cores, or not where the request splits them
-	Memory int64  // bytes, of the request's page size
+	Node   int    `json:"node"`
+	CPUs   CPUSet `json:"cpus"`   // in whole cores, or not where the request splits them
+	Memory int64  `json:"memory"` // bytes, of the request's page size
 }
 
 func (e *PlanError) Error() string { return e.Reason }

@@ -35,16 +35,16 @@ import (
 
 // Engine is a host that runs instances. Several processes may use the same directory.
 type Engine struct {
-	Dir      string // of the records, as in instance.Store
+	Dir      string // of the records, as in instance.Store; empty: nothing runs here
 	Root     alloc.Root
 	Reserve  alloc.Reserve // what the host keeps
 	Backends []loader.Backend
 	Log      *slog.Logger
 }
 
-// AllocDir is where package alloc has its state, in an Engine's directory. The dot
+// allocDir is where package alloc has its state, in an Engine's directory. The dot
 // keeps it apart from instances.
-const AllocDir = ".alloc"
+const allocDir = ".alloc"
 
 // ErrBackend says that a back end is not there, or cannot do what it is asked for.
 var ErrBackend = errors.New("the back end cannot do that")
@@ -54,7 +54,7 @@ func (e *Engine) Store() *instance.Store { return &instance.Store{Dir: e.Dir} }
 
 // Host returns what takes CPUs from the host.
 func (e *Engine) Host() *alloc.Host {
-	return &alloc.Host{Root: e.Root, State: filepath.Join(e.Dir, AllocDir)}
+	return &alloc.Host{Root: e.Root, State: filepath.Join(e.Dir, allocDir)}
 }
 
 // backend returns the back end of a name.

@@ -20,12 +20,24 @@ func (e *Engine) Plan(name string, m *manifest.Manifest, r *instance.Request) (*
 	if err != nil {
 		return nil, err
 	}
-	held, err := e.Host().Held()
-	if err != nil && !errors.Is(err, fs.ErrNotExist) { // nothing ran here yet
+	held, err := e.Held()
+	if err != nil {
 		return nil, err
 	}
-	p, err := want.topology.Plan(want.request, e.held(held))
+	p, err := want.topology.Plan(want.request, held)
 	return p, planning(name, err)
+}
+
+// Held returns what cannot be given now. It waits for nobody, and changes nothing.
+func (e *Engine) Held() (alloc.Held, error) {
+	if e.Dir == "" {
+		return alloc.Held{Host: e.Reserve}, nil
+	}
+	held, err := e.Host().Held()
+	if err != nil && !errors.Is(err, fs.ErrNotExist) { // nothing ran here yet
+		return alloc.Held{}, fmt.Errorf("reading what is held: %w", err)
+	}
+	return e.held(held), nil
 }
 
 func planning(name string, err error) error {

@@ -89,7 +89,7 @@ func (a *App) Status(verb string, err error) int {
 		code, err = exit.code, exit.err
 	}
 	if err != nil {
-		a.report(err)
+		a.Report(err)
 	}
 	return code
 }
@@ -105,8 +105,8 @@ func Code(err error) int {
 	return ExitFailed
 }
 
-// report prints an error as one line, and the hint that goes with it.
-func (a *App) report(err error) {
+// Report prints an error as one line, and the hint that goes with it.
+func (a *App) Report(err error) {
 	if errors.Is(err, context.Canceled) {
 		err = errors.New("interrupted")
 	}

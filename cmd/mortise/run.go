@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tenon-build/tenon/builder/bundle"
+	"github.com/tenon-build/tenon/cmd/internal/cli"
+	"github.com/tenon-build/tenon/loader"
+	"github.com/tenon-build/tenon/loader/engine"
+	"github.com/tenon-build/tenon/loader/instance"
+)
+
+// runOptions say how this process takes part in an instance.
+type runOptions struct {
+	detach  bool
+	create  bool // it was created for this
+	remove  bool // when it has ended
+	replace bool // one of that name
+	quiet   bool
+	grace   time.Duration
+}
+
+func (o *runOptions) flags(cmd *cobra.Command) {
+	cmd.Flags().DurationVar(&o.grace, "stop-timeout", 10*time.Second, "how long the app may take to stop, when this process is asked to, before the machine is ended")
+	cmd.Flags().BoolVarP(&o.quiet, "quiet", "q", false, "say nothing but warnings and errors")
+}
+
+func newRunCmd(a *app) *cobra.Command {
+	var request requestOptions
+	var o runOptions
+	cmd := &cobra.Command{
+		Use:   "run BUNDLE",
+		Short: "Create an instance of a bundle, start it and wait for its end",
+		Long: `Create an instance of a bundle, start it and wait for its end.
+
+The console is on standard output. Ctrl-C sends the app's stop signal, a second
+one ends the machine. The exit status is the app's own, 128+n when signal n
+ended it, and 125 when mortise or the machine failed.
+
+With --detach, it runs in the background: its name is printed when its kernel was
+started, and the exit status is that of 'start'.`,
+		Example: `  mortise run --policy policy.toml -p 6379:6379 redis.tenon
+  mortise run --detach --name cache --cpus 8-11 --memory 4G registry.example/team/redis:1.4`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			r, err := request.request(a)
+			if err != nil {
+				return cli.Exit(cli.ExitRun, err)
+			}
+			o.create = true
+			return a.supervise(cmd.Context(), o, func(ctx context.Context) (string, *loader.Verified, error) {
+				return a.create(ctx, args[0], request.name, r, o.replace)
+			})
+		},
+	}
+	request.flags(cmd)
+	o.flags(cmd)
+	cmd.Flags().BoolVarP(&o.detach, "detach", "d", false, "run it in the background")
+	cmd.Flags().BoolVar(&o.remove, "rm", false, "remove the instance when it has ended")
+	cmd.Flags().BoolVar(&o.replace, "replace", false, "end and remove an instance of that name before")
+	return cmd
+}
+
+func newCreateCmd(a *app) *cobra.Command {
+	var request requestOptions
+	cmd := &cobra.Command{
+		Use:   "create BUNDLE",
+		Short: "Create an instance of a bundle, to be started later",
+		Long: `Verify a bundle and record an instance of it. Print the instance's name. It holds no
+CPUs and no memory until it is started; what this host could never give is refused.`,
+		Example: `  mortise create --policy policy.toml --name cache redis.tenon && mortise start cache`,
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			r, err := request.request(a)
+			if err != nil {
+				return cli.Usage(cmd, err)
+			}
+			name, v, err := a.create(cmd.Context(), args[0], request.name, r, false)
+			if err != nil {
+				return err
+			}
+			defer v.Close()
+			_, err = fmt.Fprintln(a.Stdout, name)
+			return err
+		},
+	}
+	request.flags(cmd)
+	return cmd
+}
+
+func newStartCmd(a *app) *cobra.Command {
+	var o runOptions
+	var attach bool
+	cmd := &cobra.Command{
+		Use:   "start INSTANCE",
+		Short: "Start an instance that was created, or has ended",
+		Long: `Verify the instance's bundle again, take what it was created for, and start it in the
+background. End with status 4 when others hold what it needs.
+
+With --attach, it runs in this process, as 'run' does.`,
+		Example: `  mortise start cache`,
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o.detach = !attach
+			return a.supervise(cmd.Context(), o, func(ctx context.Context) (string, *loader.Verified, error) {
+				r, err := a.here().Store().Get(args[0])
+				if err != nil {
+					return "", nil, err
+				}
+				if err := r.Startable(); err != nil {
+					return "", nil, err
+				}
+				v, err := a.verify(ctx, r.Bundle.Reference, r.Request.Trust, false)
+				return r.Name, v, err
+			})
+		},
+	}
+	o.flags(cmd)
+	cmd.Flags().BoolVarP(&attach, "attach", "a", false, "run it in the foreground")
+	return cmd
+}
+
+// create verifies a bundle and records an instance of it.
+func (a *app) create(ctx context.Context, ref, name string, r instance.Request, replace bool) (string, *loader.Verified, error) {
+	ref, err := bundle.Absolute(ref)
+	if err != nil {
+		return "", nil, err
+	}
+	if name != "" {
+		if err := instance.CheckName(name); err != nil {
+			return "", nil, err
+		}
+	}
+	v, err := a.verify(ctx, ref, r.Trust, false)
+	if err != nil {
+		return "", nil, err
+	}
+	if name == "" {
+		name = v.Manifest().Name
+	}
+	e := a.here()
+	if replace {
+		if err = e.Remove(ctx, name, true); errors.Is(err, instance.ErrNotFound) {
+			err = nil
+		}
+	}
+	if err == nil {
+		_, err = e.Create(ctx, name, ref, v, r)
+	}
+	if err != nil {
+		return "", nil, errors.Join(err, v.Close())
+	}
+	return name, v, nil
+}
+
+// supervise runs the instance that prepare names, in this process or in the background.
+func (a *app) supervise(ctx context.Context, o runOptions, prepare func(context.Context) (string, *loader.Verified, error)) error {
+	started := startedPipe()
+	if o.detach && started == nil {
+		return a.spawn(ctx)
+	}
+	// From here on signals are for the app, once it is there.
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
+	defer signal.Stop(signals)
+	name, v, err := prepare(ctx)
+	if err != nil {
+		return a.failed(o, err)
+	}
+	defer v.Close()
+	e := a.here()
+	options := engine.Options{Grace: o.grace, Event: a.tell(o)}
+	if o.detach {
+		options.Started = func() error { return a.leave(started, e.Store().Path(name), name) }
+	} else {
+		options.Console = a.Stdout
+	}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	go func() {
+		select {
+		case <-ctx.Done():
+			return
+		case <-signals:
+			cancel()
+		}
+		<-signals
+		_ = e.Kill(context.Background(), name)
+	}()
+	r, err := e.Run(ctx, name, v, options)
+	if o.remove || o.create && (r == nil || r.Started.IsZero()) { // it never ran: nobody asks for it again
+		err = errors.Join(err, e.Remove(context.WithoutCancel(ctx), name, false))
+	}
+	switch {
+	case err != nil:
+		return a.failed(o, err)
+	case r.State == instance.Failed:
+		return a.failed(o, fmt.Errorf("instance %q: %s", name, r.Reason))
+	case o.detach:
+		return nil
+	}
+	return cli.ExitStatus(r.Exit)
+}
+
+// failed gives the failures of what runs in the background codes of their own: nothing
+// is reported there but how it started.
+func (a *app) failed(o runOptions, err error) error {
+	if o.detach {
+		return cli.Exit(cli.Code(err), err)
+	}
+	return cli.Exit(cli.ExitRun, err)
+}
