@@ -169,6 +169,12 @@ func (c *Config) Resolve(backend string, m *manifest.Manifest) error {
 	if n := int64(c.CPUs); n < m.Claims.CPUs.Min || n > m.Claims.CPUs.Max {
 		return fmt.Errorf("%w: %q takes %d to %d CPUs, not %d", ErrClaims, m.Name, m.Claims.CPUs.Min, m.Claims.CPUs.Max, n)
 	}
+	if c.MaxCPUs == 0 {
+		c.MaxCPUs = c.CPUs
+	}
+	if n := int64(c.MaxCPUs); n < int64(c.CPUs) || n > m.Claims.CPUs.Max {
+		return fmt.Errorf("%w: %q with %d CPUs can get to %d, not %d", ErrClaims, m.Name, c.CPUs, m.Claims.CPUs.Max, n)
+	}
 	c.Memory = (c.Memory + 1<<20 - 1) >> 20 << 20 // machines have whole MiB
 	if c.Memory < m.Claims.Memory.Min || c.Memory > m.Claims.Memory.Max {
 		return fmt.Errorf("%w: %q takes %d to %d MiB of memory, not %d", ErrClaims, m.Name, m.Claims.Memory.Min>>20, m.Claims.Memory.Max>>20, c.Memory>>20)

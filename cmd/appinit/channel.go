@@ -112,7 +112,7 @@ func hungUp(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 }
 
-// receive passes the host's signals on. A host that is gone may come back; one
+// receive passes on what the host asks for. A host that is gone may come back; one
 // that breaks the protocol is not listened to any more. The app runs on.
 func (p *pid1) receive() {
 	for {
@@ -127,6 +127,12 @@ func (p *pid1) receive() {
 			return
 		case m.Signal != nil:
 			p.signals <- unix.Signal(m.Signal.Number)
+		case m.Resize != nil:
+			select {
+			case p.resizes <- m.Resize:
+			default: // never with a host that waits for its answers; signals do not wait
+				note("control: refused a resize, as others wait")
+			}
 		default:
 			note("control: refused a message that is out of place")
 		}

@@ -27,7 +27,12 @@ func main() {
 		fmt.Fprintln(os.Stderr, "appinit: error: it runs as PID 1 of an app kernel only")
 		os.Exit(2)
 	}
-	p := &pid1{children: newChildren(), failed: make(chan error, 1), signals: make(chan unix.Signal, 16)}
+	p := &pid1{
+		children: newChildren(),
+		signals:  make(chan unix.Signal, 16),
+		resizes:  make(chan *control.Resize, 16),
+		failed:   make(chan error, 1),
+	}
 	p.powerOff(p.run())
 }
 
@@ -36,7 +41,8 @@ type pid1 struct {
 	host     *channel // nil without a control channel
 	children *children
 	signals  chan unix.Signal // from the host, to be sent to the app
-	failed   chan error       // a panic in a goroutine
+	resizes  chan *control.Resize
+	failed   chan error // a panic in a goroutine
 }
 
 // run does everything from the first mount to the app's end.
@@ -113,6 +119,7 @@ func (p *pid1) boot() (<-chan unix.WaitStatus, error) {
 			return nil, err
 		}
 		p.spawn(p.receive)
+		p.spawn(p.resize)
 		p.spawn(p.host.heartbeat)
 	}
 	if spec.App.Health != nil {

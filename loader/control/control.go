@@ -37,6 +37,10 @@ const HeartbeatInterval = 5 * time.Second
 // MaxFrame is the largest JSON document of one frame, in bytes.
 const MaxFrame = 64 << 10
 
+// MaxCPUs is how many CPUs a machine may have: as many as Linux on x86-64 can be
+// configured for.
+const MaxCPUs = 8192
+
 // PortName is the name of the virtio-serial port.
 const PortName = "org.tenon.control"
 
@@ -47,11 +51,13 @@ type Message struct {
 	Ready     *Ready     `json:"ready,omitempty"`
 	Health    *Health    `json:"health,omitempty"`
 	Heartbeat *Heartbeat `json:"heartbeat,omitempty"`
+	Resized   *Resized   `json:"resized,omitempty"`
 	Exit      *Exit      `json:"exit,omitempty"`
 
 	// From the host.
 	Configure *Configure `json:"configure,omitempty"`
 	Signal    *Signal    `json:"signal,omitempty"`
+	Resize    *Resize    `json:"resize,omitempty"`
 }
 
 // Hello is the guest's first frame.
@@ -77,6 +83,13 @@ type Heartbeat struct {
 	Uptime int64 `json:"uptime"` // nanoseconds since the kernel started
 }
 
+// Resized answers a Resize. Error, as Line makes it, says why it was not done; a
+// part of it may have been.
+type Resized struct {
+	CPUs  int    `json:"cpus"` // as in Resize
+	Error string `json:"error,omitempty"`
+}
+
 // Exit is the guest's last frame: how the app ended. Error is set when PID 1
 // could not run the app, and Code is then 125, 126 or 127 as in docker; Signal
 // is set when a signal ended it; else Code is its exit status, 0 to 255.
@@ -100,6 +113,12 @@ type Configure struct {
 // Signal asks PID 1 to send a signal to the app.
 type Signal struct {
 	Number int `json:"number"` // Linux signal number, 1 to 64
+}
+
+// Resize asks PID 1 to bring the first CPUs of the machine online, as soon as they
+// are there, and to take the others offline.
+type Resize struct {
+	CPUs int `json:"cpus"` // 1 to MaxCPUs
 }
 
 // Conn reads and writes frames. Send may be called from several goroutines.
@@ -162,7 +181,10 @@ func (c *Conn) Receive() (*Message, error) {
 // the other side could not rely on.
 func (m *Message) check() error {
 	set := 0
-	for _, present := range []bool{m.Hello != nil, m.Ready != nil, m.Health != nil, m.Heartbeat != nil, m.Exit != nil, m.Configure != nil, m.Signal != nil} {
+	for _, present := range []bool{
+		m.Hello != nil, m.Ready != nil, m.Health != nil, m.Heartbeat != nil, m.Resized != nil, m.Exit != nil,
+		m.Configure != nil, m.Signal != nil, m.Resize != nil,
+	} {
 		if present {
 			set++
 		}
@@ -180,6 +202,10 @@ func (m *Message) check() error {
 		return m.Exit.check()
 	case m.Signal != nil && (m.Signal.Number < 1 || m.Signal.Number > maxSignal):
 		return fmt.Errorf("control: signal %d", m.Signal.Number)
+	case m.Resize != nil && (m.Resize.CPUs < 1 || m.Resize.CPUs > MaxCPUs):
+		return fmt.Errorf("control: resize to %d CPUs", m.Resize.CPUs)
+	case m.Resized != nil && (m.Resized.CPUs < 1 || m.Resized.CPUs > MaxCPUs || m.Resized.Error != Line(m.Resized.Error)):
+		return fmt.Errorf("control: resized to %d CPUs, error %.80q", m.Resized.CPUs, m.Resized.Error)
 	}
 	return nil
 }

@@ -24,6 +24,8 @@ func TestSendReceive(t *testing.T) {
 		{Health: &Health{Status: "healthy"}},
 		{Heartbeat: &Heartbeat{Uptime: 4}},
 		{Signal: &Signal{Number: 15}},
+		{Resize: &Resize{CPUs: 2}},
+		{Resized: &Resized{CPUs: 2, Error: "CPU 1 is not there"}},
 		{Exit: &Exit{Code: 1}},
 	}
 	var wire bytes.Buffer
@@ -60,6 +62,11 @@ func TestReceiveRefuses(t *testing.T) {
 		{"unknown field", string(frame(`{"configure":{"entrypoint":["sh"]}}`)), "unknown field"},
 		{"another case", string(frame(`{"Signal":{"number":1}}`)), "unknown field"},
 		{"two values", string(frame(`{"signal":{"number":1}}{}`)), "after the end"},
+		{"resize to none", string(frame(`{"resize":{"cpus":0}}`)), "resize to 0 CPUs"},
+		{"resize to too many", string(frame(`{"resize":{"cpus":8193}}`)), "resize to 8193 CPUs"},
+		{"resized to none", string(frame(`{"resized":{}}`)), "resized to 0 CPUs"},
+		{"resized with two lines", string(frame(`{"resized":{"cpus":1,"error":"a\nb"}}`)), "resized to 1 CPUs, error"},
+		{"resize and its answer", string(frame(`{"resize":{"cpus":1},"resized":{"cpus":1}}`)), "2 messages"},
 		{"not an object", string(frame(`7`)), "cannot unmarshal"},
 	}
 	for _, test := range tests {
@@ -104,6 +111,7 @@ func (r errReader) Read([]byte) (int, error) { return 0, r.err }
 func FuzzReceive(f *testing.F) {
 	f.Add(frame(`{"configure":{"hostname":"a","env":{"A":"b"}}}`))
 	f.Add(frame(`{"signal":{"number":15}}`))
+	f.Add(frame(`{"resized":{"cpus":1,"error":"x"}}`))
 	f.Add([]byte("\xff\xff\xff\xff{}"))
 	f.Fuzz(func(t *testing.T, wire []byte) {
 		m, err := NewConn(bytes.NewBuffer(bytes.Clone(wire))).Receive()

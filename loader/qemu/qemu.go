@@ -16,13 +16,16 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"runtime"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/tenon-build/tenon/loader"
+	"github.com/tenon-build/tenon/loader/alloc"
 	"github.com/tenon-build/tenon/loader/control"
 )
 
@@ -50,14 +53,36 @@ const (
 	guestResolver = "10.0.2.3"
 )
 
+// Can says that devices alone cannot be given.
+func (b *Backend) Can() loader.Capabilities {
+	return loader.Capabilities{Several: true, Resize: true, Input: true}
+}
+
+// Check returns ErrNoQEMU, or nil.
+func (b *Backend) Check() error {
+	_, err := findQEMU()
+	return err
+}
+
+func findQEMU() (string, error) {
+	program, err := exec.LookPath("qemu-system-x86_64")
+	if err != nil {
+		return "", ErrNoQEMU
+	}
+	return program, nil
+}
+
 // Load prepares the virtual machine.
 func (b *Backend) Load(ctx context.Context, v *loader.Verified, c loader.Config) (loader.Instance, error) {
 	if err := c.Resolve(b.Name(), v.Manifest()); err != nil {
 		return nil, err
 	}
-	program, err := exec.LookPath("qemu-system-x86_64")
+	if err := checkPlan(&c); err != nil {
+		return nil, err
+	}
+	program, err := findQEMU()
 	if err != nil {
-		return nil, ErrNoQEMU
+		return nil, err
 	}
 	accel := b.Accel
 	if accel == "" {
@@ -84,6 +109,7 @@ type instance struct {
 	files   []*os.File // what QEMU inherits, from descriptor 3 on
 	console *os.File
 	channel *os.File
+	qmp     *os.File // nil without a plan
 	control *control.Conn
 	stderr  tail
 	started time.Time
@@ -93,11 +119,19 @@ type instance struct {
 	consoleErr error         // of writing the console; likewise
 	talkErr    error         // the guest broke the protocol; likewise
 
+	process atomic.Pointer[os.Process] // nil before it is started
+
+	resizing sync.Mutex
+	monitor  *monitor     // on qmp; nil before it is started
+	cpus     alloc.CPUSet // that it runs on
+
 	mu         sync.Mutex
 	exit       *control.Exit
 	killed     bool
 	configured bool  // Configure has been sent
 	pending    []int // signals that came before that
+	asked      int   // CPUs of the Resize that has no answer yet
+	answers    chan *control.Resized
 }
 
 // tail keeps the last of what is written to it.
@@ -134,9 +168,13 @@ func (i *instance) prepare(program, accel string, v *loader.Verified) error {
 		"-name", m.Name,
 		"-machine", "q35,smm=off,vmport=off,sata=off,smbus=off",
 		"-accel", accelArgs[accel], "-cpu", cpuModels[accel],
-		"-smp", fmt.Sprint(i.config.CPUs), "-m", fmt.Sprintf("%dM", i.config.Memory>>20),
 		"-device", "virtio-rng-pci",
 		"-device", "virtio-serial-pci",
+	}
+	if i.config.Plan == nil {
+		args = append(args, "-smp", fmt.Sprint(i.config.CPUs), "-m", fmt.Sprintf("%dM", i.config.Memory>>20))
+	} else {
+		args = append(args, planArgs(&i.config, hostHasNodes())...)
 	}
 	kernel, err := i.inherit(v.Kernel())
 	if err != nil {
@@ -150,14 +188,19 @@ func (i *instance) prepare(program, accel string, v *loader.Verified) error {
 		}
 		args = append(args, "-initrd", initrd, "-append", m.CommandLine)
 	}
-	for _, s := range []struct {
+	type socket struct {
 		id     string
 		file   **os.File
 		device []string
-	}{
+	}
+	sockets := []socket{
 		{"console", &i.console, []string{"-serial", "chardev:console"}},
 		{"control", &i.channel, []string{"-device", "virtserialport,chardev=control,name=" + control.PortName}},
-	} {
+	}
+	if i.config.Plan != nil {
+		sockets = append(sockets, socket{"qmp", &i.qmp, []string{"-mon", "chardev=qmp,mode=control"}})
+	}
+	for _, s := range sockets {
 		fd, err := i.socket(s.file)
 		if err != nil {
 			return err
@@ -205,10 +248,12 @@ func (i *instance) socket(ours **os.File) (int, error) {
 	return 2 + len(i.files), nil
 }
 
-// Start starts QEMU.
+// Start starts QEMU. With a plan, it returns when QEMU has all of its memory and the
+// guest begins.
 func (i *instance) Start(ctx context.Context) error {
 	i.started = time.Now()
-	if err := i.cmd.Start(); err != nil {
+	ended, err := i.launch()
+	if err != nil {
 		return fmt.Errorf("starting %s: %w", i.cmd.Path, err)
 	}
 	i.closeFiles()
@@ -225,7 +270,7 @@ func (i *instance) Start(ctx context.Context) error {
 		}
 	})
 	go func() {
-		i.waitErr = i.cmd.Wait()
+		i.waitErr = <-ended
 		output.Wait()
 		close(i.exited)
 	}()
@@ -236,7 +281,35 @@ func (i *instance) Start(ctx context.Context) error {
 		case <-i.exited:
 		}
 	}()
+	if i.config.Plan == nil {
+		return nil
+	}
+	if err := i.place(ctx); err != nil {
+		_ = i.Kill()
+		<-i.exited
+		if len(i.stderr) > 0 { // the reason, rather than that it is gone
+			err = fmt.Errorf("%w: %s", err, control.Line(string(i.stderr)))
+		}
+		return fmt.Errorf("starting QEMU: %w", err)
+	}
 	return nil
+}
+
+// launch starts QEMU and returns where its end will be told. Its parent is a thread that
+// does nothing else: the kernel sends Pdeathsig when that thread ends, not the process.
+func (i *instance) launch() (<-chan error, error) {
+	started, ended := make(chan error), make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := i.cmd.Start()
+		i.process.Store(i.cmd.Process)
+		started <- err
+		if err == nil {
+			ended <- i.cmd.Wait()
+		}
+	}()
+	return ended, <-started
 }
 
 // closeFiles closes our copies of what QEMU has inherited.
@@ -267,7 +340,15 @@ func (i *instance) converse() error {
 			i.exit = m.Exit
 			i.mu.Unlock()
 			continue
-		case m.Configure != nil, m.Signal != nil:
+		case m.Resized != nil:
+			i.mu.Lock()
+			if m.Resized.CPUs == i.asked { // else nobody waits for it any more
+				i.answers <- m.Resized
+				i.asked = 0
+			}
+			i.mu.Unlock()
+			continue
+		case m.Configure != nil, m.Signal != nil, m.Resize != nil:
 			return errors.New("control: the guest sent what only a host sends")
 		}
 		if i.config.Event != nil {
@@ -296,7 +377,24 @@ func (i *instance) answer() error {
 	return nil
 }
 
-// sendTimeout is how long a guest may leave a message unread.
+// Type writes to the guest's serial port. The error is os.ErrDeadlineExceeded when the
+// guest does not read; it has a part of the keys then.
+func (i *instance) Type(keys []byte) error {
+	if err := writeSocket(i.console, keys); err != nil {
+		return fmt.Errorf("typing on the console: %w", err)
+	}
+	return nil
+}
+
+func writeSocket(f *os.File, data []byte) error {
+	if err := f.SetWriteDeadline(time.Now().Add(sendTimeout)); err != nil {
+		return err
+	}
+	_, err := f.Write(data)
+	return err
+}
+
+// sendTimeout is how long what is sent may stay unread.
 const sendTimeout = 2 * time.Second
 
 func (i *instance) send(m *control.Message) error {
@@ -328,10 +426,11 @@ func (i *instance) Signal(number int) error {
 
 // Kill ends QEMU.
 func (i *instance) Kill() error {
-	if i.cmd == nil || i.cmd.Process == nil {
+	process := i.process.Load()
+	if process == nil {
 		return nil
 	}
-	err := i.cmd.Process.Kill()
+	err := process.Kill()
 	if errors.Is(err, os.ErrProcessDone) {
 		return nil
 	}
@@ -364,11 +463,11 @@ func (i *instance) Wait() (*control.Exit, error) {
 // Close kills QEMU if it runs and frees the instance's files.
 func (i *instance) Close() error {
 	err := i.Kill()
-	if err == nil && !i.started.IsZero() && i.cmd.Process != nil {
+	if err == nil && i.process.Load() != nil {
 		<-i.exited
 	}
 	i.closeFiles()
-	for _, f := range []*os.File{i.console, i.channel} {
+	for _, f := range []*os.File{i.console, i.channel, i.qmp} {
 		if f != nil {
 			err = errors.Join(err, f.Close())
 		}
