@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"runtime"
 	"strconv"
 	"strings"
 	"time"
@@ -159,6 +160,9 @@ func (c *Config) Resolve(backend string, m *manifest.Manifest) error {
 	}
 	if m.Target != backend {
 		return fmt.Errorf("bundle %q is built for target %s, back end %s cannot boot it", m.Name, m.Target, backend)
+	}
+	if here := "linux/" + runtime.GOARCH; m.Platform != here {
+		return fmt.Errorf("bundle %q is built for %s, this host is %s", m.Name, m.Platform, here)
 	}
 	if c.CPUs == 0 {
 		c.CPUs = int(m.Claims.CPUs.Min)

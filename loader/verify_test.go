@@ -233,6 +233,7 @@ func TestResolve(t *testing.T) {
 		{"nothing given", "qemu", nil, Config{}, false, ""},
 		{"all given", "qemu", nil, Config{CPUs: 4, Memory: 128 << 20, Env: map[string]string{"PORT": "80", "DEBUG": "true"}, Forwards: forward}, false, ""},
 		{"another target", "kexec", nil, Config{}, false, `bundle "web" is built for target qemu, back end kexec cannot boot it`},
+		{"another architecture", "qemu", func(m *manifest.Manifest) { m.Platform = "linux/riscv64" }, Config{}, false, `bundle "web" is built for linux/riscv64, this host is linux/`},
 		{"too few CPUs", "qemu", nil, Config{CPUs: 1}, true, `"web" takes 2 to 4 CPUs, not 1`},
 		{"too many CPUs", "qemu", nil, Config{CPUs: 5}, true, "not 5"},
 		{"negative CPUs", "qemu", nil, Config{CPUs: -1}, true, "not -1"},

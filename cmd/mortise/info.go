@@ -39,7 +39,7 @@ one, for which nothing is held.`,
 				return err
 			}
 			if o.record != "" {
-				return record(o.record)
+				return regular.Replace(o.record, func(w io.Writer) error { return alloc.Record(a.sysroot, w) })
 			}
 			return a.showInfo(o)
 		},
@@ -50,10 +50,6 @@ one, for which nothing is held.`,
 	f.StringVar(&o.format, "format", "text", "text or json")
 	cmd.MarkFlagsMutuallyExclusive("record", "replay")
 	return cmd
-}
-
-func record(path string) error {
-	return regular.Replace(path, func(w io.Writer) error { return alloc.Record(alloc.Dir("/"), w) })
 }
 
 // info is the JSON form.
@@ -88,16 +84,14 @@ func (a *app) showInfo(o infoOptions) error {
 func (a *app) readInfo(o infoOptions) (*info, error) {
 	e := a.here()
 	i := &info{}
+	var err error
 	for _, b := range e.Backends {
 		i.Backends = append(i.Backends, newBackend(b))
 	}
 	if o.replay != "" {
-		root, err := openRecording(o.replay)
-		if err != nil {
+		if e, err = a.there(o.replay); err != nil {
 			return nil, err
 		}
-		e = a.engine(root)
-		e.Dir = ""
 	}
 	held, err := e.Held()
 	if err != nil {

@@ -5,6 +5,7 @@
 package main
 
 import (
+	"fmt"
 	"io"
 	"os"
 
@@ -23,7 +24,9 @@ type app struct {
 	*cli.App
 	root, config string // flags
 
-	host hostConfig // after setUp
+	host    hostConfig // as the configuration says
+	sysroot alloc.Root // where this host's /sys and /proc are
+	backend loader.Backend
 }
 
 func main() {
@@ -32,7 +35,7 @@ func main() {
 }
 
 func newApp(stdout, stderr io.Writer) *app {
-	a := &app{App: cli.New("mortise", stdout, stderr)}
+	a := &app{App: cli.New("mortise", stdout, stderr), sysroot: alloc.Dir("/")}
 	a.Hint, a.Failed = hint, map[string]int{"run": cli.ExitRun}
 	return a
 }
@@ -46,19 +49,34 @@ func (a *app) newRootCmd() *cobra.Command {
 	f.StringVar(&a.root, "root", instance.DefaultDir, "directory of what runs on this host")
 	f.StringVar(&a.config, "config", "", "configuration of this host (default "+defaultConfig+", if there is one)")
 	cmd.PersistentPreRunE = func(*cobra.Command, []string) (err error) {
-		a.host, err = readConfig(a.config)
-		return err
+		if a.host, err = readConfig(a.config); err != nil {
+			return err
+		}
+		if a.backend == nil {
+			a.backend = &qemu.Backend{Accel: a.host.accel, Log: a.Log}
+		}
+		return nil
 	}
 	return cmd
 }
 
-// engine is this host, or another one's recording, which nothing runs on.
-func (a *app) engine(root alloc.Root) *engine.Engine {
-	return &engine.Engine{
-		Dir: a.root, Root: root, Reserve: a.host.reserve, Log: a.Log,
-		Backends: []loader.Backend{&qemu.Backend{Accel: a.host.accel, Log: a.Log}},
-	}
+// here is this host.
+func (a *app) here() *engine.Engine {
+	return &engine.Engine{Dir: a.root, Root: a.sysroot, Reserve: a.host.reserve, Backends: []loader.Backend{a.backend}, Log: a.Log}
 }
 
-// here is this host.
-func (a *app) here() *engine.Engine { return a.engine(alloc.Dir("/")) }
+// there is the host of a recording, on which nothing runs.
+func (a *app) there(recording string) (*engine.Engine, error) {
+	f, err := os.Open(recording)
+	if err != nil {
+		return nil, fmt.Errorf("recording: %w", err)
+	}
+	defer f.Close()
+	root, err := alloc.Replay(f)
+	if err != nil {
+		return nil, fmt.Errorf("recording %q: %w", recording, err)
+	}
+	e := a.here()
+	e.Dir, e.Root = "", root
+	return e, nil
+}

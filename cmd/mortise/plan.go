@@ -4,7 +4,6 @@ package main
 
 import (
 	"fmt"
-	"os"
 	"text/tabwriter"
 
 	"github.com/docker/go-units"
@@ -36,12 +35,9 @@ is needed. The flags are those of 'run'.`,
 			}
 			e := a.here()
 			if replay != "" {
-				root, err := openRecording(replay)
-				if err != nil {
+				if e, err = a.there(replay); err != nil {
 					return err
 				}
-				e = a.engine(root)
-				e.Dir = ""
 			}
 			v, err := a.verify(cmd.Context(), args[0], r.Trust, true)
 			if err != nil {
@@ -59,7 +55,11 @@ is needed. The flags are those of 'run'.`,
 			if format == "json" {
 				return a.PrintJSON(p)
 			}
-			return a.printPlan(p)
+			t, err := alloc.Read(e.Root)
+			if err != nil {
+				return err
+			}
+			return a.printPlan(p, t.Cpuset.Version)
 		},
 	}
 	request.flags(cmd)
@@ -68,22 +68,14 @@ is needed. The flags are those of 'run'.`,
 	return cmd
 }
 
-func openRecording(path string) (alloc.Root, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("recording: %w", err)
+// printPlan says what is held, and what that means with a version of cgroup.
+func (a *app) printPlan(p *alloc.Plan, cgroup int) error {
+	kept := "no other process of the host is scheduled there"
+	if cgroup != 2 {
+		kept = "other processes of the host are not kept out: that takes cgroup v2"
 	}
-	defer f.Close()
-	root, err := alloc.Replay(f)
-	if err != nil {
-		return nil, fmt.Errorf("recording %q: %w", path, err)
-	}
-	return root, nil
-}
-
-func (a *app) printPlan(p *alloc.Plan) error {
 	w := tabwriter.NewWriter(a.Stdout, 0, 8, 2, ' ', 0)
-	fmt.Fprintf(w, "CPUs\t%s\teach runs one CPU of the instance; no other process of the host is scheduled there\n", p.CPUs)
+	fmt.Fprintf(w, "CPUs\t%s\teach runs one CPU of the instance; %s\n", p.CPUs, kept)
 	if len(p.Siblings) > 0 {
 		fmt.Fprintf(w, "siblings\t%s\tthe rest of their cores: held, and idle\n", p.Siblings)
 	}

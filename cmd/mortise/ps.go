@@ -4,6 +4,7 @@ package main
 
 import (
 	"fmt"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -89,7 +90,7 @@ func bundleName(r *instance.Record) string {
 
 // detail says since when an instance is what it is, or how it ended.
 func detail(r *instance.Record, now time.Time) string {
-	ago := func(t time.Time) string { return units.HumanDuration(now.Sub(t)) + " ago" }
+	ago := func(t time.Time) string { return strings.ToLower(units.HumanDuration(now.Sub(t))) + " ago" }
 	switch {
 	case r.State == instance.Running:
 		return "started " + ago(r.Started)

@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -92,6 +93,12 @@ func (s *supervisor) serve(l net.Listener) {
 			s.answer(conn)
 		})
 	}
+}
+
+// hangUp takes no more calls.
+func (s *supervisor) hangUp(l net.Listener) {
+	_ = l.Close()
+	_ = os.Remove(filepath.Join(s.Store().Path(s.name), socketFile)) // the next one does, otherwise
 }
 
 // goodbye lets the calls that wait for the end have their replies.

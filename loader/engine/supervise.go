@@ -172,7 +172,7 @@ func (s *supervisor) run(ctx context.Context, v *loader.Verified, o Options) (*c
 	if err != nil {
 		return nil, err
 	}
-	defer listener.Close()
+	defer s.hangUp(listener)
 	go s.serve(listener)
 	if s.instance, err = s.want.backend.Load(ctx, v, c); err != nil {
 		return nil, err
