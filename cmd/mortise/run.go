@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/signal"
 	"syscall"
@@ -183,7 +184,7 @@ func (a *app) supervise(ctx context.Context, o runOptions, prepare func(context.
 	if o.detach {
 		options.Started = func() error { return a.leave(started, e.Store().Path(name), name) }
 	} else {
-		options.Console = a.Stdout
+		options.Console, options.Started = a.Stdout, notifyReady
 	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
@@ -210,6 +211,22 @@ func (a *app) supervise(ctx context.Context, o runOptions, prepare func(context.
 		return nil
 	}
 	return cli.ExitStatus(r.Exit)
+}
+
+// notifyReady tells systemd that the instance was started, if systemd waits for that: see
+// sd_notify(3).
+func notifyReady() error {
+	address := os.Getenv("NOTIFY_SOCKET")
+	if address == "" {
+		return nil
+	}
+	conn, err := net.Dial("unixgram", address)
+	if err != nil {
+		return fmt.Errorf("telling systemd: %w", err)
+	}
+	defer conn.Close()
+	_, err = conn.Write([]byte("READY=1"))
+	return err
 }
 
 // failed gives the failures of what runs in the background codes of their own: nothing

@@ -97,6 +97,22 @@ func (h *Host) Recover() error {
 // Group returns the directory of an owner's control group, relative to the Root.
 func (t *Topology) Group(owner string) string { return t.Cpuset.group(owner) }
 
+// Intact says whether the CPUs are still a partition of the owner's, as Apply reported:
+// whoever else manages control groups may have changed that. Then Apply makes it anew.
+func (h *Host) Intact(owner string, p *Plan, report *Report) bool {
+	kind := [2]string{"cpuset.cpus.partition", report.Partition}
+	if report.Partition == "exclusive" {
+		kind = [2]string{"cpuset.cpu_exclusive", "1"}
+	}
+	for _, file := range [][2]string{{"cpuset.cpus", p.HeldCPUs().String()}, kind} {
+		now, err := h.Root.ReadFile(report.Group + "/" + file[0])
+		if err != nil || strings.TrimSpace(string(now)) != file[1] {
+			return false
+		}
+	}
+	return true
+}
+
 // Held returns what is held, by owner, without what Recover is going to give back.
 func (h *Host) Held() ([]Holding, error) {
 	dir, err := h.lock()

@@ -395,6 +395,30 @@ func TestResize(t *testing.T) {
 	h.untouched(t)
 }
 
+// Whoever takes the partition away, as systemd does, does not have it for long.
+func TestGuard(t *testing.T) {
+	h := newHost(t, small)
+	v := verified(t, nil)
+	h.create(t, "web", v, instance.Request{})
+	ended := h.run(t, t.Context(), "web", v)
+	held := h.kernel.State()
+	if err := h.kernel.WriteFile("sys/fs/cgroup/cgroup.subtree_control", []byte("-cpuset")); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(time.Minute); !reflect.DeepEqual(h.kernel.State(), held); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%v\n%v", held, h.kernel.State())
+		}
+	}
+	if err := h.Stop(t.Context(), "web", 0, time.Minute); err != nil {
+		t.Error(err)
+	}
+	if _, err := ended(); err != nil {
+		t.Error(err)
+	}
+	h.untouched(t)
+}
+
 func TestAttach(t *testing.T) {
 	h := newHost(t, small)
 	v := verified(t, nil)

@@ -205,7 +205,7 @@ func (s *supervisor) resize(ctx context.Context, cpus int) error {
 		return p, planning(s.name, err)
 	}
 	apply := func(plan func([]alloc.Holding) (*alloc.Plan, error)) error {
-		_, err := s.Host().Apply(s.name, func(others []alloc.Holding, _ *alloc.Plan) (p *alloc.Plan, err error) {
+		report, err := s.Host().Apply(s.name, func(others []alloc.Holding, _ *alloc.Plan) (p *alloc.Plan, err error) {
 			if p, err = plan(others); err == nil {
 				s.plan = p
 			}
@@ -215,6 +215,7 @@ func (s *supervisor) resize(ctx context.Context, cpus int) error {
 			s.plan = before
 			return unwrapPlan(err)
 		}
+		s.taken = report
 		_, err = s.update(func(r *instance.Record) error { r.Held = heldOf(s.plan); return nil })
 		return err
 	}

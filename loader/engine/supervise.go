@@ -52,11 +52,12 @@ func (e *Engine) Run(ctx context.Context, name string, v *loader.Verified, o Opt
 // supervisor looks after one instance.
 type supervisor struct {
 	*Engine
-	name string
-	want *want
-	plan *alloc.Plan
-	id   string
-	hang time.Duration
+	name  string
+	want  *want
+	plan  *alloc.Plan   // and
+	taken *alloc.Report // how it is held; while resizing is locked
+	id    string
+	hang  time.Duration
 
 	stopSignal int // the app's
 
@@ -115,7 +116,7 @@ func (s *supervisor) take(ctx context.Context, v *loader.Verified) error {
 		return fmt.Errorf("instance %q: %w", s.name, err)
 	}
 	loaded := false
-	report, err := s.Host().Apply(s.name, func(others []alloc.Holding, _ *alloc.Plan) (*alloc.Plan, error) {
+	s.taken, err = s.Host().Apply(s.name, func(others []alloc.Holding, _ *alloc.Plan) (*alloc.Plan, error) {
 		p, err := s.want.topology.Plan(s.want.request, s.held(others))
 		if err != nil {
 			return nil, planning(s.name, err)
@@ -138,7 +139,7 @@ func (s *supervisor) take(ctx context.Context, v *loader.Verified) error {
 	if err != nil {
 		return unwrapPlan(err)
 	}
-	for _, u := range report.Unmoved {
+	for _, u := range s.taken.Unmoved {
 		s.Log.Warn("an interrupt still comes to the instance's CPUs", "IRQ", u.IRQ, "why", u.Reason)
 	}
 	return nil
@@ -222,12 +223,9 @@ func (s *supervisor) noteEvent(e loader.Event) {
 	}
 }
 
-// watch ends an instance that is not heard of any more.
+// watch ends an instance that is not heard of any more, and keeps its CPUs its own.
 func (s *supervisor) watch() {
-	if s.hang == 0 {
-		return
-	}
-	tick := time.NewTicker(min(s.hang/4, time.Second))
+	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
 		select {
@@ -235,12 +233,34 @@ func (s *supervisor) watch() {
 			return
 		case <-tick.C:
 		}
-		if time.Since(time.Unix(0, s.heard.Load())) > s.hang {
+		if s.hang > 0 && time.Since(time.Unix(0, s.heard.Load())) > s.hang {
 			s.silent.Store(true)
 			_ = s.instance.Kill()
 			return
 		}
+		if err := s.guard(); err != nil {
+			s.Log.Warn("the instance's CPUs are not its own any more", "why", err)
+		}
 	}
+}
+
+// guard takes the CPUs again where somebody took the partition away: systemd does, when
+// it thinks that nobody uses the cpuset controller.
+func (s *supervisor) guard() error {
+	s.resizing.Lock()
+	defer s.resizing.Unlock()
+	if s.Host().Intact(s.name, s.plan, s.taken) {
+		return nil
+	}
+	_, err := s.Host().Apply(s.name, func([]alloc.Holding, *alloc.Plan) (*alloc.Plan, error) { return s.plan, nil })
+	if err != nil {
+		return err
+	}
+	s.Log.Warn("the instance's CPUs were taken again: somebody had changed their control group")
+	if !s.want.backend.Can().Resize {
+		return nil
+	}
+	return s.instance.Resize(context.Background(), s.plan.CPUs) // it pins, too
 }
 
 // stop asks the app to stop, by its own stop signal if signal is 0, and ends the
