@@ -65,8 +65,11 @@ type Guest struct {
 	console buffer
 }
 
-// How long a machine may run.
-const limit = 20 * time.Minute
+// How long a machine may take to boot, and a command to end.
+const (
+	bootLimit = 2 * time.Minute
+	runLimit  = 10 * time.Minute
+)
 
 // Boot starts a machine. It returns when the machine takes commands.
 func Boot(t testing.TB, m Machine) *Guest {
@@ -89,7 +92,7 @@ func Boot(t testing.TB, m Machine) *Guest {
 	if err := writeInitrd(t.Context(), initrd, strings.TrimPrefix(kernel, "/boot/vmlinuz-")); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	ctx, cancel := context.WithCancel(context.Background())
 	args := append(m.args(), "-kernel", kernel, "-initrd", initrd, "-append", "console=ttyS0 loglevel=4 panic=-1 share="+g.Dir+" "+m.Append,
 		"-fsdev", "local,id=root,path=/,security_model=none,readonly=on,multidevs=remap", "-device", "virtio-9p-pci,fsdev=root,mount_tag=lower",
 		"-fsdev", "local,id=share,path="+g.Dir+",security_model=none", "-device", "virtio-9p-pci,fsdev=share,mount_tag="+filepath.Base(g.Dir),
@@ -110,6 +113,7 @@ func Boot(t testing.TB, m Machine) *Guest {
 	})
 	theirs.Close()
 	var release string
+	g.deadline(t, bootLimit)
 	if err := g.in.Decode(&release); err != nil {
 		t.Fatalf("the guest does not answer: %v", err)
 	}
@@ -138,6 +142,7 @@ func (g *Guest) Run(t testing.TB, c Command) Result {
 	t.Helper()
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.deadline(t, runLimit)
 	var r Result
 	if err := json.NewEncoder(g.conn).Encode(c); err != nil {
 		t.Fatalf("asking the guest for %q: %v", c.Args, err)
@@ -146,6 +151,13 @@ func (g *Guest) Run(t testing.TB, c Command) Result {
 		t.Fatalf("the guest ended in %q: %v", c.Args, err)
 	}
 	return r
+}
+
+func (g *Guest) deadline(t testing.TB, limit time.Duration) {
+	t.Helper()
+	if err := g.conn.SetDeadline(time.Now().Add(limit)); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // Shell runs a script that must not fail, and returns what it writes.

@@ -8,10 +8,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -103,15 +103,15 @@ func enterRoot(share string) error {
 	return os.Chdir("/")
 }
 
-// serve takes commands from a port that is there soon after its driver, says first
-// which kernel this is, and then what came of each.
+// serve says which kernel this is, and then what came of each command.
 func serve() error {
-	const name = "/dev/vport0p1"
-	var port *os.File
-	for err := fs.ErrNotExist; errors.Is(err, fs.ErrNotExist); time.Sleep(10 * time.Millisecond) {
-		if port, err = os.OpenFile(name, os.O_RDWR, 0); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
+	name, err := portName()
+	if err != nil {
+		return err
+	}
+	port, err := os.OpenFile(name, os.O_RDWR, 0)
+	if err != nil {
+		return err
 	}
 	release, err := os.ReadFile("/proc/sys/kernel/osrelease")
 	if err != nil {
@@ -132,16 +132,28 @@ func serve() error {
 	}
 }
 
+// portName waits for the port, which is there soon after its driver.
+func portName() (string, error) {
+	for range 1000 {
+		found, err := filepath.Glob("/dev/vport*p1")
+		if err != nil || len(found) > 0 {
+			return found[0], err
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return "", errors.New("there is no virtio port")
+}
+
 func execute(c debian.Command) debian.Result {
 	cmd := exec.Command(c.Args[0], c.Args[1:]...)
 	cmd.Dir, cmd.Env = c.Dir, append(os.Environ(), c.Env...)
 	out, err := cmd.CombinedOutput()
-	r := debian.Result{Output: string(out), Status: cmd.ProcessState.ExitCode()}
 	if cmd.ProcessState == nil {
 		return debian.Result{Output: err.Error(), Status: 127}
 	}
-	if status := cmd.ProcessState.Sys().(unix.WaitStatus); status.Signaled() {
-		r.Status = 128 + int(status.Signal())
+	status := cmd.ProcessState.ExitCode()
+	if s := cmd.ProcessState.Sys().(syscall.WaitStatus); s.Signaled() {
+		status = 128 + int(s.Signal())
 	}
-	return r
+	return debian.Result{Output: string(out), Status: status}
 }
