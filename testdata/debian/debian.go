@@ -1,0 +1,303 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package debian boots Debian's own kernel under QEMU, for tests that need a host
+// of their own: with cgroup v2, eight CPUs in four cores on two NUMA nodes, and
+// interrupts that can be moved.
+//
+// The guest's root is this machine's, through 9p, under an overlay: everything is
+// there by the same name and can be written to, and nothing comes back. What this
+// machine changes later the guest may not see. Guest.Dir is the exception, both
+// ways. /run is empty.
+package debian
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tenon-build/tenon/builder/initramfs"
+	"github.com/tenon-build/tenon/builder/rootfs"
+)
+
+// Machine is what differs between guests. A field that is empty stands for what is
+// said of it.
+type Machine struct {
+	CPU    string   // max,vendor=GenuineIntel: QEMU shows threads of a core on that vendor's alone
+	MiB    int      // 2048, half of it on each node
+	Append string   // what else is on the kernel's command line
+	Args   []string // what else QEMU is given
+}
+
+// Command is what a guest is asked to run.
+type Command struct {
+	Args []string
+	Env  []string // besides the guest's own, such as NAME=value
+	Dir  string
+}
+
+// Result is what came of it.
+type Result struct {
+	Output string // standard output and error
+	Status int    // of exit; 128 and the number of the signal; 127: it did not start
+}
+
+// Guest is a machine that runs, until its test ends.
+type Guest struct {
+	Dir string // a directory that guest and host share, by the same name
+
+	mu      sync.Mutex
+	conn    net.Conn
+	in      *json.Decoder
+	console buffer
+}
+
+// How long a machine may take to boot, and a command to end.
+const (
+	bootLimit = 2 * time.Minute
+	runLimit  = 10 * time.Minute
+)
+
+// Boot starts a machine. It returns when the machine takes commands.
+func Boot(t testing.TB, m Machine) *Guest {
+	t.Helper()
+	began := time.Now()
+	g := &Guest{Dir: t.TempDir()}
+	ours, theirs, err := pair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer theirs.Close()
+	g.conn, g.in = ours, json.NewDecoder(ours)
+
+	found, err := filepath.Glob("/boot/vmlinuz-*-amd64")
+	if err != nil || len(found) == 0 {
+		t.Fatalf("no kernel of Debian's package linux-image-amd64: %v", err)
+	}
+	kernel := slices.Max(found)
+	initrd := filepath.Join(t.TempDir(), "initrd")
+	if err := writeInitrd(t.Context(), initrd, strings.TrimPrefix(kernel, "/boot/vmlinuz-")); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	args := append(m.args(), "-kernel", kernel, "-initrd", initrd, "-append", "console=ttyS0 loglevel=4 panic=-1 share="+g.Dir+" "+m.Append,
+		"-fsdev", "local,id=root,path=/,security_model=none,readonly=on,multidevs=remap", "-device", "virtio-9p-pci,fsdev=root,mount_tag=lower",
+		"-fsdev", "local,id=share,path="+g.Dir+",security_model=none", "-device", "virtio-9p-pci,fsdev=share,mount_tag="+filepath.Base(g.Dir),
+		"-chardev", "socket,id=port,fd=3", "-device", "virtio-serial-pci", "-device", "virtserialport,chardev=port")
+	qemu := exec.CommandContext(ctx, "qemu-system-x86_64", append(args, m.Args...)...)
+	qemu.ExtraFiles = []*os.File{theirs}
+	qemu.Stdout, qemu.Stderr = &g.console, &g.console
+	if err := qemu.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cancel()
+		_ = qemu.Wait() // it was killed
+		ours.Close()
+		if t.Failed() {
+			t.Logf("the guest's console:\n%s", g.console.String())
+		}
+	})
+	theirs.Close()
+	var release string
+	g.deadline(t, bootLimit)
+	if err := g.in.Decode(&release); err != nil {
+		t.Fatalf("the guest does not answer: %v", err)
+	}
+	t.Logf("Linux %s took %.1f s to boot", release, time.Since(began).Seconds())
+	return g
+}
+
+func (m Machine) args() []string {
+	if m.CPU == "" {
+		m.CPU = "max,vendor=GenuineIntel"
+	}
+	if m.MiB == 0 {
+		m.MiB = 2048
+	}
+	args := []string{"-accel", "tcg,thread=multi", "-machine", "q35", "-cpu", m.CPU, "-m", fmt.Sprint(m.MiB),
+		"-smp", "8,sockets=2,cores=2,threads=2", "-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio"}
+	for node, cpus := range []string{"0-3", "4-7"} {
+		args = append(args, "-object", fmt.Sprintf("memory-backend-ram,id=ram%d,size=%dM", node, m.MiB/2),
+			"-numa", fmt.Sprintf("node,nodeid=%d,cpus=%s,memdev=ram%d", node, cpus, node))
+	}
+	return append(args, "-numa", "dist,src=0,dst=1,val=20")
+}
+
+// Run runs a command, as root.
+func (g *Guest) Run(t testing.TB, c Command) Result {
+	t.Helper()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.deadline(t, runLimit)
+	var r Result
+	if err := json.NewEncoder(g.conn).Encode(c); err != nil {
+		t.Fatalf("asking the guest for %q: %v", c.Args, err)
+	}
+	if err := g.in.Decode(&r); err != nil {
+		t.Fatalf("the guest ended in %q: %v", c.Args, err)
+	}
+	return r
+}
+
+func (g *Guest) deadline(t testing.TB, limit time.Duration) {
+	t.Helper()
+	if err := g.conn.SetDeadline(time.Now().Add(limit)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Shell runs a script that must not fail, and returns what it writes.
+func (g *Guest) Shell(t testing.TB, script string) string {
+	t.Helper()
+	r := g.Run(t, Command{Args: []string{"sh", "-ec", script}})
+	if r.Status != 0 {
+		t.Fatalf("%s\nin the guest: status %d\n%s", script, r.Status, r.Output)
+	}
+	return r.Output
+}
+
+// inside is in the environment of a test that runs in a guest.
+const inside = "TENON_GUEST"
+
+// In does the rest of a test in a guest: there, it calls f in a process of its own,
+// which is this test again. g is nil there.
+func In(t *testing.T, m Machine, f func()) {
+	t.Helper()
+	if os.Getenv(inside) != "" {
+		f()
+		return
+	}
+	program, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := Boot(t, m)
+	r := g.Run(t, Command{Args: []string{program, "-test.v", "-test.run", "^" + t.Name() + "$"}, Env: []string{inside + "=1"}, Dir: dir})
+	t.Logf("in the guest:\n%s", r.Output)
+	if r.Status != 0 || !strings.Contains(r.Output, "--- PASS: "+t.Name()+" ") {
+		t.Errorf("it fails in the guest, status %d", r.Status)
+	}
+}
+
+// pair is a connection, one end of it for QEMU.
+func pair() (ours net.Conn, theirs *os.File, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	file := os.NewFile(uintptr(fds[0]), "guest")
+	defer file.Close()
+	theirs = os.NewFile(uintptr(fds[1]), "guest")
+	if ours, err = net.FileConn(file); err != nil {
+		theirs.Close()
+		return nil, nil, err
+	}
+	return ours, theirs, nil
+}
+
+// buffer is what two may write to and a third reads.
+type buffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+// writeInitrd makes an initramfs of command guest and the modules that it needs for
+// its root.
+func writeInitrd(ctx context.Context, name, release string) error {
+	init := name + ".init"
+	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", init, "github.com/tenon-build/tenon/testdata/debian/guest")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("%w: %s", err, out)
+	}
+	files := []string{init}
+	modules, err := modulesOf("/lib/modules/"+release, "virtio_pci", "virtio_console", "9pnet_virtio", "9p", "overlay")
+	if err != nil {
+		return err
+	}
+	files = append(files, modules...)
+
+	tree := rootfs.New()
+	for i, file := range files {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		as := "init"
+		if i > 0 {
+			as = fmt.Sprintf("modules/%02d-%s", i, path.Base(file)) // in their order
+		}
+		if err := tree.Put(as, rootfs.NewFile(bytes.NewReader(data), int64(len(data)), 0o755)); err != nil {
+			return err
+		}
+	}
+	if err := tree.Put("dev/console", rootfs.NewDevice(5, 1, 0o600)); err != nil {
+		return err
+	}
+	f, err := os.Create(name)
+	if err != nil {
+		return err
+	}
+	_, err = initramfs.Write(f, tree)
+	return errors.Join(err, f.Close())
+}
+
+// modulesOf returns the files of modules and of what they depend on, in the order
+// that they can be loaded in. See modules.dep(5).
+func modulesOf(dir string, names ...string) ([]string, error) {
+	text, err := os.ReadFile(dir + "/modules.dep")
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for _, name := range names {
+		found := false
+		for line := range strings.Lines(string(text)) {
+			file, needs, _ := strings.Cut(line, ":")
+			if path.Base(file) != name+".ko" {
+				continue
+			}
+			found = true
+			all := append([]string{file}, strings.Fields(needs)...)
+			for _, file := range slices.Backward(all) { // what is needed first comes last
+				if file = path.Join(dir, file); !slices.Contains(out, file) {
+					out = append(out, file)
+				}
+			}
+		}
+		if !found {
+			return nil, fmt.Errorf("%s/modules.dep has no %s.ko", dir, name)
+		}
+	}
+	return out, nil
+}
