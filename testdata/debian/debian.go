@@ -174,7 +174,7 @@ func (g *Guest) Shell(t testing.TB, script string) string {
 const inside = "TENON_GUEST"
 
 // In does the rest of a test in a guest: there, it calls f in a process of its own,
-// which is this test again. g is nil there.
+// which is this test again, with this one's variables that begin with TENON_.
 func In(t *testing.T, m Machine, f func()) {
 	t.Helper()
 	if os.Getenv(inside) != "" {
@@ -189,8 +189,9 @@ func In(t *testing.T, m Machine, f func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	env := slices.DeleteFunc(os.Environ(), func(v string) bool { return !strings.HasPrefix(v, "TENON_") })
 	g := Boot(t, m)
-	r := g.Run(t, Command{Args: []string{program, "-test.v", "-test.run", "^" + t.Name() + "$"}, Env: []string{inside + "=1"}, Dir: dir})
+	r := g.Run(t, Command{Args: []string{program, "-test.v", "-test.run", "^" + t.Name() + "$"}, Env: append(env, inside+"=1"), Dir: dir})
 	t.Logf("in the guest:\n%s", r.Output)
 	if r.Status != 0 || !strings.Contains(r.Output, "--- PASS: "+t.Name()+" ") {
 		t.Errorf("it fails in the guest, status %d", r.Status)
