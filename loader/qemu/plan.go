@@ -47,7 +47,7 @@ func planned(p *alloc.Plan) (bytes int64) {
 // huge pages of one unless it is told to. bind is false where the host's kernel knows no nodes.
 func planArgs(c *loader.Config, bind bool) []string {
 	args := []string{
-		"-S",
+		"-S", "-name", "debug-threads=on", // threads have names that tell vCPUs apart
 		"-smp", fmt.Sprintf("%d,maxcpus=%[2]d,sockets=1,cores=%[2]d,threads=1", c.CPUs, c.MaxCPUs),
 		"-m", fmt.Sprintf("%dM", planned(c.Plan)>>20),
 	}

@@ -141,7 +141,7 @@ func (m *monitor) roundTrip(ctx context.Context, command string, arguments map[s
 		return answer{}, err
 	}
 	c := m.expect(id)
-	if err := writeSocket(m.conn, line); err != nil {
+	if err := writeSocket(m.conn, append(line, '\n')); err != nil {
 		return answer{}, err
 	}
 	return m.receive(ctx, c)
