@@ -98,8 +98,8 @@ func (i *instance) join() error {
 	return errors.Join(err, f.Close())
 }
 
-// pin has vCPU n run on cpus[n], and QEMU's other threads on any of cpus: the group may
-// have more. So do vCPUs that are beyond cpus, until they are gone.
+// pin has vCPU n run on cpus[n], and QEMU's other threads, vCPUs beyond cpus among them,
+// on any of cpus: the group may have more.
 func (i *instance) pin(ctx context.Context, cpus alloc.CPUSet) error {
 	var vcpus []struct {
 		Index  int `json:"cpu-index"`
