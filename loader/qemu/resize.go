@@ -22,9 +22,9 @@ const resizeTimeout = 10 * time.Second
 // each change of the control group: before Linux 6.2, that resets what threads are
 // pinned to.
 //
-// A vCPU that is offline stays, for the next time, and is confined to the instance's
-// CPUs: QEMU's emulation does not survive that one is added again (7.2 then writes
-// beyond an array, having never freed the first).
+// A vCPU that is offline stays for the next time, confined to the instance's CPUs. It is
+// not unplugged: under emulation, QEMU 7.2 never says that a CPU is gone, and aborts with
+// a broken heap when it is added again.
 func (i *instance) Resize(ctx context.Context, cpus alloc.CPUSet) error {
 	i.resizing.Lock()
 	defer i.resizing.Unlock()
