@@ -39,7 +39,7 @@ type answer struct {
 	} `json:"error"`
 }
 
-// maxLine is the longest line, in bytes. Of 288 CPUs, QEMU writes 50,000.
+// maxLine is the longest line, in bytes. Of 288 CPUs, QEMU writes about 50,000.
 const maxLine = 1 << 20
 
 const greeting = "greeting"
