@@ -64,7 +64,8 @@ type Instance interface {
 	// Resize makes a running instance use these CPUs of the host, more or fewer than
 	// before: as many as the plan has, in its order, all of them in the control group
 	// of Config.Group. Memory stays as it is. After an error, the instance has as many
-	// as before, and runs on those of before.
+	// as before, and runs on those of before. Before Linux 6.2, a change of the group
+	// undoes the order: it is then called once more, with the same CPUs.
 	Resize(ctx context.Context, cpus alloc.CPUSet) error
 
 	// Kill ends the instance at once.

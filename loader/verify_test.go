@@ -236,6 +236,9 @@ func TestResolve(t *testing.T) {
 		{"another architecture", "qemu", func(m *manifest.Manifest) { m.Platform = "linux/riscv64" }, Config{}, false, `bundle "web" is built for linux/riscv64, this host is linux/`},
 		{"too few CPUs", "qemu", nil, Config{CPUs: 1}, true, `"web" takes 2 to 4 CPUs, not 1`},
 		{"too many CPUs", "qemu", nil, Config{CPUs: 5}, true, "not 5"},
+		{"CPUs to grow to", "qemu", nil, Config{CPUs: 3, MaxCPUs: 4}, false, ""},
+		{"too many to grow to", "qemu", nil, Config{CPUs: 3, MaxCPUs: 5}, true, `"web" with 3 CPUs can get to 4, not 5`},
+		{"fewer to grow to", "qemu", nil, Config{CPUs: 3, MaxCPUs: 2}, true, "not 2"},
 		{"negative CPUs", "qemu", nil, Config{CPUs: -1}, true, "not -1"},
 		{"too little memory", "qemu", nil, Config{Memory: 63 << 20}, true, `"web" takes 64 to 128 MiB of memory, not 63`},
 		{"a MiB too little", "qemu", nil, Config{Memory: 63 << 20}, true, "not 63"},
@@ -257,7 +260,7 @@ func TestResolve(t *testing.T) {
 			if (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) || errors.Is(err, ErrClaims) != test.claims {
 				t.Errorf("got %v, want %s", err, test.want)
 			}
-			if err == nil && (test.config.CPUs < 2 || test.config.Memory < 64<<20) {
+			if err == nil && (test.config.CPUs < 2 || test.config.MaxCPUs < test.config.CPUs || test.config.Memory < 64<<20) {
 				t.Errorf("left open: %+v", test.config)
 			}
 		})

@@ -254,6 +254,12 @@ func (r *running) String() string {
 	return r.output.String()
 }
 
+func (r *running) forget() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.output.Reset()
+}
+
 func start(t *testing.T, bundle string, args ...string) *running {
 	t.Helper()
 	r := &running{cmd: exec.Command(tenon(t), append(append([]string{"run", "--allow-unsigned", "--accel", "tcg"}, args...), bundle)...)}

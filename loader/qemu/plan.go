@@ -47,7 +47,7 @@ func planned(p *alloc.Plan) (bytes int64) {
 // huge pages of one unless it is told to. bind is false where the host's kernel knows no nodes.
 func planArgs(c *loader.Config, bind bool) []string {
 	args := []string{
-		"-S",
+		"-S", "-name", "debug-threads=on", // threads have names that tell vCPUs apart
 		"-smp", fmt.Sprintf("%d,maxcpus=%[2]d,sockets=1,cores=%[2]d,threads=1", c.CPUs, c.MaxCPUs),
 		"-m", fmt.Sprintf("%dM", planned(c.Plan)>>20),
 	}
@@ -98,8 +98,8 @@ func (i *instance) join() error {
 	return errors.Join(err, f.Close())
 }
 
-// pin has vCPU n run on cpus[n], and QEMU's other threads on any of cpus: the group may
-// have more. So do vCPUs that are beyond cpus, until they are gone.
+// pin has vCPU n run on cpus[n], and QEMU's other threads, vCPUs beyond cpus among them,
+// on any of cpus: the group may have more.
 func (i *instance) pin(ctx context.Context, cpus alloc.CPUSet) error {
 	var vcpus []struct {
 		Index  int `json:"cpu-index"`

@@ -14,12 +14,17 @@ import (
 	"github.com/tenon-build/tenon/loader/control"
 )
 
-// resizeTimeout is how long the guest may take, and again for going back.
+// resizeTimeout is how long QEMU and the guest may take, and again for going back.
 const resizeTimeout = 10 * time.Second
 
-// Resize adds or removes vCPUs, and pins all in the order of cpus. With as many CPUs as
-// before it pins them and no more, which is wanted after each change of the control
-// group: before Linux 6.2, that resets what its threads are pinned to.
+// Resize adds vCPUs, or has the guest take the last ones offline, and pins all in the
+// order of cpus. With as many CPUs as before it pins them again, which is wanted after
+// each change of the control group: before Linux 6.2, that resets what threads are
+// pinned to.
+//
+// A vCPU that is offline stays for the next time, confined to the instance's CPUs. It is
+// not unplugged: under emulation, QEMU 7.2 never says that a CPU is gone, and aborts with
+// a broken heap when it is added again.
 func (i *instance) Resize(ctx context.Context, cpus alloc.CPUSet) error {
 	i.resizing.Lock()
 	defer i.resizing.Unlock()
@@ -34,75 +39,56 @@ func (i *instance) Resize(ctx context.Context, cpus alloc.CPUSet) error {
 		i.cpus = cpus
 		return nil
 	}
-	ctx = context.WithoutCancel(ctx)
-	if back := i.resize(ctx, i.cpus); back != nil {
-		_ = i.pin(ctx, i.cpus) // whatever vCPUs there are
+	if back := i.resize(context.WithoutCancel(ctx), i.cpus); back != nil {
 		return fmt.Errorf("%w, and going back to CPUs %s failed: %w", err, i.cpus, back)
 	}
 	return err
 }
 
-// resize begins from whatever vCPUs there are.
 func (i *instance) resize(ctx context.Context, cpus alloc.CPUSet) error {
 	ctx, cancel := context.WithTimeout(ctx, resizeTimeout)
 	defer cancel()
-	slots, err := i.slots(ctx)
-	if err != nil {
+	if err := i.plug(ctx, len(cpus)); err != nil {
 		return err
 	}
-	if len(slots) < len(cpus) {
-		return fmt.Errorf("QEMU has %d slots for %d CPUs", len(slots), len(cpus))
-	}
-	for _, s := range slots[:len(cpus)] {
-		if s.Path == "" {
-			if err := i.plug(ctx, s); err != nil {
-				return err
-			}
-		}
-	}
-	surplus := slices.DeleteFunc(slots[len(cpus):], func(s slot) bool { return s.Path == "" })
-	if len(surplus) == 0 {
-		if err := i.pin(ctx, cpus); err != nil {
-			return err
-		}
-		return i.tell(ctx, len(cpus))
-	}
-	if err := i.tell(ctx, len(cpus)); err != nil {
+	if err := i.pin(ctx, cpus); err != nil {
 		return err
 	}
-	for _, s := range slices.Backward(surplus) {
-		if err := i.monitor.unplug(ctx, s.Path); err != nil {
-			return err
-		}
-	}
-	return i.pin(ctx, cpus)
+	return i.tell(ctx, len(cpus))
 }
 
-// slot is where a vCPU is or can be. The core's number is also that of the vCPU, here
-// and in the guest, as there is one socket of cores with one thread each.
+// slot is where a vCPU is or can be.
 type slot struct {
 	Type  string         `json:"type"`
 	Path  string         `json:"qom-path"` // empty where none is
 	Props map[string]int `json:"props"`
 }
 
-func (s slot) core() int { return s.Props["core-id"] }
+// number is that of the vCPU, here and in the guest: there is one socket of cores with
+// one thread each.
+func (s slot) number() int { return s.Props["core-id"] }
 
-// slots returns all that the machine has, by number.
-func (i *instance) slots(ctx context.Context) ([]slot, error) {
+// plug adds what is missing of the first n vCPUs. The guest's kernel sees them, and does
+// not use them yet.
+func (i *instance) plug(ctx context.Context, n int) error {
 	var slots []slot
-	err := i.monitor.execute(ctx, "query-hotpluggable-cpus", nil, &slots)
-	slices.SortFunc(slots, func(a, b slot) int { return cmp.Compare(a.core(), b.core()) })
-	return slots, err
-}
-
-// plug adds a vCPU. The guest's kernel sees it, and does not use it yet.
-func (i *instance) plug(ctx context.Context, s slot) error {
-	arguments := map[string]any{"driver": s.Type, "id": fmt.Sprintf("cpu%d", s.core())}
-	for name, value := range s.Props {
-		arguments[name] = value
+	if err := i.monitor.execute(ctx, "query-hotpluggable-cpus", nil, &slots); err != nil {
+		return err
 	}
-	return i.monitor.execute(ctx, "device_add", arguments, nil)
+	slices.SortFunc(slots, func(a, b slot) int { return cmp.Compare(a.number(), b.number()) })
+	for _, s := range slots {
+		if s.Path != "" || s.number() >= n {
+			continue
+		}
+		arguments := map[string]any{"driver": s.Type, "id": fmt.Sprintf("cpu%d", s.number())}
+		for name, value := range s.Props {
+			arguments[name] = value
+		}
+		if err := i.monitor.execute(ctx, "device_add", arguments, nil); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // tell has PID 1 use n CPUs, and returns why it does not.

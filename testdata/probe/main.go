@@ -93,6 +93,8 @@ func main() {
 		child := exec.Command("/bin/probe")
 		child.Env = []string{"PROBE=exit:0"}
 		fmt.Println(child.Start())
+	case "cpus":
+		cpus(arg == "hidden")
 	case "serve":
 		l, err := net.Listen("tcp", ":8080")
 		if err != nil {
@@ -161,6 +163,31 @@ func report() {
 	r.Kmsg = kmsg()
 	out, _ := json.Marshal(r)
 	fmt.Printf("REPORT %s\n", out)
+}
+
+// cpus says how many there are whenever that changes, and what is typed. Hidden, nobody
+// can change it.
+func cpus(hidden bool) {
+	if hidden {
+		fmt.Println(syscall.Mount("none", "/sys/devices/system/cpu", "tmpfs", 0, ""))
+	}
+	go func() {
+		console, err := os.Open("/dev/console")
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		for lines := bufio.NewScanner(console); lines.Scan(); {
+			fmt.Println("TYPED", lines.Text())
+		}
+	}()
+	for before := 0; ; time.Sleep(10 * time.Millisecond) {
+		n := strings.Count(read("/proc/cpuinfo"), "processor\t")
+		if n != before {
+			fmt.Println("CPUS", n)
+		}
+		before = n
+	}
 }
 
 // terminal opens a new one and returns its name.
