@@ -78,9 +78,11 @@ func (h *Host) Release(owner string) error {
 			return err
 		}
 		e.State = releasing
-		if err := a.save(); err != nil {
+		if err := a.save(); err != nil && !errors.Is(err, unix.ENOSPC) {
 			return err
 		}
+		// With a full disk, the journal may go on to say that it is held: then it is
+		// released again.
 		return a.settle()
 	}))
 }

@@ -66,7 +66,8 @@ func (e *Engine) Kill(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	if err := e.call(ctx, name, &call{Verb: "signal", Signal: int(unix.SIGKILL)}, killTimeout); err == nil {
+	err = e.call(ctx, name, &call{Verb: "signal", Signal: int(unix.SIGKILL)}, killTimeout)
+	if err == nil || errors.As(err, new(*instance.TransitionError)) { // it ended meanwhile
 		return nil
 	}
 	if err := killProcess(r.Supervisor); err != nil {

@@ -132,10 +132,7 @@ func (e *Engine) recover(ctx context.Context) error {
 
 // free ends what is left of an instance and gives back what it held.
 func (e *Engine) free(ctx context.Context, name string) error {
-	if err := e.killGroup(ctx, name); err != nil {
-		return err
-	}
-	if err := e.Host().Release(name); err != nil {
+	if err := e.release(ctx, name); err != nil {
 		return err
 	}
 	err := e.cleared(ctx, name)
@@ -143,6 +140,28 @@ func (e *Engine) free(ctx context.Context, name string) error {
 		return nil
 	}
 	return err
+}
+
+// killTimeout is how long processes may take to go after SIGKILL.
+const killTimeout = 10 * time.Second
+
+// release gives CPUs back. What still runs on them is killed: a back end's processes die
+// with their supervisor, but not at once, and KVM's own threads some time after them.
+func (e *Engine) release(ctx context.Context, name string) error {
+	for deadline := time.Now().Add(killTimeout); ; {
+		err := e.killGroup(name)
+		if err == nil {
+			err = e.Host().Release(name)
+		}
+		if !errors.Is(err, unix.EBUSY) || time.Now().After(deadline) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
 }
 
 // cleared notes that an instance holds nothing and has nobody.
@@ -154,37 +173,22 @@ func (e *Engine) cleared(ctx context.Context, name string) error {
 	return err
 }
 
-// killTimeout is how long processes may take to go after SIGKILL.
-const killTimeout = 10 * time.Second
-
-// killGroup kills what runs on an instance's CPUs, and waits until it is gone. A back
-// end's processes die with their supervisor, but not at once.
-func (e *Engine) killGroup(ctx context.Context, name string) error {
+// killGroup kills what runs on an instance's CPUs.
+func (e *Engine) killGroup(name string) error {
 	t, err := alloc.Read(e.Root)
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, killTimeout)
-	defer cancel()
-	for {
-		pids, err := e.Root.ReadFile(t.Group(name) + "/cgroup.procs")
-		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) || err == nil && len(pids) == 0 {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		for _, pid := range strings.Fields(string(pids)) {
-			if err := kill(pid); err != nil {
-				return fmt.Errorf("instance %q: killing process %s: %w", name, pid, err)
-			}
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("instance %q: process %s does not end: %w", name, strings.Join(strings.Fields(string(pids)), " "), context.Cause(ctx))
-		case <-time.After(10 * time.Millisecond):
+	pids, err := e.Root.ReadFile(t.Group(name) + "/cgroup.procs")
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) {
+		return nil
+	}
+	for _, pid := range strings.Fields(string(pids)) {
+		if err := kill(pid); err != nil {
+			return fmt.Errorf("instance %q: killing process %s: %w", name, pid, err)
 		}
 	}
+	return err
 }
 
 func kill(pid string) error {

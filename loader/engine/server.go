@@ -77,9 +77,9 @@ func cause(err error) error {
 }
 
 // serve answers calls until the listener is closed.
-func (s *supervisor) serve(l net.Listener) {
+func (s *supervisor) serve() {
 	for {
-		conn, err := l.Accept()
+		conn, err := s.listener.Accept()
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
@@ -95,14 +95,12 @@ func (s *supervisor) serve(l net.Listener) {
 	}
 }
 
-// hangUp takes no more calls.
-func (s *supervisor) hangUp(l net.Listener) {
-	_ = l.Close()
-	_ = os.Remove(filepath.Join(s.Store().Path(s.name), socketFile)) // the next one does, otherwise
-}
-
-// goodbye lets the calls that wait for the end have their replies.
+// goodbye takes no more calls, and lets those that wait for the end have their replies.
 func (s *supervisor) goodbye() {
+	if s.listener != nil {
+		_ = s.listener.Close()
+		_ = os.Remove(filepath.Join(s.Store().Path(s.name), socketFile)) // the next one does, otherwise
+	}
 	close(s.done)
 	answered := make(chan struct{})
 	go func() {
@@ -219,22 +217,28 @@ func (s *supervisor) resize(ctx context.Context, cpus int) error {
 		_, err = s.update(func(r *instance.Record) error { r.Held = heldOf(s.plan); return nil })
 		return err
 	}
+	// Before Linux 6.2 a change of the group resets what threads are pinned to, so that
+	// the instance pins them after each.
+	pinned := func() error { return s.instance.Resize(ctx, s.plan.CPUs) }
 	if cpus < len(before.CPUs) {
 		p, err := planned(nil) // of its own, which nobody else can have
 		if err == nil {
 			err = s.instance.Resize(ctx, p.CPUs)
 		}
+		if err == nil {
+			err = apply(func([]alloc.Holding) (*alloc.Plan, error) { return p, nil })
+		}
 		if err != nil {
 			return err
 		}
-		return apply(func([]alloc.Holding) (*alloc.Plan, error) { return p, nil })
+		return pinned()
 	}
 	if err := apply(planned); err != nil {
 		return err
 	}
-	err := s.instance.Resize(ctx, s.plan.CPUs)
+	err := pinned()
 	if err != nil {
-		err = errors.Join(err, apply(func([]alloc.Holding) (*alloc.Plan, error) { return before, nil }))
+		err = errors.Join(err, apply(func([]alloc.Holding) (*alloc.Plan, error) { return before, nil }), pinned())
 	}
 	return err
 }
@@ -268,6 +272,9 @@ func (e *Engine) call(ctx context.Context, name string, c *call, timeout time.Du
 func (e *Engine) open(ctx context.Context, name string, c *call) (*stream, error) {
 	conn, err := e.dial(ctx, name)
 	if err != nil {
+		if _, ended := e.running(name, c.Verb); ended != nil { // meanwhile
+			err = ended
+		}
 		return nil, err
 	}
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Now()) })

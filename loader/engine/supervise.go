@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -38,10 +39,10 @@ type Options struct {
 // *alloc.PlanError, and then the record is as before.
 func (e *Engine) Run(ctx context.Context, name string, v *loader.Verified, o Options) (*instance.Record, error) {
 	s := &supervisor{Engine: e, name: name, up: make(chan struct{}), ended: make(chan struct{}), done: make(chan struct{})}
-	defer s.goodbye()
 	if err := s.take(ctx, v); err != nil {
 		return nil, err
 	}
+	defer s.goodbye()
 	// What was taken is given back, whatever becomes of ctx.
 	exit, err := s.run(ctx, v, o)
 	r, err := s.finish(exit, err)
@@ -69,6 +70,7 @@ type supervisor struct {
 	ended    chan struct{} // closed when the instance has ended
 
 	resizing sync.Mutex
+	listener net.Listener // nil before the socket is there
 	calls    sync.WaitGroup
 	done     chan struct{} // closed when all is given back
 	result   error         // of that; valid after done
@@ -169,12 +171,10 @@ func (s *supervisor) run(ctx context.Context, v *loader.Verified, o Options) (*c
 			o.Event(event)
 		}
 	}
-	listener, err := s.listen()
-	if err != nil {
+	if s.listener, err = s.listen(); err != nil {
 		return nil, err
 	}
-	defer s.hangUp(listener)
-	go s.serve(listener)
+	go s.serve()
 	if s.instance, err = s.want.backend.Load(ctx, v, c); err != nil {
 		return nil, err
 	}
@@ -295,7 +295,7 @@ func (s *supervisor) finish(exit *control.Exit, failure error) (*instance.Record
 		r.Exit = exit
 		return r.Transition(instance.Stopped, time.Now())
 	})
-	err = errors.Join(err, s.Host().Release(s.name))
+	err = errors.Join(err, s.release(context.Background(), s.name))
 	if err != nil {
 		return r, fmt.Errorf("instance %q: %w", s.name, err)
 	}

@@ -55,7 +55,10 @@ const (
 
 // Can says that devices alone cannot be given.
 func (b *Backend) Can() loader.Capabilities {
-	return loader.Capabilities{Several: true, Resize: true, Input: true}
+	return loader.Capabilities{
+		Several: true, Resize: true, Input: true, Forwards: true,
+		Isolation: "instances are virtual machines, for development and CI: their CPUs are kept by cpusets, their memory by QEMU and the MMU; caches, memory bandwidth and devices are shared",
+	}
 }
 
 // Check returns ErrNoQEMU, or nil.

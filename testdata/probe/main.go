@@ -58,7 +58,11 @@ func main() {
 		c := make(chan os.Signal, 1)
 		signal.Notify(c)
 		fmt.Println("WAITING")
-		fmt.Println("GOT", <-c)
+		got := <-c
+		for got == syscall.SIGURG { // Go's own
+			got = <-c
+		}
+		fmt.Println("GOT", got)
 		os.Exit(7)
 	case "stubborn":
 		signal.Ignore(syscall.SIGTERM, syscall.SIGINT, syscall.SIGUSR1)
