@@ -5,6 +5,7 @@
 package alloc_test
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -25,11 +26,14 @@ import (
 	"github.com/tenon-build/tenon/testdata/debian"
 )
 
+// soak adds what is much the same as the rest, and slow.
+var soak = os.Getenv("TENON_SOAK") != ""
+
 // A real kernel instead of alloctest's: eight CPUs in four cores on two nodes. The
 // driver of the disk manages the affinities of its queues, so they cannot be moved.
 func TestE2EDebian(t *testing.T) {
 	debian.In(t, debian.Machine{Args: []string{
-		"-blockdev", "null-co,node-name=disk,size=1048576", "-device", "virtio-blk-pci,drive=disk,num-queues=8,vectors=9", "-device", "virtio-rng-pci",
+		"-blockdev", "null-co,node-name=disk,size=1048576", "-device", "virtio-blk-pci,drive=disk,num-queues=2,vectors=3", "-device", "virtio-rng-pci",
 	}}, func() {
 		g := &guest{T: t, host: alloc.Host{Root: alloc.Dir("/"), State: stateDir(t)}}
 		g.run("modprobe virtio_blk; modprobe virtio-rng; mkdir /sys/fs/cgroup/other")
@@ -37,6 +41,9 @@ func TestE2EDebian(t *testing.T) {
 		t.Run("held", func(t *testing.T) { g.with(t).held() })
 		t.Run("killed", func(t *testing.T) { g.with(t).killed() })
 
+		if !soak {
+			return
+		}
 		g.run("rmdir /sys/fs/cgroup/other; umount /sys/fs/cgroup; mount -t tmpfs tmpfs /sys/fs/cgroup; mkdir /sys/fs/cgroup/cpuset")
 		g.eventually(func() error { return unix.Mount("cpuset", "/sys/fs/cgroup/cpuset", "cgroup", 0, "cpuset") })
 		g.before = g.state()
@@ -97,19 +104,21 @@ func (g *guest) cpus(name string) alloc.CPUSet {
 func (g *guest) state() map[string]string {
 	g.Helper()
 	out := map[string]string{}
-	for _, dir := range []string{"/sys/fs/cgroup", "/proc/irq", g.host.State} {
-		g.must(filepath.WalkDir(dir, func(name string, _ fs.DirEntry, err error) error {
-			out[name] = ""
-			switch base := filepath.Base(name); {
-			case strings.HasPrefix(base, "cpuset."), base == "cgroup.subtree_control", base == "smp_affinity_list", base == "default_smp_affinity":
-				out[name] = g.read(name)
-			}
-			return err
-		}))
+	note := func(name string, _ fs.DirEntry, err error) error {
+		out[name] = ""
+		switch base := filepath.Base(name); {
+		case strings.HasPrefix(base, "cpuset."), base == "cgroup.subtree_control", base == "smp_affinity_list", base == "default_smp_affinity":
+			out[name] = g.read(name)
+		}
+		return err
 	}
+	g.must(filepath.WalkDir("/sys/fs/cgroup", note))
+	g.must(filepath.WalkDir("/proc/irq", note))
+	g.must(filepath.WalkDir(g.host.State, note))
 	return out
 }
 
+// same prints what is not as it was.
 func (g *guest) same(want map[string]string, when string) {
 	g.Helper()
 	is := g.state()
@@ -124,31 +133,19 @@ func (g *guest) same(want map[string]string, when string) {
 	g.Fatalf("%s: %d names, want %d", when, len(is), len(want))
 }
 
-// count applies a plan of that many CPUs; none: it releases them.
-func (g *guest) count(owner string, cpus int) (plan *alloc.Plan, report *alloc.Report, err error) {
-	if cpus == 0 {
-		return nil, nil, g.host.Release(owner)
-	}
-	report, err = g.host.Apply(owner, func(others []alloc.Holding, has *alloc.Plan) (*alloc.Plan, error) {
-		topo, err := alloc.Read(g.host.Root)
-		if err != nil {
-			return nil, err
-		}
-		plan, err = topo.Plan(alloc.Request{CPUs: cpus, Memory: 64 << 20, Bounds: wide, Keep: has}, alloc.Held{Instances: others})
-		return plan, err
-	})
-	return plan, report, err
-}
-
 // held takes a core, and looks at who still comes there.
 func (g *guest) held() {
 	outside, inside := g.busy("other"), g.busy("other")
-	plan, report, err := g.count("web", 2)
+	topo, err := alloc.Read(g.host.Root)
+	g.must(err)
+	var plan *alloc.Plan
+	report, err := g.host.Apply("web", func(others []alloc.Holding, _ *alloc.Plan) (_ *alloc.Plan, err error) {
+		plan, err = topo.Plan(alloc.Request{CPUs: 2, Memory: 64 << 20, Bounds: wide}, alloc.Held{Instances: others})
+		return plan, err
+	})
 	g.must(err)
 	held := plan.HeldCPUs()
 	g.Logf("holds %s; %+v", held, *report)
-	topo, err := alloc.Read(g.host.Root)
-	g.must(err)
 	for _, id := range held {
 		if cpu := topo.CPUs[id]; len(cpu.Siblings) != 2 || len(cpu.Siblings.Minus(held)) > 0 || len(plan.Memory) != 1 || cpu.Node != plan.Memory[0].Node {
 			g.Errorf("%+v is of the plan %+v", cpu, plan)
@@ -165,11 +162,12 @@ func (g *guest) held() {
 		}
 	}
 	g.must(os.WriteFile(group+"/cgroup.procs", []byte(strconv.Itoa(inside)), 0))
-	if seen := g.watch(inside); len(seen.Minus(held)) > 0 {
-		g.Errorf("a process of the group was on CPUs %s", seen)
+	seen := g.watch(outside, inside)
+	if len(seen[0].And(held)) > 0 {
+		g.Errorf("a process of another group was on CPUs %s", seen[0])
 	}
-	if seen := g.watch(outside); len(seen.And(held)) > 0 {
-		g.Errorf("a process of another group was on CPUs %s", seen)
+	if len(seen[1].Minus(held)) > 0 {
+		g.Errorf("a process of the group was on CPUs %s", seen[1])
 	}
 	var want unix.CPUSet
 	for _, id := range held {
@@ -178,18 +176,17 @@ func (g *guest) held() {
 	if err := unix.SchedSetaffinity(outside, &want); !errors.Is(err, unix.EINVAL) {
 		g.Errorf("another process asks for the CPUs: %v", err)
 	}
-	g.interrupts(held, report)
-
 	if err := g.host.Release("web"); !errors.Is(err, unix.EBUSY) {
 		g.Errorf("released while a process is in the group: %v", err)
 	}
 	g.must(unix.Kill(inside, unix.SIGKILL))
 	g.must(unix.Kill(outside, unix.SIGKILL))
+	g.interrupts(held, report)
 	g.eventually(func() error { return g.host.Release("web") })
 	g.same(g.before, "released")
 }
 
-// busy starts a process of another group that never rests.
+// busy starts a process of a group, which never rests.
 func (g *guest) busy(group string) (pid int) {
 	g.Helper()
 	cmd := exec.Command("sh", "-c", "echo $$ >/sys/fs/cgroup/"+group+"/cgroup.procs; while :; do :; done")
@@ -198,19 +195,23 @@ func (g *guest) busy(group string) (pid int) {
 	return cmd.Process.Pid
 }
 
-// watch returns where a process was seen during a second.
-func (g *guest) watch(pid int) alloc.CPUSet {
+// watch returns where processes were seen during a second.
+func (g *guest) watch(pids ...int) []alloc.CPUSet {
 	g.Helper()
-	var seen []int
-	for end := time.Now().Add(time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
-		stat := g.read(fmt.Sprintf("/proc/%d/stat", pid))
-		after := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:])
-		cpu, err := strconv.Atoi(after[36]) // processor is the 39th, see proc(5)
-		g.must(err)
-		seen = append(seen, cpu)
+	out := make([]alloc.CPUSet, len(pids))
+	times := 0
+	for end := time.Now().Add(time.Second); time.Now().Before(end); times++ {
+		for i, pid := range pids {
+			stat := g.read(fmt.Sprintf("/proc/%d/stat", pid))
+			after := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:])
+			cpu, err := strconv.Atoi(after[36]) // processor is the 39th, see proc(5)
+			g.must(err)
+			out[i] = out[i].Union(alloc.CPUSet{cpu})
+		}
+		time.Sleep(time.Millisecond)
 	}
-	g.Logf("%d was seen %d times, on CPUs %s", pid, len(seen), alloc.NewCPUSet(seen...))
-	return alloc.NewCPUSet(seen...)
+	g.Logf("processes %d were seen %d times, on CPUs %q", pids, times, out)
+	return out
 }
 
 // interrupts wants none on the CPUs but those that are reported. The first one of
@@ -220,10 +221,10 @@ func (g *guest) interrupts(held alloc.CPUSet, report *alloc.Report) {
 	for _, u := range report.Unmoved {
 		unmoved[u.IRQ] = true
 	}
-	const traffic = "dd if=/dev/hwrng of=/dev/null bs=64 count=20 status=none; echo >/dev/ttyS0; stat "
-	g.run(traffic + "/usr/bin/* >/dev/null")
+	const traffic = "dd if=/dev/hwrng of=/dev/null bs=64 count=20 status=none; echo >/dev/ttyS0; find /usr/"
+	g.run(traffic + "include -maxdepth 1 >/dev/null")
 	first := g.counts()
-	g.run(traffic + "/usr/lib/* >/dev/null")
+	g.run(traffic + "share -maxdepth 1 >/dev/null")
 	came := 0
 	for irq, now := range g.counts() {
 		if unmoved[irq] {
@@ -233,8 +234,7 @@ func (g *guest) interrupts(held alloc.CPUSet, report *alloc.Report) {
 		if cpus := g.cpus(dir + "smp_affinity_list"); len(cpus.And(held)) > 0 {
 			g.Errorf("IRQ %d may come to %s", irq, cpus)
 		}
-		moved := slices.Equal(now, first[irq])
-		if cpus := g.cpus(dir + "effective_affinity_list"); !moved && len(cpus.And(held)) > 0 {
+		if cpus := g.cpus(dir + "effective_affinity_list"); !slices.Equal(now, first[irq]) && len(cpus.And(held)) > 0 {
 			g.Errorf("IRQ %d comes to %s", irq, cpus)
 		}
 		for cpu, n := range now {
@@ -272,55 +272,62 @@ func (g *guest) counts() map[int][]int {
 // killed does each operation in processes that kill themselves, each at the next
 // point, and looks at what the recovery makes of that.
 func (g *guest) killed() {
-	for _, op := range []struct {
+	topo, err := alloc.Read(g.host.Root)
+	g.must(err)
+	plan := func(cpus int) *alloc.Plan {
+		p, err := topo.Plan(alloc.Request{CPUs: cpus, Memory: 64 << 20, Bounds: wide}, alloc.Held{})
+		g.must(err)
+		return p
+	}
+	type operation struct {
 		name     string
-		from, to int // CPUs
-	}{{"apply", 0, 2}, {"grow", 2, 4}, {"shrink", 4, 2}, {"release", 2, 0}} {
-		prepare := func() {
-			if op.from > 0 {
-				_, _, err := g.count("web", op.from)
-				g.must(err)
-			}
-		}
-		reset := func() {
-			g.must(g.host.Release("web"))
-			g.same(g.before, "released")
-		}
-		prepare()
+		from, to *alloc.Plan
+	}
+	operations := []operation{{"apply", nil, plan(2)}, {"grow", plan(2), plan(4)}, {"release", plan(2), nil}}
+	if soak {
+		operations = append(operations, operation{"shrink", plan(4), plan(2)})
+	}
+	kills := 0
+	for _, op := range operations {
+		g.must(set(&g.host, op.from))
 		undone := g.state()
 		points := g.worker(op.to, 0)
 		done := g.state()
-		reset()
-		kept := 0
+		g.must(set(&g.host, op.from))
+		completed := 0
 		for at := 1; at <= points; at++ {
-			prepare()
 			g.worker(op.to, at)
 			if at%2 == 0 {
 				g.must(g.host.Recover())
 			} else { // any operation recovers
 				g.must(g.host.Release("nobody"))
 			}
-			when := fmt.Sprintf("%s, killed at point %d of %d", op.name, at, points)
 			if maps.Equal(g.state(), done) {
-				kept++
+				completed++
+				g.must(set(&g.host, op.from))
 			} else {
-				g.same(undone, when)
+				g.same(undone, fmt.Sprintf("%s, killed at point %d of %d", op.name, at, points))
 			}
-			reset()
 		}
-		g.Logf("%s: %d kills; %d were undone, %d completed", op.name, points, points-kept, kept)
-		if points < 20 || kept == 0 || kept == points {
+		g.Logf("%s: %d kills, %d of them undone", op.name, points, points-completed)
+		if points < 20 || completed == 0 || completed == points {
 			g.Errorf("%s has %d points", op.name, points)
 		}
+		kills += points
+		g.must(g.host.Release("web"))
+		g.same(g.before, op.name)
 	}
+	g.Logf("%d kills, and everything as it was before", kills)
 }
 
 // worker runs an operation in a process of its own, which kills itself at a point;
 // 0: it does not. It returns how many points there were.
-func (g *guest) worker(cpus, at int) (points int) {
+func (g *guest) worker(p *alloc.Plan, at int) (points int) {
 	g.Helper()
-	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = []string{fmt.Sprintf("%s=%s %d %d", workerEnv, g.host.State, cpus, at)}
+	plan, err := json.Marshal(p)
+	g.must(err)
+	cmd := exec.Command("/proc/self/exe", g.host.State, string(plan), strconv.Itoa(at))
+	cmd.Env = []string{workerEnv + "=1"}
 	out, err := cmd.CombinedOutput()
 	if at > 0 {
 		if status := cmd.ProcessState.Sys().(syscall.WaitStatus); !status.Signaled() || status.Signal() != syscall.SIGKILL {
@@ -338,23 +345,32 @@ const workerEnv = "TENON_ALLOC_WORKER"
 
 // TestMain is also what the processes do that kill themselves.
 func TestMain(m *testing.M) {
-	work := os.Getenv(workerEnv)
-	if work == "" {
+	if os.Getenv(workerEnv) == "" {
 		os.Exit(m.Run())
 	}
-	var state string
-	var cpus, at, points int
-	if _, err := fmt.Sscan(work, &state, &cpus, &at); err != nil {
+	var plan *alloc.Plan
+	at, err := strconv.Atoi(os.Args[3])
+	if err = errors.Join(err, json.Unmarshal([]byte(os.Args[2]), &plan)); err != nil {
 		panic(err)
 	}
-	g := guest{host: alloc.Host{Root: alloc.Dir("/"), State: state, Fault: func(n int, _ string) error {
+	points := 0
+	host := alloc.Host{Root: alloc.Dir("/"), State: os.Args[1], Fault: func(n int, _ string) error {
 		if points = n; n == at {
 			_ = unix.Kill(os.Getpid(), unix.SIGKILL)
 		}
 		return nil
-	}}}
-	if _, _, err := g.count("web", cpus); err != nil {
+	}}
+	if err := set(&host, plan); err != nil {
 		panic(err)
 	}
 	fmt.Print(points)
+}
+
+// set gives web what a plan says; nil: nothing.
+func set(host *alloc.Host, p *alloc.Plan) error {
+	if p == nil {
+		return host.Release("web")
+	}
+	_, err := host.Apply("web", func([]alloc.Holding, *alloc.Plan) (*alloc.Plan, error) { return p, nil })
+	return err
 }
