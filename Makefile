@@ -63,13 +63,13 @@ unit:
 	go test ./...
 
 e2e: deps build $(IMAGES)
-	for p in ./builder ./builder/rootfs ./builder/initramfs ./signer/... ./loader/instance ./cmd/mortise ./cmd/tenon; do go test -tags e2e -count=1 -timeout 80m -v -run '^TestE2E' $$p; done
+	for p in ./builder ./builder/rootfs ./builder/initramfs ./signer/... ./loader/alloc ./loader/instance ./cmd/mortise ./cmd/tenon; do go test -tags e2e -count=1 -timeout 80m -v -run '^TestE2E' $$p; done
 
 bench: deps build $(IMAGES)
 	testdata/bench.sh bin/tenon $(IMAGES)
 
 soak: deps build $(IMAGES)
-	TENON_SOAK=1 go test -tags e2e -count=1 -timeout 5h -v -run '^TestE2E' ./cmd/tenon
+	TENON_SOAK=1 go test -tags e2e -count=1 -timeout 5h -v -run '^TestE2E' ./cmd/tenon ./loader/alloc
 	TENON_SOAK=1 go test -count=1 -timeout 1h -v -run '^TestSequences$$' ./loader/alloc
 	CGO_ENABLED=1 go test -race ./...
 	for t in $(FUZZ); do go test -run '^$$' -fuzz "^$${t#*:}$$" -fuzztime 3m -fuzzminimizetime 20x $${t%:*}; done

@@ -23,7 +23,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -36,7 +35,7 @@ import (
 // Machine is what differs between guests. A field that is empty stands for what is
 // said of it.
 type Machine struct {
-	CPU    string   // max,vendor=GenuineIntel: QEMU shows threads of a core on that vendor's alone
+	CPU    string   // max,vendor=GenuineIntel: with threads; "max": KVM works in it, after modprobe kvm_amd, but a core has one thread
 	MiB    int      // 2048, half of it on each node
 	Append string   // what else is on the kernel's command line
 	Args   []string // what else QEMU is given
@@ -59,10 +58,8 @@ type Result struct {
 type Guest struct {
 	Dir string // a directory that guest and host share, by the same name
 
-	mu      sync.Mutex
-	conn    net.Conn
-	in      *json.Decoder
-	console buffer
+	conn net.Conn
+	in   *json.Decoder
 }
 
 // How long a machine may take to boot, and a command to end.
@@ -80,7 +77,6 @@ func Boot(t testing.TB, m Machine) *Guest {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer theirs.Close()
 	g.conn, g.in = ours, json.NewDecoder(ours)
 
 	found, err := filepath.Glob("/boot/vmlinuz-*-amd64")
@@ -93,27 +89,28 @@ func Boot(t testing.TB, m Machine) *Guest {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	args := append(m.args(), "-kernel", kernel, "-initrd", initrd, "-append", "console=ttyS0 loglevel=4 panic=-1 share="+g.Dir+" "+m.Append,
+	args := append(m.args(), "-kernel", kernel, "-initrd", initrd, "-append", "console=ttyS0 loglevel=4 panic=-1 mitigations=off share="+g.Dir+" "+m.Append,
 		"-fsdev", "local,id=root,path=/,security_model=none,readonly=on,multidevs=remap", "-device", "virtio-9p-pci,fsdev=root,mount_tag=lower",
 		"-fsdev", "local,id=share,path="+g.Dir+",security_model=none", "-device", "virtio-9p-pci,fsdev=share,mount_tag="+filepath.Base(g.Dir),
 		"-chardev", "socket,id=port,fd=3", "-device", "virtio-serial-pci", "-device", "virtserialport,chardev=port")
 	qemu := exec.CommandContext(ctx, "qemu-system-x86_64", append(args, m.Args...)...)
 	qemu.ExtraFiles = []*os.File{theirs}
-	qemu.Stdout, qemu.Stderr = &g.console, &g.console
+	var console bytes.Buffer
+	qemu.Stdout, qemu.Stderr = &console, &console
 	if err := qemu.Start(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		cancel()
-		_ = qemu.Wait() // it was killed
+		cancel() // kills it
+		_ = qemu.Wait()
 		ours.Close()
 		if t.Failed() {
-			t.Logf("the guest's console:\n%s", g.console.String())
+			t.Logf("the guest's console:\n%s", &console)
 		}
 	})
-	theirs.Close()
-	var release string
+	theirs.Close() // so that we see it when QEMU ends
 	g.deadline(t, bootLimit)
+	var release string
 	if err := g.in.Decode(&release); err != nil {
 		t.Fatalf("the guest does not answer: %v", err)
 	}
@@ -137,11 +134,9 @@ func (m Machine) args() []string {
 	return append(args, "-numa", "dist,src=0,dst=1,val=20")
 }
 
-// Run runs a command, as root.
+// Run runs a command as root, one at a time.
 func (g *Guest) Run(t testing.TB, c Command) Result {
 	t.Helper()
-	g.mu.Lock()
-	defer g.mu.Unlock()
 	g.deadline(t, runLimit)
 	var r Result
 	if err := json.NewEncoder(g.conn).Encode(c); err != nil {
@@ -173,8 +168,8 @@ func (g *Guest) Shell(t testing.TB, script string) string {
 // inside is in the environment of a test that runs in a guest.
 const inside = "TENON_GUEST"
 
-// In does the rest of a test in a guest: there, it calls f in a process of its own,
-// which is this test again, with this one's variables that begin with TENON_.
+// In calls f in a guest, where the program of this test runs again, with this test
+// alone. In the guest, everything before the call is done again, too.
 func In(t *testing.T, m Machine, f func()) {
 	t.Helper()
 	if os.Getenv(inside) != "" {
@@ -189,9 +184,8 @@ func In(t *testing.T, m Machine, f func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	env := slices.DeleteFunc(os.Environ(), func(v string) bool { return !strings.HasPrefix(v, "TENON_") })
 	g := Boot(t, m)
-	r := g.Run(t, Command{Args: []string{program, "-test.v", "-test.run", "^" + t.Name() + "$"}, Env: append(env, inside+"=1"), Dir: dir})
+	r := g.Run(t, Command{Args: []string{program, "-test.v", "-test.run", "^" + t.Name() + "$"}, Env: append(os.Environ(), inside+"=1"), Dir: dir})
 	t.Logf("in the guest:\n%s", r.Output)
 	if r.Status != 0 || !strings.Contains(r.Output, "--- PASS: "+t.Name()+" ") {
 		t.Errorf("it fails in the guest, status %d", r.Status)
@@ -212,24 +206,6 @@ func pair() (ours net.Conn, theirs *os.File, err error) {
 		return nil, nil, err
 	}
 	return ours, theirs, nil
-}
-
-// buffer is what two may write to and a third reads.
-type buffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
 }
 
 // writeInitrd makes an initramfs of command guest and the modules that it needs for

@@ -136,8 +136,11 @@ func serve() error {
 func portName() (string, error) {
 	for range 1000 {
 		found, err := filepath.Glob("/dev/vport*p1")
-		if err != nil || len(found) > 0 {
-			return found[0], err
+		if err != nil {
+			return "", err
+		}
+		if len(found) > 0 {
+			return found[0], nil
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
