@@ -23,6 +23,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -66,6 +67,7 @@ type Guest struct {
 const (
 	bootLimit = 2 * time.Minute
 	runLimit  = 10 * time.Minute
+	soakLimit = 2 * time.Hour
 )
 
 // Boot starts a machine. It returns when the machine takes commands.
@@ -95,6 +97,7 @@ func Boot(t testing.TB, m Machine) *Guest {
 		"-chardev", "socket,id=port,fd=3", "-device", "virtio-serial-pci", "-device", "virtserialport,chardev=port")
 	qemu := exec.CommandContext(ctx, "qemu-system-x86_64", append(args, m.Args...)...)
 	qemu.ExtraFiles = []*os.File{theirs}
+	qemu.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // a test that times out cleans nothing up
 	var console bytes.Buffer
 	qemu.Stdout, qemu.Stderr = &console, &console
 	if err := qemu.Start(); err != nil {
@@ -137,7 +140,12 @@ func (m Machine) args() []string {
 // Run runs a command as root, one at a time.
 func (g *Guest) Run(t testing.TB, c Command) Result {
 	t.Helper()
-	g.deadline(t, runLimit)
+	return g.run(t, runLimit, c)
+}
+
+func (g *Guest) run(t testing.TB, limit time.Duration, c Command) Result {
+	t.Helper()
+	g.deadline(t, limit)
 	var r Result
 	if err := json.NewEncoder(g.conn).Encode(c); err != nil {
 		t.Fatalf("asking the guest for %q: %v", c.Args, err)
@@ -184,8 +192,12 @@ func In(t *testing.T, m Machine, f func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	limit := runLimit
+	if os.Getenv("TENON_SOAK") != "" {
+		limit = soakLimit
+	}
 	g := Boot(t, m)
-	r := g.Run(t, Command{Args: []string{program, "-test.v", "-test.run", "^" + t.Name() + "$"}, Env: append(os.Environ(), inside+"=1"), Dir: dir})
+	r := g.run(t, limit, Command{Args: []string{program, "-test.v", "-test.timeout", (limit - time.Minute).String(), "-test.run", "^" + t.Name() + "$"}, Env: append(os.Environ(), inside+"=1"), Dir: dir})
 	t.Logf("in the guest:\n%s", r.Output)
 	if r.Status != 0 || !strings.Contains(r.Output, "--- PASS: "+t.Name()+" ") {
 		t.Errorf("it fails in the guest, status %d", r.Status)
