@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"slices"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -93,7 +94,7 @@ func typeOn(console io.Writer, keys io.Reader, detach func()) {
 	var held []byte // a first detach key
 	for {
 		n, err := keys.Read(buf)
-		in := append(held, buf[:n]...)
+		in := slices.Concat(held, buf[:n])
 		held = nil
 		if terminal {
 			if i := bytes.Index(in, detachKeys); i >= 0 {

@@ -36,7 +36,7 @@ func startedPipe() *os.File {
 	if err != nil {
 		return nil
 	}
-	os.Unsetenv(startedEnv)
+	_ = os.Unsetenv(startedEnv)
 	unix.CloseOnExec(fd)
 	return os.NewFile(uintptr(fd), "started")
 }

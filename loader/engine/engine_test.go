@@ -375,7 +375,7 @@ func TestResize(t *testing.T) {
 			}
 			return nil
 		}
-		err := h.Engine.Resize(t.Context(), "web", test.cpus)
+		err := h.Resize(t.Context(), "web", test.cpus)
 		if (err == nil) != (test.err == "") || err != nil && !strings.Contains(err.Error(), test.err) {
 			t.Errorf("to %d: %v", test.cpus, err)
 		}
@@ -384,7 +384,7 @@ func TestResize(t *testing.T) {
 		}
 	}
 	h.backend.Lacks.Resize = true
-	if err := h.Engine.Resize(t.Context(), "web", 3); err == nil || !strings.Contains(err.Error(), "cannot resize") {
+	if err := h.Resize(t.Context(), "web", 3); err == nil || !strings.Contains(err.Error(), "cannot resize") {
 		t.Error(err)
 	}
 	if err := h.Stop(t.Context(), "web", 0, time.Minute); err != nil {

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
+	"github.com/tenon-build/tenon/loader"
+	"github.com/tenon-build/tenon/loader/alloc"
 	"github.com/tenon-build/tenon/loader/control"
 )
 
@@ -29,6 +31,13 @@ func bundled(name string) *Record {
 func full() *Record {
 	r := bundled("web")
 	r.Version, r.ID, r.State, r.BootID, r.Created, r.Started, r.Ended = Version, strings.Repeat("0b", 16), Failed, "boot", day, day, day
+	node := 1
+	r.Request = Request{
+		CPUs: 3, CPUList: alloc.NewCPUSet(2, 3, 8), SplitCores: true, Memory: 1 << 30, PageSize: 2 << 20, Node: &node, Devices: []string{"0000:03:00.0"},
+		Hostname: "front", Env: map[string]string{"PORT": "80"}, Forwards: []loader.Forward{{Protocol: "tcp", HostAddress: "127.0.0.1", HostPort: 8080, GuestPort: 80}},
+		HangTimeout: time.Minute, Trust: Trust{Key: "/k", Cert: "/c", Policy: "/p", State: "/s", AllowUnsigned: true},
+	}
+	r.Starts = 2
 	r.Held = Held{CPUs: "2-3,8", Memory: []Memory{{0, 1 << 30}, {1, 1 << 20}}, Devices: []string{"0000:03:00.0"}}
 	r.Supervisor = &Process{PID: 7, Start: 9, BootID: "boot"}
 	r.Exit, r.Reason, r.Health = &control.Exit{Code: 127, Error: "no such file"}, "it burnt", &control.Health{Status: "unhealthy", Output: "no answer"}
@@ -38,8 +47,10 @@ func full() *Record {
 // The names are what 'mortise inspect --format json' prints.
 const fullJSON = `{"version":1,"name":"web","id":"0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b","state":"failed",` +
 	`"bundle":{"reference":"oci:web","digest":"sha256:0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a","name":"web","version":"1.2.0","identity":"release CI"},` +
-	`"backend":"qemu","held":{"cpus":"2-3,8","memory":[{"node":0,"bytes":1073741824},{"node":1,"bytes":1048576}],"devices":["0000:03:00.0"]},` +
-	`"supervisor":{"pid":7,"start":9,"bootID":"boot"},"bootID":"boot","created":"2026-03-01T12:00:00Z","started":"2026-03-01T12:00:00Z","ended":"2026-03-01T12:00:00Z",` +
+	`"backend":"qemu","request":{"cpus":3,"cpuList":"2-3,8","splitCores":true,"memory":1073741824,"pageSize":2097152,"node":1,"devices":["0000:03:00.0"],` +
+	`"hostname":"front","env":{"PORT":"80"},"forwards":["127.0.0.1:8080:80/tcp"],"hangTimeout":60000000000,` +
+	`"trust":{"key":"/k","cert":"/c","policy":"/p","state":"/s","allowUnsigned":true}},"held":{"cpus":"2-3,8","memory":[{"node":0,"bytes":1073741824},{"node":1,"bytes":1048576}],"devices":["0000:03:00.0"]},` +
+	`"supervisor":{"pid":7,"start":9,"bootID":"boot"},"bootID":"boot","starts":2,"created":"2026-03-01T12:00:00Z","started":"2026-03-01T12:00:00Z","ended":"2026-03-01T12:00:00Z",` +
 	`"exit":{"code":127,"error":"no such file"},"reason":"it burnt","health":{"status":"unhealthy","output":"no answer"}}` + "\n"
 
 func TestRecordIsStable(t *testing.T) {
@@ -92,13 +103,13 @@ func TestDecode(t *testing.T) {
 		{"health of two lines", edit(`"no answer"`, `"no\nanswer"`), "health.output"},
 		{"unknown health", edit(`"unhealthy"`, `"ill"`), "health.status"},
 		{"no back end", edit(`"qemu"`, `""`), "backend"},
-		{"no boot", edit(`"bootID":"boot","created"`, `"bootID":"","created"`), "bootID"},
-		{"CPUs", edit(`"2-3,8"`, `"all"`), "held.cpus"},
-		{"nodes out of order", edit(`"node":1`, `"node":0`), "held.memory"},
+		{"no boot", edit(`"bootID":"boot","starts":2,"created"`, `"bootID":"","created"`), "bootID"},
+		{"CPUs", edit(`{"cpus":"2-3,8"`, `{"cpus":"all"`), "held.cpus"},
+		{"nodes out of order", edit(`{"node":1`, `{"node":0`), "held.memory"},
 		{"negative node", edit(`"node":0`, `"node":-1`), "held.memory"},
 		{"no bytes", edit(`1048576`, `0`), "held.memory"},
 		{"more bytes than a number has", edit(`1048576`, `9223372036854775808`), "cannot unmarshal"},
-		{"device", edit(`"0000:03:00.0"`, `"../0000:03:00.0/x"`), "held.devices"},
+		{"device", edit(`"0000:03:00.0"]},"sup`, `"../0000:03:00.0/x"]},"sup`), "held.devices"},
 		{"supervisor without a number", edit(`"pid":7`, `"pid":0`), "supervisor"},
 		{"supervisor of no boot", edit(`"start":9,"bootID":"boot"`, `"start":9,"bootID":""`), "supervisor"},
 		{"running without a supervisor", strings.NewReplacer(
