@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -264,7 +265,7 @@ func (v *Verified) Kernel() *os.File { return v.kernel.File }
 // bundle is sealed. The file belongs to v.
 func (v *Verified) Initramfs() *os.File { return v.initramfs }
 
-// Close frees the memory.
+// Close frees the memory. It may be called again, and does nothing then.
 func (v *Verified) Close() error {
 	var errs []error
 	if v.kernel != nil {
@@ -273,5 +274,5 @@ func (v *Verified) Close() error {
 	if v.initramfs != nil {
 		errs = append(errs, v.initramfs.Close())
 	}
-	return errors.Join(errs...)
+	return errors.Join(slices.DeleteFunc(errs, func(err error) bool { return errors.Is(err, os.ErrClosed) })...)
 }

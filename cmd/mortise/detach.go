@@ -91,9 +91,9 @@ func (a *app) leave(started *os.File, dir, name string) error {
 	return started.Close()
 }
 
-// tell reports what the instance does.
+// tell reports what the instance does; in the background, nobody listens.
 func (a *app) tell(o runOptions) func(loader.Event) {
-	if o.quiet {
+	if o.quiet || o.detach {
 		return nil
 	}
 	return func(e loader.Event) {

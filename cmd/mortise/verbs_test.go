@@ -5,12 +5,16 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
 	"github.com/tenon-build/tenon/loader/alloc"
@@ -384,6 +388,87 @@ func TestConfig(t *testing.T) {
 		t.Errorf("%+v", o)
 	}
 	if o := h.mortise("ps", "--config", h.dir+"/missing"); o.code != 1 || !strings.Contains(o.stderr, "reading the configuration: open ") {
+		t.Errorf("%+v", o)
+	}
+}
+
+// On a terminal, what is typed reaches the app, what it prints comes back, and Ctrl-P
+// Ctrl-Q detaches.
+func TestConsole(t *testing.T) {
+	h := newHost(t)
+	end := h.run("run", "--allow-unsigned", h.bundle(nil))
+	ours, theirs := terminal(t)
+	before := must(unix.IoctlGetTermios(int(theirs.Fd()), unix.TCGETS))
+	stdin := os.Stdin
+	os.Stdin = theirs
+	defer func() { os.Stdin = stdin }()
+	done := make(chan outcome, 1)
+	go func() { done <- h.mortise("console", "web") }()
+	for deadline := time.Now().Add(time.Minute); must(unix.IoctlGetTermios(int(theirs.Fd()), unix.TCGETS)).Lflag&unix.ICANON != 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the terminal does not become raw")
+		}
+	}
+	for _, keys := range []string{"hello\x10", "there\r", "\x10", "\x11"} { // the first Ctrl-P is the app's
+		if _, err := ours.WriteString(keys); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	select {
+	case o := <-done:
+		if o.code != 0 || o.stdout != "hello\x10there\r" || o.stderr != "" {
+			t.Errorf("%+v", o)
+		}
+	case <-time.After(time.Minute):
+		t.Fatal("it does not detach")
+	}
+	if after := must(unix.IoctlGetTermios(int(theirs.Fd()), unix.TCGETS)); *after != *before {
+		t.Errorf("the terminal was %+v, and is %+v", before, after)
+	}
+	h.good("stop", "web")
+	if o := end(); o.code != 0 {
+		t.Errorf("%+v", o)
+	}
+}
+
+// terminal makes a pair of pty(7).
+func terminal(t *testing.T) (ours, theirs *os.File) {
+	t.Helper()
+	ours = must(os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0))
+	if err := unix.IoctlSetPointerInt(int(ours.Fd()), unix.TIOCSPTLCK, 0); err != nil {
+		t.Fatal(err)
+	}
+	n := must(unix.IoctlGetUint32(int(ours.Fd()), unix.TIOCGPTN))
+	theirs = must(os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0))
+	t.Cleanup(func() { ours.Close(); theirs.Close() })
+	return ours, theirs
+}
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
+// systemd hears when the instance was started.
+func TestNotify(t *testing.T) {
+	h := newHost(t)
+	path := h.dir + "/notify"
+	l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	t.Setenv("NOTIFY_SOCKET", path)
+	end := h.run("run", "--allow-unsigned", h.bundle(nil))
+	buf := make([]byte, 64)
+	if n, err := l.Read(buf); err != nil || string(buf[:n]) != "READY=1" {
+		t.Errorf("%q, %v", buf[:n], err)
+	}
+	h.good("kill", "web")
+	if o := end(); o.code != 137 {
 		t.Errorf("%+v", o)
 	}
 }

@@ -128,6 +128,9 @@ func (a *app) runBundle(ctx context.Context, ref string, o runOptions) error {
 		return err
 	}
 	defer instance.Close()
+	if err := v.Close(); err != nil { // its memory is not needed any more
+		return err
+	}
 	if err := instance.Start(ctx); err != nil {
 		return err
 	}

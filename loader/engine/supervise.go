@@ -31,7 +31,7 @@ type Options struct {
 
 // Run runs an instance that was created, from taking what it needs to giving that back,
 // and looks after it meanwhile: this process is its supervisor. v must be the bundle
-// that it was created with. When ctx ends, the app is asked to stop; a second call of
+// that it was created with; it is closed when it is not needed any more. When ctx ends, the app is asked to stop; a second call of
 // the instance's end, by Kill, does not wait for it.
 //
 // Run returns the record when the instance has ended, however it ended. An error says
@@ -178,6 +178,9 @@ func (s *supervisor) run(ctx context.Context, v *loader.Verified, o Options) (*c
 	if s.instance, err = s.want.backend.Load(ctx, v, c); err != nil {
 		return nil, err
 	}
+	if err := v.Close(); err != nil { // its memory is not needed any more
+		return nil, errors.Join(err, s.instance.Close())
+	}
 	defer s.instance.Close()
 	if err := s.instance.Start(context.WithoutCancel(ctx)); err != nil {
 		return nil, err
@@ -227,6 +230,7 @@ func (s *supervisor) noteEvent(e loader.Event) {
 func (s *supervisor) watch() {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
+	said := ""
 	for {
 		select {
 		case <-s.ended:
@@ -238,8 +242,10 @@ func (s *supervisor) watch() {
 			_ = s.instance.Kill()
 			return
 		}
-		if err := s.guard(); err != nil {
+		err := s.guard()
+		if err != nil && err.Error() != said { // once, not every second
 			s.Log.Warn("the instance's CPUs are not its own any more", "why", err)
+			said = err.Error()
 		}
 	}
 }

@@ -3,9 +3,9 @@
 // Package qemu is the back end for development and CI: an instance is a
 // virtual machine.
 //
-// Nothing of an instance has a name in the file system: kernel and initramfs
-// are the sealed memory of the verified bundle, console and control channel
-// are socket pairs that QEMU inherits.
+// Nothing of an instance has a name of its own in the file system: kernel and initramfs
+// are the sealed memory of the verified bundle, which QEMU reads through /proc, console
+// and control channel are socket pairs that QEMU inherits.
 package qemu
 
 import (
@@ -110,6 +110,7 @@ type instance struct {
 	network bool
 	cmd     *exec.Cmd
 	files   []*os.File // what QEMU inherits, from descriptor 3 on
+	images  []*os.File // what QEMU reads while it starts
 	console *os.File
 	channel *os.File
 	qmp     *os.File // nil without a plan
@@ -179,13 +180,13 @@ func (i *instance) prepare(program, accel string, v *loader.Verified) error {
 	} else {
 		args = append(args, planArgs(&i.config, hostHasNodes())...)
 	}
-	kernel, err := i.inherit(v.Kernel())
+	kernel, err := i.image(v.Kernel())
 	if err != nil {
 		return err
 	}
 	args = append(args, "-kernel", kernel)
 	if v.Initramfs() != nil {
-		initrd, err := i.inherit(v.Initramfs())
+		initrd, err := i.image(v.Initramfs())
 		if err != nil {
 			return err
 		}
@@ -226,14 +227,15 @@ func (i *instance) prepare(program, accel string, v *loader.Verified) error {
 	return nil
 }
 
-// inherit passes a copy of a file to QEMU and returns a path to it there.
-func (i *instance) inherit(f *os.File) (string, error) {
+// image keeps a copy of a file open, until the guest speaks, and returns a path to it. What
+// QEMU inherits it keeps for good, and with that the memory of the file.
+func (i *instance) image(f *os.File) (string, error) {
 	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		return "", err
 	}
-	i.files = append(i.files, os.NewFile(uintptr(fd), f.Name()))
-	return fmt.Sprintf("/proc/self/fd/%d", 2+len(i.files)), nil
+	i.images = append(i.images, os.NewFile(uintptr(fd), f.Name()))
+	return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), fd), nil
 }
 
 // socket makes a socket pair: one end is ours, the other QEMU's, of which the
@@ -259,7 +261,7 @@ func (i *instance) Start(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("starting %s: %w", i.cmd.Path, err)
 	}
-	i.closeFiles()
+	closeAll(&i.files)
 	var output sync.WaitGroup
 	output.Go(func() {
 		out := &sink{w: i.config.Console}
@@ -315,12 +317,11 @@ func (i *instance) launch() (<-chan error, error) {
 	return ended, <-started
 }
 
-// closeFiles closes our copies of what QEMU has inherited.
-func (i *instance) closeFiles() {
-	for _, f := range i.files {
+func closeAll(files *[]*os.File) {
+	for _, f := range *files {
 		_ = f.Close()
 	}
-	i.files = nil
+	*files = nil
 }
 
 // converse is the host's side of the control channel. It returns an error when
@@ -368,6 +369,7 @@ func (i *instance) answer() error {
 		return errors.New("control: the guest said hello twice")
 	}
 	i.configured = true
+	closeAll(&i.images)
 	messages := []*control.Message{{Configure: i.configure()}}
 	for _, n := range i.pending {
 		messages = append(messages, &control.Message{Signal: &control.Signal{Number: n}})
@@ -469,7 +471,8 @@ func (i *instance) Close() error {
 	if err == nil && i.process.Load() != nil {
 		<-i.exited
 	}
-	i.closeFiles()
+	closeAll(&i.files)
+	closeAll(&i.images)
 	for _, f := range []*os.File{i.console, i.channel, i.qmp} {
 		if f != nil {
 			err = errors.Join(err, f.Close())
