@@ -101,6 +101,17 @@ func (h *host) run(t *testing.T, ctx context.Context, name string, v *loader.Ver
 	}
 }
 
+// stop stops an instance and waits for its end.
+func (h *host) stop(t *testing.T, name string, ended func() (*instance.Record, error)) {
+	t.Helper()
+	if err := h.Stop(t.Context(), name, 0, time.Minute); err != nil {
+		t.Error(err)
+	}
+	if _, err := ended(); err != nil {
+		t.Error(err)
+	}
+}
+
 func (h *host) record(t *testing.T, name string) *instance.Record {
 	t.Helper()
 	r, err := h.Store().Get(name)
@@ -387,12 +398,7 @@ func TestResize(t *testing.T) {
 	if err := h.Resize(t.Context(), "web", 3); err == nil || !strings.Contains(err.Error(), "cannot resize") {
 		t.Error(err)
 	}
-	if err := h.Stop(t.Context(), "web", 0, time.Minute); err != nil {
-		t.Error(err)
-	}
-	if _, err := ended(); err != nil {
-		t.Error(err)
-	}
+	h.stop(t, "web", ended)
 	h.untouched(t)
 }
 
@@ -411,12 +417,7 @@ func TestGuard(t *testing.T) {
 			t.Fatalf("%v\n%v", held, h.kernel.State())
 		}
 	}
-	if err := h.Stop(t.Context(), "web", 0, time.Minute); err != nil {
-		t.Error(err)
-	}
-	if _, err := ended(); err != nil {
-		t.Error(err)
-	}
+	h.stop(t, "web", ended)
 	h.untouched(t)
 }
 

@@ -144,7 +144,7 @@ func (s *supervisor) answer(conn net.Conn) {
 func (s *supervisor) do(ctx context.Context, c *call) error {
 	switch {
 	case c.Verb == "stop":
-		go s.stop(c.Signal, c.Grace)
+		go s.end(c.Signal, c.Grace)
 	case c.Verb == "signal" && c.Signal == int(unix.SIGKILL):
 		if err := s.instance.Kill(); err != nil {
 			return err
@@ -188,8 +188,11 @@ func (s *supervisor) attach(ctx context.Context, cancel func(), conn net.Conn, c
 // resize gives the instance more CPUs, or takes some back. The instance keeps those
 // that it has: they are taken before it gets them, and given back after it gave them up.
 func (s *supervisor) resize(ctx context.Context, cpus int) error {
-	s.resizing.Lock()
-	defer s.resizing.Unlock()
+	s.holding.Lock()
+	defer s.holding.Unlock()
+	if s.over {
+		return fmt.Errorf("instance %q: cannot resize: it has ended", s.name)
+	}
 	if !s.want.backend.Can().Resize {
 		return fmt.Errorf("%w: %s cannot resize", ErrBackend, s.want.backend.Name())
 	}

@@ -31,8 +31,8 @@ type Options struct {
 
 // Run runs an instance that was created, from taking what it needs to giving that back,
 // and looks after it meanwhile: this process is its supervisor. v must be the bundle
-// that it was created with; it is closed when it is not needed any more. When ctx ends, the app is asked to stop; a second call of
-// the instance's end, by Kill, does not wait for it.
+// that it was created with; it is closed when it is not needed any more. When ctx ends,
+// the app is asked to stop.
 //
 // Run returns the record when the instance has ended, however it ended. An error says
 // that it was not started, or that something is still held; what is short is a
@@ -53,23 +53,25 @@ func (e *Engine) Run(ctx context.Context, name string, v *loader.Verified, o Opt
 // supervisor looks after one instance.
 type supervisor struct {
 	*Engine
-	name  string
-	want  *want
-	plan  *alloc.Plan   // and
-	taken *alloc.Report // how it is held; while resizing is locked
-	id    string
-	hang  time.Duration
+	name string
+	id   string
+	want *want
+	hang time.Duration
+	stop int // the app's signal
 
-	stopSignal int // the app's
+	holding sync.Mutex // what follows
+	plan    *alloc.Plan
+	taken   *alloc.Report // how that is held
+	over    bool          // it is being given back
 
 	instance loader.Instance
 	console  *console
-	heard    atomic.Int64  // nanoseconds of the last sign of life
+	began    time.Time
+	heard    atomic.Int64  // the last sign of life, in nanoseconds since it began
 	silent   atomic.Bool   // it was ended for want of one
 	up       chan struct{} // closed when the instance was started
 	ended    chan struct{} // closed when the instance has ended
 
-	resizing sync.Mutex
 	listener net.Listener // nil before the socket is there
 	calls    sync.WaitGroup
 	done     chan struct{} // closed when all is given back
@@ -113,7 +115,7 @@ func (s *supervisor) take(ctx context.Context, v *loader.Verified) error {
 	if err != nil {
 		return err
 	}
-	s.stopSignal = int(stop)
+	s.stop = int(stop)
 	if s.want, err = s.Engine.want(v.Manifest(), &r.Request); err != nil {
 		return fmt.Errorf("instance %q: %w", s.name, err)
 	}
@@ -182,16 +184,16 @@ func (s *supervisor) run(ctx context.Context, v *loader.Verified, o Options) (*c
 		return nil, errors.Join(err, s.instance.Close())
 	}
 	defer s.instance.Close()
+	s.began = time.Now()
 	if err := s.instance.Start(context.WithoutCancel(ctx)); err != nil {
 		return nil, err
 	}
-	s.heard.Store(time.Now().UnixNano())
 	close(s.up)
 	if err := s.started(o); err != nil {
 		return nil, err
 	}
 	go s.watch()
-	stop := context.AfterFunc(ctx, func() { s.stop(0, o.Grace) })
+	stop := context.AfterFunc(ctx, func() { s.end(0, o.Grace) })
 	defer stop()
 	exit, err := s.instance.Wait()
 	close(s.ended)
@@ -217,7 +219,7 @@ func (s *supervisor) closeConsole() {
 
 // noteEvent keeps what the instance reports.
 func (s *supervisor) noteEvent(e loader.Event) {
-	s.heard.Store(time.Now().UnixNano())
+	s.heard.Store(int64(time.Since(s.began)))
 	if e.Health == nil {
 		return
 	}
@@ -237,7 +239,7 @@ func (s *supervisor) watch() {
 			return
 		case <-tick.C:
 		}
-		if s.hang > 0 && time.Since(time.Unix(0, s.heard.Load())) > s.hang {
+		if s.hang > 0 && time.Since(s.began)-time.Duration(s.heard.Load()) > s.hang {
 			s.silent.Store(true)
 			_ = s.instance.Kill()
 			return
@@ -253,9 +255,9 @@ func (s *supervisor) watch() {
 // guard takes the CPUs again where somebody took the partition away: systemd does, when
 // it thinks that nobody uses the cpuset controller.
 func (s *supervisor) guard() error {
-	s.resizing.Lock()
-	defer s.resizing.Unlock()
-	if s.Host().Intact(s.name, s.plan, s.taken) {
+	s.holding.Lock()
+	defer s.holding.Unlock()
+	if s.over || s.Host().Intact(s.name, s.plan, s.taken) {
 		return nil
 	}
 	_, err := s.Host().Apply(s.name, func([]alloc.Holding, *alloc.Plan) (*alloc.Plan, error) { return s.plan, nil })
@@ -269,11 +271,11 @@ func (s *supervisor) guard() error {
 	return s.instance.Resize(context.Background(), s.plan.CPUs) // it pins, too
 }
 
-// stop asks the app to stop, by its own stop signal if signal is 0, and ends the
+// end asks the app to stop, by its own stop signal if signal is 0, and ends the
 // machine if it has not within grace.
-func (s *supervisor) stop(signal int, grace time.Duration) {
+func (s *supervisor) end(signal int, grace time.Duration) {
 	if signal == 0 {
-		signal = s.stopSignal
+		signal = s.stop
 	}
 	err := s.instance.Signal(signal)
 	if err != nil {
@@ -301,6 +303,9 @@ func (s *supervisor) finish(exit *control.Exit, failure error) (*instance.Record
 		r.Exit = exit
 		return r.Transition(instance.Stopped, time.Now())
 	})
+	s.holding.Lock()
+	s.over = true // nobody takes it again
+	s.holding.Unlock()
 	err = errors.Join(err, s.release(context.Background(), s.name))
 	if err != nil {
 		return r, fmt.Errorf("instance %q: %w", s.name, err)
