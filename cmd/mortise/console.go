@@ -8,7 +8,9 @@ import (
 	"errors"
 	"io"
 	"os"
+	"os/signal"
 	"slices"
+	"syscall"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -57,6 +59,7 @@ typed here. On a terminal, Ctrl-P Ctrl-Q detaches; the instance runs on.`,
 			if err != nil {
 				return err
 			}
+			signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) // the terminal has to be restored
 			if !noStdin {
 				restore, err := rawTerminal(os.Stdin)
 				if err != nil {

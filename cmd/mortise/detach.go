@@ -48,7 +48,11 @@ func (a *app) spawn(ctx context.Context) error {
 		return err
 	}
 	defer read.Close()
-	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
+	program, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	cmd := exec.Command(program, os.Args[1:]...)
 	cmd.Env = append(os.Environ(), startedEnv+"=3")
 	cmd.ExtraFiles = []*os.File{write}
 	cmd.Stderr = os.Stderr
@@ -82,6 +86,9 @@ func (a *app) leave(started *os.File, dir, name string) error {
 	defer log.Close()
 	if _, err := fmt.Fprintln(started, name); err != nil {
 		return fmt.Errorf("nobody waits for the instance any more: %w", err)
+	}
+	if err := os.Chdir("/"); err != nil { // and of its directory
+		return err
 	}
 	for _, fd := range []int{1, 2} {
 		if err := unix.Dup3(int(log.Fd()), fd, 0); err != nil {

@@ -34,6 +34,7 @@ var hints = []struct {
 	{instance.ErrNotFound, "'mortise ps' lists the instances"},
 	{instance.ErrExists, "choose another --name, or remove it: 'mortise rm'; 'mortise run --replace' does so itself"},
 	{instance.ErrHolding, "'mortise gc' gives back what nobody looks after"},
+	{alloc.ErrJournal, "it says what is held: after a reboot nothing is, and it can be removed; so it can when no control group mortise-* is left"},
 	{qemu.ErrNoQEMU, "install qemu-system-x86"},
 	{syscall.ENOSPC, "make room where --root is"},
 }
@@ -87,7 +88,7 @@ func stateHint(t *instance.TransitionError) string {
 		return "stop it first, or 'mortise rm --force'"
 	case t.State == instance.Running:
 		return "'mortise stop' ends it"
-	case t.Want == instance.Running:
+	case t.Want == instance.Running && t.Verb != "stop" && t.Verb != "kill":
 		return "'mortise start' starts it"
 	}
 	return ""

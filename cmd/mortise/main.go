@@ -7,9 +7,12 @@ package main
 import (
 	"fmt"
 	"io"
+	"math"
 	"os"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/tenon-build/tenon/cmd/internal/cli"
 	"github.com/tenon-build/tenon/loader"
@@ -30,6 +33,8 @@ type app struct {
 }
 
 func main() {
+	// What a shell or a CI job left open is nothing for the machines that run here.
+	_ = unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC) // since Linux 5.11
 	a := newApp(os.Stdout, os.Stderr)
 	a.Main(a.newRootCmd())
 }
@@ -52,6 +57,10 @@ func (a *app) newRootCmd() *cobra.Command {
 		if a.host, err = readConfig(a.config); err != nil {
 			return err
 		}
+		if a.root, err = filepath.Abs(a.root); err != nil {
+			return err
+		}
+		a.Policy, a.State = a.host.policy, a.host.state
 		if a.backend == nil {
 			a.backend = &qemu.Backend{Accel: a.host.accel, Log: a.Log}
 		}

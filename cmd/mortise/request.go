@@ -46,7 +46,8 @@ func (o *requestOptions) flags(cmd *cobra.Command) {
 	f.DurationVar(&o.hangTimeout, "hang-timeout", 2*time.Minute, "end the instance when it gives no sign of life for so long; 0: never")
 }
 
-// request reads the flags' values. a.host stands in where they say nothing of trust.
+// request reads the flags' values. The host's configuration stands in where they say
+// nothing of trust.
 func (o *requestOptions) request(a *app) (r instance.Request, err error) {
 	c, err := o.instance.Config()
 	if err != nil {
@@ -76,13 +77,8 @@ func (o *requestOptions) request(a *app) (r instance.Request, err error) {
 
 // trustOf makes paths absolute: the instance may be started from elsewhere.
 func (o *requestOptions) trustOf(a *app) (instance.Trust, error) {
+	o.trust.Default(a.Policy, a.State)
 	t := instance.Trust{Key: o.trust.Key, Cert: o.trust.Cert, Policy: o.trust.Policy, State: o.trust.State, AllowUnsigned: o.trust.AllowUnsigned}
-	if t == (instance.Trust{State: t.State}) {
-		t.Policy = a.host.policy
-	}
-	if t.State == "" && !t.AllowUnsigned {
-		t.State = a.host.state
-	}
 	for _, path := range []*string{&t.Key, &t.Cert, &t.Policy, &t.State} {
 		if *path == "" {
 			continue

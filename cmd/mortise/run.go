@@ -49,7 +49,7 @@ one ends the machine. The exit status is the app's own, 128+n when signal n
 ended it, and 125 when mortise or the machine failed.
 
 With --detach, it runs in the background: its name is printed when its kernel was
-started, and the exit status is that of 'start'.`,
+started, and the exit status is that of 'start', but 125 for a command line that is none.`,
 		Example: `  mortise run --policy policy.toml -p 6379:6379 redis.tenon
   mortise run --detach --name cache --cpus 8-11 --memory 4G registry.example/team/redis:1.4`,
 		Args: cobra.ExactArgs(1),
@@ -59,7 +59,7 @@ started, and the exit status is that of 'start'.`,
 				return cli.Exit(cli.ExitRun, err)
 			}
 			o.create = true
-			return a.supervise(cmd.Context(), o, func(ctx context.Context) (string, *loader.Verified, error) {
+			return a.supervise(cmd.Context(), o, func(ctx context.Context) (*instance.Record, *loader.Verified, error) {
 				return a.create(ctx, args[0], request.name, r, o.replace)
 			})
 		},
@@ -86,12 +86,12 @@ CPUs and no memory until it is started; what this host could never give is refus
 			if err != nil {
 				return cli.Usage(cmd, err)
 			}
-			name, v, err := a.create(cmd.Context(), args[0], request.name, r, false)
+			record, v, err := a.create(cmd.Context(), args[0], request.name, r, false)
 			if err != nil {
 				return err
 			}
 			defer v.Close()
-			_, err = fmt.Fprintln(a.Stdout, name)
+			_, err = fmt.Fprintln(a.Stdout, record.Name)
 			return err
 		},
 	}
@@ -113,16 +113,16 @@ With --attach, it runs in this process, as 'run' does.`,
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.detach = !attach
-			return a.supervise(cmd.Context(), o, func(ctx context.Context) (string, *loader.Verified, error) {
+			return a.supervise(cmd.Context(), o, func(ctx context.Context) (*instance.Record, *loader.Verified, error) {
 				r, err := a.here().Store().Get(args[0])
-				if err != nil {
-					return "", nil, err
+				if err == nil {
+					err = r.Startable()
 				}
-				if err := r.Startable(); err != nil {
-					return "", nil, err
+				if err != nil {
+					return nil, nil, err
 				}
 				v, err := a.verify(ctx, r.Bundle.Reference, r.Request.Trust, false)
-				return r.Name, v, err
+				return r, v, err
 			})
 		},
 	}
@@ -132,40 +132,42 @@ With --attach, it runs in this process, as 'run' does.`,
 }
 
 // create verifies a bundle and records an instance of it.
-func (a *app) create(ctx context.Context, ref, name string, r instance.Request, replace bool) (string, *loader.Verified, error) {
+func (a *app) create(ctx context.Context, ref, name string, r instance.Request, replace bool) (*instance.Record, *loader.Verified, error) {
 	ref, err := bundle.Absolute(ref)
-	if err != nil {
-		return "", nil, err
+	if err == nil && name != "" {
+		err = instance.CheckName(name)
 	}
-	if name != "" {
-		if err := instance.CheckName(name); err != nil {
-			return "", nil, err
-		}
+	if err != nil {
+		return nil, nil, err
 	}
 	v, err := a.verify(ctx, ref, r.Trust, false)
 	if err != nil {
-		return "", nil, err
+		return nil, nil, err
 	}
 	if name == "" {
 		name = v.Manifest().Name
 	}
 	e := a.here()
-	if replace {
-		if err = e.Remove(ctx, name, true); errors.Is(err, instance.ErrNotFound) {
+	if replace { // nothing for something that cannot be
+		if err = e.Possible(name, v.Manifest(), &r); err == nil {
+			err = e.Remove(ctx, name, true)
+		}
+		if errors.Is(err, instance.ErrNotFound) {
 			err = nil
 		}
 	}
+	var record *instance.Record
 	if err == nil {
-		_, err = e.Create(ctx, name, ref, v, r)
+		record, err = e.Create(ctx, name, ref, v, r)
 	}
 	if err != nil {
-		return "", nil, errors.Join(err, v.Close())
+		return nil, nil, errors.Join(err, v.Close())
 	}
-	return name, v, nil
+	return record, v, nil
 }
 
 // supervise runs the instance that prepare names, in this process or in the background.
-func (a *app) supervise(ctx context.Context, o runOptions, prepare func(context.Context) (string, *loader.Verified, error)) error {
+func (a *app) supervise(ctx context.Context, o runOptions, prepare func(context.Context) (*instance.Record, *loader.Verified, error)) error {
 	started := startedPipe()
 	if o.detach && started == nil {
 		return a.spawn(ctx)
@@ -174,12 +176,13 @@ func (a *app) supervise(ctx context.Context, o runOptions, prepare func(context.
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
 	defer signal.Stop(signals)
-	name, v, err := prepare(ctx)
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) // nobody who looks on ends an instance
+	record, v, err := prepare(ctx)
 	if err != nil {
 		return a.failed(o, err)
 	}
 	defer v.Close()
-	e := a.here()
+	e, name := a.here(), record.Name
 	options := engine.Options{Grace: o.grace, Event: a.tell(o)}
 	if o.detach {
 		options.Started = func() error { return a.leave(started, e.Store().Path(name), name) }
@@ -195,12 +198,15 @@ func (a *app) supervise(ctx context.Context, o runOptions, prepare func(context.
 		case <-signals:
 			cancel()
 		}
-		<-signals
-		_ = e.Kill(context.Background(), name)
+		for s := range signals {
+			if s == os.Interrupt { // the second Ctrl-C; others come twice by themselves
+				_ = e.Kill(context.Background(), name)
+			}
+		}
 	}()
 	r, err := e.Run(ctx, name, v, options)
 	if o.remove || o.create && (r == nil || r.Started.IsZero()) { // it never ran: nobody asks for it again
-		err = errors.Join(err, e.Remove(context.WithoutCancel(ctx), name, false))
+		err = errors.Join(err, e.RemoveOwn(context.WithoutCancel(ctx), record))
 	}
 	switch {
 	case err != nil:

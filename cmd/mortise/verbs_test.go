@@ -129,6 +129,7 @@ func TestStates(t *testing.T) {
 		"stopped": func(h *host) {
 			end := h.run("run", "--allow-unsigned", "--name", "x", h.bundle(nil))
 			h.good("stop", "x")
+			h.good("stop", "x") // there is nothing to do any more
 			if o := end(); o.code != 0 {
 				t.Errorf("%+v", o)
 			}
@@ -171,7 +172,6 @@ func TestStates(t *testing.T) {
 		{"running", "run --allow-unsigned BUNDLE --name", 125, `instance "x": exists already`},
 		{"running", "resize --cpus 5", 1, `planning "x": the claims are 2 to 4 CPUs, not 5`},
 		{"running", "resize --memory 1G", 1, `instance "x": its memory cannot change while it runs`},
-		{"stopped", "stop", 1, `instance "x": cannot stop: it is stopped, not running`},
 		{"stopped", "stop --force", 1, `instance "x": cannot kill: it is stopped, not running`},
 		{"stopped", "kill", 1, `instance "x": cannot kill: it is stopped, not running`},
 		{"stopped", "console --no-stdin", 1, `instance "x": cannot attach to: it is stopped, not running`},
@@ -224,6 +224,69 @@ func TestStates(t *testing.T) {
 				t.Errorf("%v\n%v", h.before, now)
 			}
 		})
+	}
+}
+
+// Who replaces an instance by one that cannot be keeps the old one.
+func TestReplace(t *testing.T) {
+	h := newHost(t)
+	bundle := h.bundle(nil)
+	end := h.run("run", "--allow-unsigned", bundle)
+	for _, flags := range []string{"--cpus 50", "--env PROT=80"} {
+		if o := h.mortise(append(append([]string{"run", "--replace", "--allow-unsigned"}, strings.Fields(flags)...), bundle)...); o.code != 125 {
+			t.Errorf("%+v", o)
+		}
+	}
+	if text := h.good("ps"); !strings.Contains(text, "running") {
+		t.Error(text)
+	}
+	next := h.run("run", "--rm", "--replace", "--allow-unsigned", "--cpus", "4", bundle)
+	if o := end(); o.code != 137 {
+		t.Errorf("%+v", o)
+	}
+	h.good("stop", "web")
+	if o := next(); o.code != 0 {
+		t.Errorf("%+v", o)
+	}
+}
+
+// Values of parameters come from the command line, the environment, and files.
+func TestEnv(t *testing.T) {
+	h := newHost(t)
+	bundle := h.bundle(nil)
+	t.Setenv("PORT", "81")
+	file := h.dir + "/env"
+	if err := os.WriteFile(file, []byte("# a comment\n\nPORT=80\nDEBUG=true\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for flags, want := range map[string]map[string]string{
+		"--env PORT=1":       {"PORT": "1"},
+		"--env PORT":         {"PORT": "81"},
+		"--env-file " + file: {"PORT": "80", "DEBUG": "true"},
+		"--env-file " + file + " -e PORT -e DEBUG=": nil,
+	} {
+		args := append(append([]string{"create", "--allow-unsigned"}, strings.Fields(flags)...), bundle)
+		if want == nil {
+			if o := h.mortise(args...); o.code != 1 || !strings.Contains(o.stderr, `DEBUG: "" is not of type bool`) {
+				t.Errorf("%+v", o)
+			}
+			continue
+		}
+		h.good(args...)
+		r, err := (&instance.Store{Dir: h.dir + "/mortise"}).Get("web")
+		if err != nil || !reflect.DeepEqual(r.Request.Env, want) {
+			t.Errorf("%s: %v, %+v", flags, err, r)
+		}
+		h.good("rm", "web")
+	}
+	for flags, want := range map[string]string{
+		"--env =x":                    "--env: a name is missing",
+		"--env NOWHERE":               "--env: NOWHERE has no value, and is not set here",
+		"--env-file " + h.dir + "/no": "--env-file: open ",
+	} {
+		if o := h.mortise(append(append([]string{"create", "--allow-unsigned"}, strings.Fields(flags)...), bundle)...); o.code != 2 || !strings.Contains(o.stderr, want) {
+			t.Errorf("%s: %+v", flags, o)
+		}
 	}
 }
 

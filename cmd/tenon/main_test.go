@@ -320,7 +320,7 @@ func TestErrors(t *testing.T) {
 		{"run without a bundle", "run", 125, "accepts 1 arg(s)", ""},
 		{"run with an unknown flag", "run --frobnicate x", 125, "unknown flag", ""},
 		{"run with a malformed port", "run -p x " + written, 125, `--publish "x": want [ADDRESS:]HOST:GUEST[/udp]`, ""},
-		{"run with a malformed parameter", "run -e x " + written, 125, `--env "x" is not NAME=VALUE`, ""},
+		{"run with a malformed parameter", "run -e x " + written, 125, `--env: x has no value, and is not set here`, ""},
 		{"run with malformed memory", "run -m much " + written, 125, `--memory "much" is not a size such as 512M`, ""},
 		{"run with negative CPUs", "run --cpus -1 " + written, 125, "--cpus -1: must be positive", ""},
 		{"run with an unknown accelerator", "run --accel xen " + written, 125, `--accel "xen" is neither kvm nor tcg`, ""},

@@ -86,10 +86,17 @@ func (a *app) runBundle(ctx context.Context, ref string, o runOptions) error {
 		default:
 			return
 		}
-		select {
-		case <-signals:
-		case <-time.After(o.stopTimeout):
-			a.Log.Warn("the app did not stop in time, ending the machine")
+		timeout := time.After(o.stopTimeout)
+		for {
+			select {
+			case s := <-signals:
+				if s == os.Interrupt { // the second Ctrl-C; others come twice by themselves
+					return
+				}
+			case <-timeout:
+				a.Log.Warn("the app did not stop in time, ending the machine")
+				return
+			}
 		}
 	}()
 

@@ -115,13 +115,9 @@ func (h *Host) Intact(owner string, p *Plan, report *Report) bool {
 	return true
 }
 
-// Held returns what is held, by owner, without what Recover is going to give back.
+// Held returns what is held, by owner, without what Recover is going to give back. It
+// waits for nobody.
 func (h *Host) Held() ([]Holding, error) {
-	dir, err := h.lock()
-	if err != nil {
-		return nil, err
-	}
-	defer dir.Close()
 	j, err := h.readJournal()
 	if err != nil {
 		return nil, err

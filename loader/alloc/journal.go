@@ -22,6 +22,9 @@ const (
 	bootID         = "proc/sys/kernel/random/boot_id"
 )
 
+// ErrJournal says that the journal is damaged, or of another version.
+var ErrJournal = errors.New("bad journal")
+
 // journal is what is held and what was before. It is written before the host is
 // touched, so that whoever reads it after a crash can put everything back. It has no
 // names of files in it: where they are is known. Without a file, nothing is held.
@@ -111,11 +114,12 @@ func (h *Host) readJournal() (*journal, error) {
 	j := &journal{}
 	in := json.NewDecoder(bytes.NewReader(data))
 	in.DisallowUnknownFields()
-	if err := in.Decode(j); err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
+	err = in.Decode(j)
+	if err == nil {
+		err = j.check()
 	}
-	if err := j.check(); err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
+	if err != nil {
+		return nil, fmt.Errorf("%w %s: %w", ErrJournal, name, err)
 	}
 	if j.Boot != none.Boot {
 		return none, nil

@@ -25,8 +25,7 @@ const (
 // when the disk is full. Readers that are slow lose what is no longer kept.
 type console struct {
 	dir  string
-	tee  io.Writer // gets all of it, too; may be nil
-	size int64     // of one file
+	size int64 // of one file
 
 	mu      sync.Mutex
 	now     *os.File
@@ -40,8 +39,8 @@ type console struct {
 }
 
 // newConsole begins anew.
-func newConsole(dir string, tee io.Writer) (*console, error) {
-	c := &console{dir: dir, tee: tee, size: consoleSize, changed: make(chan struct{})}
+func newConsole(dir string) (*console, error) {
+	c := &console{dir: dir, size: consoleSize, changed: make(chan struct{})}
 	if err := os.Remove(filepath.Join(dir, consoleOld)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
@@ -55,18 +54,9 @@ func (c *console) open() (err error) {
 
 // Write keeps what an instance printed.
 func (c *console) Write(p []byte) (int, error) {
-	c.keep(p)
-	if c.tee != nil {
-		if _, err := c.tee.Write(p); err != nil {
-			c.tee = nil // whoever wanted it is gone
-		}
-	}
-	return len(p), nil
-}
-
-func (c *console) keep(p []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	all := len(p)
 	for len(p) > 0 && c.lost == nil {
 		if c.end-c.start >= c.size {
 			c.lost = c.rotate()
@@ -78,6 +68,7 @@ func (c *console) keep(p []byte) {
 		p = p[n:]
 	}
 	c.wake()
+	return all, nil
 }
 
 func (c *console) rotate() error {
@@ -118,7 +109,7 @@ func (c *console) read(p []byte, at int64) (n int, next int64, wait <-chan struc
 }
 
 // follow copies what is printed, with what is kept or from now on, until the instance
-// ends or ctx does.
+// ends or ctx does. Where w was too slow, it gets a line that says so.
 func (c *console) follow(ctx context.Context, w io.Writer, all bool) error {
 	var at int64
 	if !all {
@@ -131,6 +122,11 @@ func (c *console) follow(ctx context.Context, w io.Writer, all bool) error {
 		n, next, wait, err := c.read(buf, at)
 		if err != nil {
 			return err
+		}
+		if lost := next - int64(n) - at; lost > 0 && at > 0 {
+			if _, err := fmt.Fprintf(w, "\n[mortise: %d bytes are not kept any more]\n", lost); err != nil {
+				return err
+			}
 		}
 		at = next
 		if wait != nil {

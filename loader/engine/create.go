@@ -4,6 +4,7 @@ package engine
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -24,7 +25,7 @@ func (e *Engine) Create(ctx context.Context, name, ref string, v *loader.Verifie
 	if err := instance.CheckName(name); err != nil {
 		return nil, err
 	}
-	if _, err := e.Plan(name, m, &r); err != nil && !errors.Is(err, alloc.ErrTaken) {
+	if err := e.Possible(name, m, &r); err != nil {
 		return nil, err
 	}
 	l, err := e.lock(ctx)
@@ -37,6 +38,44 @@ func (e *Engine) Create(ctx context.Context, name, ref string, v *loader.Verifie
 		Bundle: instance.Bundle{Reference: ref, Digest: v.Digest().String(), Name: m.Name, Version: m.BundleVersion, Identity: v.Identity()},
 	}
 	return record, l.Create(record, time.Now())
+}
+
+// Possible refuses what this host could never give. What others hold now is not refused.
+func (e *Engine) Possible(name string, m *manifest.Manifest, r *instance.Request) error {
+	if err := checkSize(r); err != nil {
+		return err
+	}
+	if _, err := e.Plan(name, m, r); err != nil && !errors.Is(err, alloc.ErrTaken) {
+		return err
+	}
+	return nil
+}
+
+// maxRequest is the largest request, in bytes of JSON: a record has to have room for how
+// its instance ends.
+const maxRequest = 16 << 10
+
+func checkSize(r *instance.Request) error {
+	data, err := json.Marshal(r)
+	if err == nil && len(data) > maxRequest {
+		err = fmt.Errorf("what is asked for takes %d bytes to note, at most %d: the values of parameters are too long", len(data), maxRequest)
+	}
+	return err
+}
+
+// RemoveOwn removes the instance that a record is of, unless another one has its name by
+// now.
+func (e *Engine) RemoveOwn(ctx context.Context, r *instance.Record) error {
+	l, err := e.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer l.Unlock()
+	now, err := e.Store().Get(r.Name)
+	if errors.Is(err, instance.ErrNotFound) || err == nil && now.ID != r.ID {
+		return nil
+	}
+	return l.Remove(ctx, r.Name)
 }
 
 // Remove removes an instance that does not run. With force, it is killed before, and

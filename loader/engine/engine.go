@@ -109,7 +109,7 @@ func (e *Engine) recover(ctx context.Context) error {
 		return err
 	}
 	for _, r := range left {
-		if err := e.free(ctx, r.Name); err != nil {
+		if err := e.free(ctx, r.Name, recoverPatience); err != nil {
 			return err
 		}
 	}
@@ -121,7 +121,7 @@ func (e *Engine) recover(ctx context.Context) error {
 		r, err := e.Store().Get(h.Owner)
 		abandoned := err == nil && r.Supervisor == nil && r.Held.Empty()
 		if abandoned || errors.Is(err, instance.ErrNotFound) {
-			err = e.free(ctx, h.Owner)
+			err = e.free(ctx, h.Owner, recoverPatience)
 		}
 		if err != nil && !errors.Is(err, instance.ErrRecord) {
 			return err
@@ -130,12 +130,22 @@ func (e *Engine) recover(ctx context.Context) error {
 	return nil
 }
 
-// free ends what is left of an instance and gives back what it held.
-func (e *Engine) free(ctx context.Context, name string) error {
-	if err := e.release(ctx, name); err != nil {
+// recoverPatience is how long a process that does not die may keep others from work. Its
+// instance goes on to hold what it holds.
+const recoverPatience = time.Second
+
+// free ends what is left of an instance and gives back what it held. What cannot be ended
+// within patience is reported, and tried again by the next one.
+func (e *Engine) free(ctx context.Context, name string, patience time.Duration) error {
+	err := e.release(ctx, name, patience)
+	if errors.Is(err, unix.EBUSY) {
+		e.Log.Warn("an instance without a supervisor cannot be ended yet", "instance", name, "why", err)
+		return nil
+	}
+	if err != nil {
 		return err
 	}
-	err := e.cleared(ctx, name)
+	err = e.cleared(ctx, name)
 	if errors.Is(err, instance.ErrNotFound) || errors.Is(err, instance.ErrRecord) {
 		return nil
 	}
@@ -147,8 +157,14 @@ const killTimeout = 10 * time.Second
 
 // release gives CPUs back. What still runs on them is killed: a back end's processes die
 // with their supervisor, but not at once, and KVM's own threads some time after them.
-func (e *Engine) release(ctx context.Context, name string) error {
-	for deadline := time.Now().Add(killTimeout); ; {
+//
+// A name that this directory holds nothing for may be in use by another's.
+func (e *Engine) release(ctx context.Context, name string, patience time.Duration) error {
+	held, err := e.Host().Held()
+	if err != nil || !slices.ContainsFunc(held, func(h alloc.Holding) bool { return h.Owner == name }) {
+		return err
+	}
+	for deadline := time.Now().Add(patience); ; {
 		err := e.killGroup(name)
 		if err == nil {
 			err = e.Host().Release(name)
@@ -233,7 +249,7 @@ func (e *Engine) GC(ctx context.Context) ([]string, error) {
 // discard removes an instance whose record cannot be used.
 func (e *Engine) discard(ctx context.Context, l *instance.Lock, name string) error {
 	if instance.CheckName(name) == nil { // otherwise it never held anything
-		if err := e.free(ctx, name); err != nil {
+		if err := e.free(ctx, name, killTimeout); err != nil {
 			return err
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -173,7 +174,7 @@ func TestLife(t *testing.T) {
 	if r, err := ended(); err != nil || r.State != instance.Stopped || r.Exit.Signal != 9 || r.Starts != 2 {
 		t.Errorf("%+v, %v", r, err)
 	}
-	if err := h.Stop(t.Context(), "web", 0, 0); !errors.As(err, new(*instance.TransitionError)) {
+	if err := h.Stop(t.Context(), "web", 0, 0); err != nil { // it has ended already
 		t.Error(err)
 	}
 	if err := h.Remove(t.Context(), "web", false); err != nil {
@@ -419,6 +420,113 @@ func TestGuard(t *testing.T) {
 	}
 	h.stop(t, "web", ended)
 	h.untouched(t)
+}
+
+// What runs under another directory by the same name is not touched.
+func TestOtherDirectory(t *testing.T) {
+	h := newHost(t, small)
+	v := verified(t, nil)
+	h.create(t, "web", v, instance.Request{})
+	ended := h.run(t, t.Context(), "web", v)
+	bystander := exec.Command("sleep", "60")
+	if err := bystander.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = bystander.Process.Kill(); _ = bystander.Wait() }()
+	const procs = "sys/fs/cgroup/mortise-web/cgroup.procs"
+	h.kernel.Put(procs, fmt.Sprintln(bystander.Process.Pid))
+	other := newHost(t, small)
+	other.kernel, other.Root = h.kernel, h.kernel
+	other.create(t, "web", v, instance.Request{CPUList: alloc.NewCPUSet(2, 6)})
+	if _, err := other.Run(t.Context(), "web", v, Options{}); err == nil || !strings.Contains(err.Error(), "is there already, and not in the journal") {
+		t.Error(err)
+	}
+	if p, err := instance.Identify(bystander.Process.Pid); err != nil {
+		t.Error(err)
+	} else if alive, err := p.Alive(); !alive || err != nil {
+		t.Errorf("it was killed: %v", err)
+	}
+	h.kernel.Put(procs, "")
+	h.stop(t, "web", ended)
+	h.untouched(t)
+}
+
+// A guest that dies while it is resized leaves nothing held.
+func TestDiesResizing(t *testing.T) {
+	h := newHost(t, small)
+	var box *loadertest.Instance
+	h.backend.Started = func(i *loadertest.Instance) { box = i }
+	v := verified(t, nil)
+	h.create(t, "web", v, instance.Request{})
+	ended := h.run(t, t.Context(), "web", v)
+	h.backend.Refuse = func(alloc.CPUSet) error {
+		box.End(nil, errors.New("it panicked"))
+		time.Sleep(10 * time.Millisecond)
+		return errors.New("the guest is gone")
+	}
+	if err := h.Resize(t.Context(), "web", 4); err == nil {
+		t.Error("no error")
+	}
+	if r, err := ended(); err != nil || r.State != instance.Failed || !r.Held.Empty() {
+		t.Errorf("%+v, %v", r, err)
+	}
+	h.untouched(t)
+}
+
+// What is being started can be ended, too.
+func TestAbort(t *testing.T) {
+	h := newHost(t, small)
+	h.backend.Slow = true
+	v := verified(t, nil)
+	h.create(t, "web", v, instance.Request{})
+	for _, end := range []func(cancel func()) error{
+		func(func()) error { return h.Stop(t.Context(), "web", 0, time.Minute) },
+		func(func()) error { return h.Kill(t.Context(), "web") },
+		func(cancel func()) error { cancel(); return nil },
+	} {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		done := make(chan *instance.Record)
+		go func() {
+			r, err := h.Run(ctx, "web", v, Options{})
+			if err != nil {
+				t.Error(err)
+			}
+			done <- r
+		}()
+		for {
+			if _, err := os.Lstat(filepath.Join(h.Store().Path("web"), socketFile)); err == nil && h.record(t, "web").State == instance.Loaded {
+				break
+			}
+			time.Sleep(time.Millisecond)
+		}
+		if err := end(cancel); err != nil {
+			t.Error(err)
+		}
+		if r := <-done; r == nil || r.State != instance.Failed || !r.Held.Empty() {
+			t.Errorf("%+v", r)
+		}
+		h.untouched(t)
+	}
+}
+
+// Who removes its own instance leaves another one of that name alone.
+func TestRemoveOwn(t *testing.T) {
+	h := newHost(t, small)
+	v := verified(t, nil)
+	h.create(t, "web", v, instance.Request{})
+	old := h.record(t, "web")
+	if err := errors.Join(h.RemoveOwn(t.Context(), old), h.RemoveOwn(t.Context(), old)); err != nil {
+		t.Error(err)
+	}
+	h.create(t, "web", v, instance.Request{})
+	if err := h.RemoveOwn(t.Context(), old); err != nil {
+		t.Error(err)
+	}
+	h.record(t, "web")
+	if _, err := h.Create(t.Context(), "large", "oci:web", v, instance.Request{Hostname: strings.Repeat("x", maxRequest)}); err == nil || !strings.Contains(err.Error(), "are too long") {
+		t.Error(err)
+	}
 }
 
 func TestAttach(t *testing.T) {

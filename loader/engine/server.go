@@ -10,7 +10,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -98,8 +97,7 @@ func (s *supervisor) serve() {
 // goodbye takes no more calls, and lets those that wait for the end have their replies.
 func (s *supervisor) goodbye() {
 	if s.listener != nil {
-		_ = s.listener.Close()
-		_ = os.Remove(filepath.Join(s.Store().Path(s.name), socketFile)) // the next one does, otherwise
+		_ = s.listener.Close() // the socket's name may be the next one's already
 	}
 	close(s.done)
 	answered := make(chan struct{})
@@ -123,10 +121,21 @@ func (s *supervisor) answer(conn net.Conn) {
 	_ = conn.SetReadDeadline(time.Time{})
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
+	if c.Verb == "stop" || c.Verb == "signal" && c.Signal == int(unix.SIGKILL) {
+		select {
+		case <-s.up:
+		default:
+			s.abort()
+		}
+	}
 	select {
 	case <-s.up:
 	case <-s.done:
-		_ = json.NewEncoder(conn).Encode(reply{Error: fmt.Sprintf("instance %q: it could not be started", s.name)})
+		out := reply{Error: fmt.Sprintf("instance %q: it could not be started", s.name)}
+		if c.Verb == "stop" || c.Verb == "signal" {
+			out.Error = "" // which is what was wanted
+		}
+		_ = json.NewEncoder(conn).Encode(out)
 		return
 	}
 	if c.Verb == "attach" {
@@ -260,6 +269,9 @@ func (e *Engine) dial(ctx context.Context, name string) (net.Conn, error) {
 	return conn, nil
 }
 
+// dialTimeout is how long a supervisor that has just begun may take to listen.
+const dialTimeout = 2 * time.Second
+
 // call makes a call and waits for the reply, at most for timeout.
 func (e *Engine) call(ctx context.Context, name string, c *call, timeout time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
@@ -274,11 +286,14 @@ func (e *Engine) call(ctx context.Context, name string, c *call, timeout time.Du
 // open makes a call and returns the connection after a good reply.
 func (e *Engine) open(ctx context.Context, name string, c *call) (*stream, error) {
 	conn, err := e.dial(ctx, name)
-	if err != nil {
+	for patience := time.Now().Add(dialTimeout); err != nil; conn, err = e.dial(ctx, name) {
 		if _, ended := e.running(name, c.Verb); ended != nil { // meanwhile
-			err = ended
+			return nil, ended
 		}
-		return nil, err
+		if time.Now().After(patience) {
+			return nil, err
+		}
+		time.Sleep(10 * time.Millisecond)
 	}
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Now()) })
 	defer stop()
@@ -356,7 +371,11 @@ const callTimeout = 10 * time.Second
 // Stop asks an instance's app to stop, by its own stop signal if signal is 0, ends the
 // machine when that takes longer than grace, and waits until all is given back.
 func (e *Engine) Stop(ctx context.Context, name string, signal int, grace time.Duration) error {
-	if err := e.live(ctx, name, "stop"); err != nil {
+	err := e.live(ctx, name, "stop")
+	if t := new(instance.TransitionError); errors.As(err, &t) && t.State != instance.Created {
+		return nil // it has ended already, which is what was wanted
+	}
+	if err != nil {
 		return err
 	}
 	return e.call(ctx, name, &call{Verb: "stop", Signal: signal, Grace: grace}, grace+killTimeout)

@@ -66,11 +66,12 @@ type supervisor struct {
 
 	instance loader.Instance
 	console  *console
-	began    time.Time
-	heard    atomic.Int64  // the last sign of life, in nanoseconds since it began
-	silent   atomic.Bool   // it was ended for want of one
-	up       chan struct{} // closed when the instance was started
-	ended    chan struct{} // closed when the instance has ended
+	heard    atomic.Bool                    // a sign of life, since watch looked
+	silent   atomic.Bool                    // it was ended for want of one
+	health   atomic.Pointer[control.Health] // the last one, which is not in the record yet
+	abort    func()                         // ends it while it is started
+	up       chan struct{}                  // closed when the instance was started
+	ended    chan struct{}                  // closed when the instance has ended
 
 	listener net.Listener // nil before the socket is there
 	calls    sync.WaitGroup
@@ -160,10 +161,11 @@ func unwrapPlan(err error) error {
 // run boots the instance and returns how it ended.
 func (s *supervisor) run(ctx context.Context, v *loader.Verified, o Options) (*control.Exit, error) {
 	var err error
-	if s.console, err = newConsole(s.Store().Path(s.name), o.Console); err != nil {
+	if s.console, err = newConsole(s.Store().Path(s.name)); err != nil {
 		return nil, err
 	}
-	defer s.closeConsole()
+	viewed := s.show(o.Console)
+	defer viewed()
 	c := s.want.config
 	c.Plan, c.Console = s.plan, s.console
 	c.Group = "/" + s.want.topology.Group(s.name)
@@ -173,21 +175,25 @@ func (s *supervisor) run(ctx context.Context, v *loader.Verified, o Options) (*c
 			o.Event(event)
 		}
 	}
+	starting, abort := context.WithCancel(context.WithoutCancel(ctx))
+	defer abort()
+	s.abort = abort
+	interrupted := context.AfterFunc(ctx, abort)
 	if s.listener, err = s.listen(); err != nil {
 		return nil, err
 	}
 	go s.serve()
-	if s.instance, err = s.want.backend.Load(ctx, v, c); err != nil {
+	if s.instance, err = s.want.backend.Load(starting, v, c); err != nil {
 		return nil, err
 	}
 	if err := v.Close(); err != nil { // its memory is not needed any more
 		return nil, errors.Join(err, s.instance.Close())
 	}
 	defer s.instance.Close()
-	s.began = time.Now()
-	if err := s.instance.Start(context.WithoutCancel(ctx)); err != nil {
+	if err := s.instance.Start(starting); err != nil {
 		return nil, err
 	}
+	interrupted() // from here on, the app is asked first
 	close(s.up)
 	if err := s.started(o); err != nil {
 		return nil, err
@@ -211,45 +217,80 @@ func (s *supervisor) started(o Options) error {
 	return err
 }
 
-func (s *supervisor) closeConsole() {
-	if err := s.console.Close(); err != nil {
-		s.Log.Warn("console", "why", err)
+// drainTimeout is how long a viewer may take for the last of the output.
+const drainTimeout = 5 * time.Second
+
+// show copies what the instance prints to w, if there is one, which keeps nobody waiting.
+// The function that it returns ends the console.
+func (s *supervisor) show(w io.Writer) (end func()) {
+	shown := make(chan struct{})
+	go func() {
+		defer close(shown)
+		if w != nil {
+			_ = s.console.follow(context.Background(), w, true)
+		}
+	}()
+	return func() {
+		if err := s.console.Close(); err != nil {
+			s.Log.Warn("console", "why", err)
+		}
+		select {
+		case <-shown:
+		case <-time.After(drainTimeout):
+		}
 	}
 }
 
-// noteEvent keeps what the instance reports.
+// noteEvent keeps what the instance reports, for watch: an instance that reports all the
+// time costs no more than one that does not.
 func (s *supervisor) noteEvent(e loader.Event) {
-	s.heard.Store(int64(time.Since(s.began)))
-	if e.Health == nil {
-		return
-	}
-	if _, err := s.update(func(r *instance.Record) error { r.Health = e.Health; return nil }); err != nil {
-		s.Log.Warn("the health could not be kept", "why", err)
+	s.heard.Store(true)
+	if e.Health != nil {
+		s.health.Store(e.Health)
 	}
 }
 
-// watch ends an instance that is not heard of any more, and keeps its CPUs its own.
+// watch ends an instance that is not heard of any more, notes its health, and keeps its
+// CPUs its own. It counts what it sees: while this process is stopped, nothing is missed.
 func (s *supervisor) watch() {
-	tick := time.NewTicker(time.Second)
+	const interval = time.Second
+	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	said := ""
+	var quiet time.Duration
 	for {
 		select {
 		case <-s.ended:
 			return
 		case <-tick.C:
 		}
-		if s.hang > 0 && time.Since(s.began)-time.Duration(s.heard.Load()) > s.hang {
+		quiet += interval
+		if s.heard.Swap(false) {
+			quiet = 0
+		}
+		if s.hang > 0 && quiet > s.hang {
 			s.silent.Store(true)
 			_ = s.instance.Kill()
 			return
 		}
-		err := s.guard()
+		err := s.noteHealth()
+		if err == nil {
+			err = s.guard()
+		}
 		if err != nil && err.Error() != said { // once, not every second
-			s.Log.Warn("the instance's CPUs are not its own any more", "why", err)
+			s.Log.Warn("looking after the instance", "why", err)
 			said = err.Error()
 		}
 	}
+}
+
+func (s *supervisor) noteHealth() error {
+	h := s.health.Swap(nil)
+	if h == nil {
+		return nil
+	}
+	_, err := s.update(func(r *instance.Record) error { r.Health = h; return nil })
+	return err
 }
 
 // guard takes the CPUs again where somebody took the partition away: systemd does, when
@@ -306,7 +347,7 @@ func (s *supervisor) finish(exit *control.Exit, failure error) (*instance.Record
 	s.holding.Lock()
 	s.over = true // nobody takes it again
 	s.holding.Unlock()
-	err = errors.Join(err, s.release(context.Background(), s.name))
+	err = errors.Join(err, s.release(context.Background(), s.name, killTimeout))
 	if err != nil {
 		return r, fmt.Errorf("instance %q: %w", s.name, err)
 	}

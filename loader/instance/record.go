@@ -15,6 +15,7 @@
 package instance
 
 import (
+	"bytes"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -65,7 +66,7 @@ type Record struct {
 	Started time.Time `json:"started,omitzero"` // the last time
 	Ended   time.Time `json:"ended,omitzero"`   // the last time
 
-	Exit   *control.Exit   `json:"exit,omitempty"`   // what the app ended with, if it told
+	Exit   *control.Exit   `json:"exit,omitempty"`   // what the app ended with; signal 9 where the machine was ended
 	Reason string          `json:"reason,omitempty"` // of a failure, one line
 	Health *control.Health `json:"health,omitempty"` // the last that was reported
 }
@@ -154,11 +155,14 @@ func (r *Record) encode() ([]byte, error) {
 	if err := r.check(); err != nil {
 		return nil, err
 	}
-	data, err := json.Marshal(r)
-	if err == nil && len(data) >= maxRecord {
+	var data bytes.Buffer
+	out := json.NewEncoder(&data)
+	out.SetEscapeHTML(false) // what a guest says must not grow
+	err := out.Encode(r)
+	if err == nil && data.Len() > maxRecord {
 		err = fmt.Errorf("larger than %d bytes", maxRecord)
 	}
-	return append(data, '\n'), err
+	return data.Bytes(), err
 }
 
 // check refuses what a reader could not rely on.

@@ -24,6 +24,7 @@ import (
 type Backend struct {
 	Lacks   loader.Capabilities           // what it cannot do, of all
 	LoadErr error                         // of each Load
+	Slow    bool                          // Start takes until its context ends
 	Refuse  func(cpus alloc.CPUSet) error // of each Resize; may be nil
 	Started func(*Instance)               // called by each Start; may be nil
 }
@@ -83,7 +84,11 @@ func (i *Instance) CPUs() alloc.CPUSet {
 }
 
 // Start implements loader.Instance.
-func (i *Instance) Start(context.Context) error {
+func (i *Instance) Start(ctx context.Context) error {
+	if i.backend.Slow {
+		<-ctx.Done()
+		return ctx.Err()
+	}
 	i.cpus = i.Config.Plan.CPUs
 	_, _ = io.WriteString(i.Config.Console, "booted\n")
 	i.Config.Event(loader.Event{Since: time.Millisecond, Ready: &control.Ready{PID: 2}})

@@ -221,6 +221,7 @@ func (i *instance) prepare(program, accel string, v *loader.Verified) error {
 	i.control = control.NewConn(i.channel)
 	i.cmd = exec.Command(program, args...)
 	i.cmd.ExtraFiles = i.files
+	i.cmd.Env = []string{"PATH=" + os.Getenv("PATH")} // a machine has no use for our secrets
 	i.cmd.Stderr = &i.stderr
 	// QEMU must not outlive us, and Ctrl-C is ours to handle.
 	i.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
@@ -460,7 +461,10 @@ func (i *instance) Wait() (*control.Exit, error) {
 	case i.killed:
 		return &control.Exit{Signal: int(unix.SIGKILL)}, nil
 	case i.waitErr != nil:
-		return nil, fmt.Errorf("QEMU failed: %w: %s", i.waitErr, control.Line(string(i.stderr)))
+		if len(i.stderr) > 0 {
+			return nil, fmt.Errorf("QEMU failed: %w: %s", i.waitErr, control.Line(string(i.stderr)))
+		}
+		return nil, fmt.Errorf("QEMU failed: %w", i.waitErr)
 	}
 	return nil, errors.New("the kernel ended without an exit status of the app: it panicked or was reset")
 }

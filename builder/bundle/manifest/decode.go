@@ -314,8 +314,11 @@ func (p *Parameter) CheckValue(value string) error {
 	default:
 		ok = len(value) <= 4096 && !strings.ContainsRune(value, 0)
 	}
-	if !ok {
-		return fmt.Errorf("%s: %q is not of type %s", p.Name, value, p.Type)
+	switch {
+	case !ok && p.Type == "string": // which may be a secret
+		return fmt.Errorf("%s: the value has a NUL, or more than 4096 bytes", p.Name)
+	case !ok:
+		return fmt.Errorf("%s: %.40q is not of type %s", p.Name, value, p.Type)
 	}
 	return nil
 }

@@ -3,7 +3,9 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
+	"os"
 	"strings"
 
 	"github.com/docker/go-units"
@@ -15,14 +17,15 @@ import (
 
 // InstanceOptions are what differs from instance to instance of a bundle.
 type InstanceOptions struct {
-	publish, env     []string
-	memory, hostname string
+	publish, env, envFiles []string
+	memory, hostname       string
 }
 
 // Flags adds the flags.
 func (o *InstanceOptions) Flags(f *pflag.FlagSet) {
 	f.StringArrayVarP(&o.publish, "publish", "p", nil, "forward a port: [ADDRESS:]HOST:GUEST[/udp] (the default address is 127.0.0.1)")
-	f.StringArrayVarP(&o.env, "env", "e", nil, "set a parameter of the bundle: NAME=VALUE")
+	f.StringArrayVarP(&o.env, "env", "e", nil, "set a parameter of the bundle: NAME=VALUE, or NAME for the value that it has here")
+	f.StringArrayVar(&o.envFiles, "env-file", nil, "read parameters from a file: a line each, as --env has them; '#' begins a comment")
 	f.StringVarP(&o.memory, "memory", "m", "", "memory, for example 512M (default: the least that the bundle claims)")
 	f.StringVar(&o.hostname, "hostname", "", "host name (default: the bundle's name)")
 }
@@ -36,12 +39,26 @@ func (o *InstanceOptions) Config() (loader.Config, error) {
 			return c, err
 		}
 	}
-	for _, e := range o.env {
-		name, value, ok := strings.Cut(e, "=")
-		if !ok || name == "" {
-			return c, fmt.Errorf("--env %q is not NAME=VALUE", e)
+	for _, path := range o.envFiles {
+		data, err := ReadSmall(path)
+		if err != nil {
+			return c, fmt.Errorf("--env-file: %w", err)
 		}
-		c.Env[name] = value
+		number := 0
+		for line := range strings.Lines(string(data)) {
+			number++
+			if line = strings.TrimSpace(line); line == "" || line[0] == '#' {
+				continue
+			}
+			if err := setEnv(c.Env, line); err != nil {
+				return c, fmt.Errorf("--env-file %s: line %d: %w", path, number, err)
+			}
+		}
+	}
+	for _, e := range o.env {
+		if err := setEnv(c.Env, e); err != nil {
+			return c, fmt.Errorf("--env: %w", err)
+		}
 	}
 	for _, p := range o.publish {
 		var f loader.Forward
@@ -51,6 +68,23 @@ func (o *InstanceOptions) Config() (loader.Config, error) {
 		c.Forwards = append(c.Forwards, f)
 	}
 	return c, nil
+}
+
+// setEnv takes NAME=VALUE, or NAME of a variable of this process. Values may be secrets,
+// so that errors have names alone.
+func setEnv(env map[string]string, text string) error {
+	name, value, ok := strings.Cut(text, "=")
+	if !ok {
+		value, ok = os.LookupEnv(name)
+	}
+	if name == "" {
+		return errors.New("a name is missing: want NAME=VALUE, or NAME")
+	}
+	if !ok {
+		return fmt.Errorf("%s has no value, and is not set here", Printable(name))
+	}
+	env[name] = value
+	return nil
 }
 
 // ParseSize reads a size of at least 1 MiB, such as 512M, in bytes.

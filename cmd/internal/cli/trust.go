@@ -51,6 +51,16 @@ func (o *TrustOptions) Exclusive(cmd *cobra.Command) {
 	o.changed = cmd.Flags().Changed
 }
 
+// Default fills in what a host's configuration says, where the command line says nothing.
+func (o *TrustOptions) Default(policy, state string) {
+	if o.Key == "" && o.Cert == "" && o.Policy == "" && !o.AllowUnsigned {
+		o.Policy = policy
+	}
+	if o.State == "" && !o.AllowUnsigned {
+		o.State = state
+	}
+}
+
 // Load reads what the flags name. Who asks only remembers nothing.
 func (o *TrustOptions) Load(asks bool) (loader.Policy, error) {
 	if o.State == "" && o.changed != nil && o.changed("state") { // a variable that is not set, perhaps

@@ -33,6 +33,7 @@ BUNDLE is oci:DIR, oci-archive:FILE, a path to either, or HOST/NAME:TAG.`,
 			if err := CheckFormat(format); err != nil {
 				return err
 			}
+			trust.Default(a.Policy, a.State)
 			policy, err := trust.Load(true)
 			if errors.Is(err, ErrNoTrust) {
 				return Usage(cmd, err)
