@@ -9,8 +9,6 @@ import (
 	"fmt"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
 	"github.com/tenon-build/tenon/loader"
 	"github.com/tenon-build/tenon/loader/alloc"
@@ -97,65 +95,3 @@ func (e *Engine) Remove(ctx context.Context, name string, force bool) error {
 	}
 	return err
 }
-
-// Kill ends an instance at once: by its supervisor, or, where that does not answer,
-// together with it.
-func (e *Engine) Kill(ctx context.Context, name string) error {
-	r, err := e.running(name, "kill")
-	if err != nil {
-		return err
-	}
-	err = e.call(ctx, name, &call{Verb: "signal", Signal: int(unix.SIGKILL)}, killTimeout)
-	if err == nil || errors.As(err, new(*instance.TransitionError)) { // it ended meanwhile
-		return nil
-	}
-	if err := killProcess(r.Supervisor); err != nil {
-		return fmt.Errorf("instance %q: killing its supervisor: %w", name, err)
-	}
-	return e.Recover(ctx)
-}
-
-// killProcess kills a process and waits until it is gone.
-func killProcess(p *instance.Process) error {
-	if p == nil {
-		return nil
-	}
-	fd, err := unix.PidfdOpen(p.PID, 0)
-	if errors.Is(err, unix.ESRCH) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	if alive, err := p.Alive(); err != nil || !alive { // now it cannot become another one
-		return err
-	}
-	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
-		return err
-	}
-	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-	for {
-		n, err := unix.Poll(fds, int(killTimeout.Milliseconds()))
-		switch {
-		case errors.Is(err, unix.EINTR):
-		case err != nil:
-			return err
-		case n == 0:
-			return fmt.Errorf("process %d does not end within %v", p.PID, killTimeout)
-		default:
-			return nil
-		}
-	}
-}
-
-// running returns the record of an instance that is loaded or running.
-func (e *Engine) running(name, verb string) (*instance.Record, error) {
-	r, err := e.Store().Get(name)
-	if err != nil {
-		return nil, err
-	}
-	return r, r.Require(verb, instance.Running, instance.Loaded)
-}
-
-func foreign(err error) bool { return errors.Is(err, manifest.ErrVersion) }

@@ -23,11 +23,9 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/tenon-build/tenon/builder/bundle/manifest"
 	"github.com/tenon-build/tenon/loader"
 	"github.com/tenon-build/tenon/loader/alloc"
 	"github.com/tenon-build/tenon/loader/instance"
@@ -130,94 +128,6 @@ func (e *Engine) recover(ctx context.Context) error {
 	return nil
 }
 
-// recoverPatience is how long a process that does not die may keep others from work. Its
-// instance goes on to hold what it holds.
-const recoverPatience = time.Second
-
-// free ends what is left of an instance and gives back what it held. What cannot be ended
-// within patience is reported, and tried again by the next one.
-func (e *Engine) free(ctx context.Context, name string, patience time.Duration) error {
-	err := e.release(ctx, name, patience)
-	if errors.Is(err, unix.EBUSY) {
-		e.Log.Warn("an instance without a supervisor cannot be ended yet", "instance", name, "why", err)
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	err = e.cleared(ctx, name)
-	if errors.Is(err, instance.ErrNotFound) || errors.Is(err, instance.ErrRecord) {
-		return nil
-	}
-	return err
-}
-
-// killTimeout is how long processes may take to go after SIGKILL.
-const killTimeout = 10 * time.Second
-
-// release gives CPUs back. What still runs on them is killed: a back end's processes die
-// with their supervisor, but not at once, and KVM's own threads some time after them.
-//
-// A name that this directory holds nothing for may be in use by another's.
-func (e *Engine) release(ctx context.Context, name string, patience time.Duration) error {
-	held, err := e.Host().Held()
-	if err != nil || !slices.ContainsFunc(held, func(h alloc.Holding) bool { return h.Owner == name }) {
-		return err
-	}
-	for deadline := time.Now().Add(patience); ; {
-		err := e.killGroup(name)
-		if err == nil {
-			err = e.Host().Release(name)
-		}
-		if !errors.Is(err, unix.EBUSY) || time.Now().After(deadline) {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-time.After(10 * time.Millisecond):
-		}
-	}
-}
-
-// cleared notes that an instance holds nothing and has nobody.
-func (e *Engine) cleared(ctx context.Context, name string) error {
-	_, err := e.Store().Update(ctx, name, func(r *instance.Record) error {
-		r.Held, r.Supervisor = instance.Held{}, nil
-		return nil
-	})
-	return err
-}
-
-// killGroup kills what runs on an instance's CPUs.
-func (e *Engine) killGroup(name string) error {
-	t, err := alloc.Read(e.Root)
-	if err != nil {
-		return err
-	}
-	pids, err := e.Root.ReadFile(t.Group(name) + "/cgroup.procs")
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) {
-		return nil
-	}
-	for _, pid := range strings.Fields(string(pids)) {
-		if err := kill(pid); err != nil {
-			return fmt.Errorf("instance %q: killing process %s: %w", name, pid, err)
-		}
-	}
-	return err
-}
-
-func kill(pid string) error {
-	var n int
-	if _, err := fmt.Sscan(pid, &n); err != nil || n < 2 {
-		return fmt.Errorf("it is no process of ours: %w", unix.EINVAL)
-	}
-	if err := unix.Kill(n, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
-		return err
-	}
-	return nil
-}
-
 // GC recovers, and removes instances whose records are damaged, with what they held.
 // It returns their names. Records of another version are another mortise's; for them,
 // and for what cannot be removed, the error joins one error each.
@@ -255,3 +165,5 @@ func (e *Engine) discard(ctx context.Context, l *instance.Lock, name string) err
 	}
 	return l.Discard(name)
 }
+
+func foreign(err error) bool { return errors.Is(err, manifest.ErrVersion) }

@@ -293,25 +293,6 @@ func (s *supervisor) noteHealth() error {
 	return err
 }
 
-// guard takes the CPUs again where somebody took the partition away: systemd does, when
-// it thinks that nobody uses the cpuset controller.
-func (s *supervisor) guard() error {
-	s.holding.Lock()
-	defer s.holding.Unlock()
-	if s.over || s.Host().Intact(s.name, s.plan, s.taken) {
-		return nil
-	}
-	_, err := s.Host().Apply(s.name, func([]alloc.Holding, *alloc.Plan) (*alloc.Plan, error) { return s.plan, nil })
-	if err != nil {
-		return err
-	}
-	s.Log.Warn("the instance's CPUs were taken again: somebody had changed their control group")
-	if !s.want.backend.Can().Resize {
-		return nil
-	}
-	return s.instance.Resize(context.Background(), s.plan.CPUs) // it pins, too
-}
-
 // end asks the app to stop, by its own stop signal if signal is 0, and ends the
 // machine if it has not within grace.
 func (s *supervisor) end(signal int, grace time.Duration) {
