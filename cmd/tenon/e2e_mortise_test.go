@@ -55,7 +55,7 @@ func inGuest(t *testing.T, f func(h *mortiseHost)) {
 	if os.Getenv(bundleEnv) == "" {
 		t.Setenv(bundleEnv, probeBundle(t))
 	}
-	debian.In(t, debian.Machine{}, func() { f(newMortiseHost(t, os.Getenv(bundleEnv), true)) })
+	debian.In(t, func() { f(newMortiseHost(t, os.Getenv(bundleEnv), true)) })
 }
 
 func (h *mortiseHost) command(args ...string) *exec.Cmd {
@@ -142,11 +142,15 @@ func (h *mortiseHost) untouched(when string) {
 	}
 }
 
+// groups are an instance's control groups, with either version.
+func groups(name string) []string {
+	return append(must(filepath.Glob("/sys/fs/cgroup/mortise-"+name)), must(filepath.Glob("/sys/fs/cgroup/cpuset/mortise-"+name))...)
+}
+
 // group is an instance's control group.
 func (h *mortiseHost) group(name string) string {
 	h.Helper()
-	found := must(filepath.Glob("/sys/fs/cgroup/mortise-" + name))
-	found = append(found, must(filepath.Glob("/sys/fs/cgroup/cpuset/mortise-"+name))...)
+	found := groups(name)
 	if len(found) != 1 {
 		h.Fatalf("the control group of %q: %q", name, found)
 	}
@@ -400,7 +404,7 @@ func TestE2EMortiseFiles(t *testing.T) {
 	fill()
 	_ = h.mortise("kill", "x")
 	h.gone(machine)
-	if left := must(filepath.Glob("/sys/fs/cgroup/*/mortise-x")); len(left) > 0 {
+	if left := groups("x"); len(left) > 0 {
 		h.Errorf("left %q", left)
 	}
 	if err := os.Remove(root + "/.fill"); err != nil {

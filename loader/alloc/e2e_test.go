@@ -32,9 +32,7 @@ var soak = os.Getenv("TENON_SOAK") != ""
 // A real kernel instead of alloctest's: eight CPUs in four cores on two nodes. The
 // driver of the disk manages the affinities of its queues, so they cannot be moved.
 func TestE2EDebian(t *testing.T) {
-	debian.In(t, debian.Machine{Args: []string{
-		"-blockdev", "null-co,node-name=disk,size=1048576", "-device", "virtio-blk-pci,drive=disk,num-queues=2,vectors=3", "-device", "virtio-rng-pci",
-	}}, func() {
+	debian.In(t, func() {
 		g := &guest{T: t, host: alloc.Host{Root: alloc.Dir("/"), State: stateDir(t)}}
 		g.run("modprobe virtio_blk; modprobe virtio-rng; mkdir /sys/fs/cgroup/other")
 		g.before = g.state()
@@ -48,7 +46,7 @@ func TestE2EDebian(t *testing.T) {
 		g.eventually(func() error { return unix.Mount("cpuset", "/sys/fs/cgroup/cpuset", "cgroup", 0, "cpuset") })
 		g.before = g.state()
 		t.Run("killed, cgroup v1", func(t *testing.T) { g.with(t).killed() })
-	})
+	}, "-blockdev", "null-co,node-name=disk,size=1048576", "-device", "virtio-blk-pci,drive=disk,num-queues=2,vectors=3", "-device", "virtio-rng-pci")
 }
 
 // guest is the machine, as a test in it sees it.

@@ -102,6 +102,17 @@ func (h *host) run(t *testing.T, ctx context.Context, name string, v *loader.Ver
 	}
 }
 
+// newWeb is a host on which an instance runs, as the back end sees it.
+func newWeb(t *testing.T) (h *host, box *loadertest.Instance, ended func() (*instance.Record, error)) {
+	t.Helper()
+	h = newHost(t, small)
+	h.backend.Started = func(i *loadertest.Instance) { box = i }
+	v := verified(t, nil)
+	h.create(t, "web", v, instance.Request{})
+	ended = h.run(t, t.Context(), "web", v)
+	return h, box, ended
+}
+
 // stop stops an instance and waits for its end.
 func (h *host) stop(t *testing.T, name string, ended func() (*instance.Record, error)) {
 	t.Helper()
@@ -359,12 +370,7 @@ func TestTwentyAtOnce(t *testing.T) {
 }
 
 func TestResize(t *testing.T) {
-	h := newHost(t, small)
-	var box *loadertest.Instance
-	h.backend.Started = func(i *loadertest.Instance) { box = i }
-	v := verified(t, nil)
-	h.create(t, "web", v, instance.Request{})
-	ended := h.run(t, t.Context(), "web", v)
+	h, box, ended := newWeb(t)
 	for _, test := range []struct {
 		cpus       int
 		refuse     bool
@@ -405,10 +411,7 @@ func TestResize(t *testing.T) {
 
 // Whoever takes the partition away, as systemd does, does not have it for long.
 func TestGuard(t *testing.T) {
-	h := newHost(t, small)
-	v := verified(t, nil)
-	h.create(t, "web", v, instance.Request{})
-	ended := h.run(t, t.Context(), "web", v)
+	h, _, ended := newWeb(t)
 	held := h.kernel.State()
 	if err := h.kernel.WriteFile("sys/fs/cgroup/cgroup.subtree_control", []byte("-cpuset")); err != nil {
 		t.Fatal(err)
@@ -424,10 +427,7 @@ func TestGuard(t *testing.T) {
 
 // What runs under another directory by the same name is not touched.
 func TestOtherDirectory(t *testing.T) {
-	h := newHost(t, small)
-	v := verified(t, nil)
-	h.create(t, "web", v, instance.Request{})
-	ended := h.run(t, t.Context(), "web", v)
+	h, _, ended := newWeb(t)
 	bystander := exec.Command("sleep", "60")
 	if err := bystander.Start(); err != nil {
 		t.Fatal(err)
@@ -435,6 +435,7 @@ func TestOtherDirectory(t *testing.T) {
 	defer func() { _ = bystander.Process.Kill(); _ = bystander.Wait() }()
 	const procs = "sys/fs/cgroup/mortise-web/cgroup.procs"
 	h.kernel.Put(procs, fmt.Sprintln(bystander.Process.Pid))
+	v := verified(t, nil)
 	other := newHost(t, small)
 	other.kernel, other.Root = h.kernel, h.kernel
 	other.create(t, "web", v, instance.Request{CPUList: alloc.NewCPUSet(2, 6)})
@@ -453,12 +454,7 @@ func TestOtherDirectory(t *testing.T) {
 
 // A guest that dies while it is resized leaves nothing held.
 func TestDiesResizing(t *testing.T) {
-	h := newHost(t, small)
-	var box *loadertest.Instance
-	h.backend.Started = func(i *loadertest.Instance) { box = i }
-	v := verified(t, nil)
-	h.create(t, "web", v, instance.Request{})
-	ended := h.run(t, t.Context(), "web", v)
+	h, box, ended := newWeb(t)
 	h.backend.Refuse = func(alloc.CPUSet) error {
 		box.End(nil, errors.New("it panicked"))
 		time.Sleep(10 * time.Millisecond)

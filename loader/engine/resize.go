@@ -48,11 +48,16 @@ func (s *supervisor) resize(ctx context.Context, cpus int) error {
 	}
 	// Before Linux 6.2 a change of the group resets what threads are pinned to, so that
 	// the instance pins them after each.
-	pinned := func() error { return s.instance.Resize(ctx, s.plan.CPUs) }
+	use := func(p *alloc.Plan) error {
+		if err := s.instance.Resize(ctx, p.CPUs); err != nil {
+			return fmt.Errorf("instance %q: cannot resize: %w", s.name, err)
+		}
+		return nil
+	}
 	if cpus < len(before.CPUs) {
 		p, err := planned(nil) // of its own, which nobody else can have
 		if err == nil {
-			err = s.instance.Resize(ctx, p.CPUs)
+			err = use(p)
 		}
 		if err == nil {
 			err = apply(func([]alloc.Holding) (*alloc.Plan, error) { return p, nil })
@@ -60,14 +65,14 @@ func (s *supervisor) resize(ctx context.Context, cpus int) error {
 		if err != nil {
 			return err
 		}
-		return pinned()
+		return use(p)
 	}
 	if err := apply(planned); err != nil {
 		return err
 	}
-	err := pinned()
+	err := use(s.plan)
 	if err != nil {
-		err = errors.Join(err, apply(func([]alloc.Holding) (*alloc.Plan, error) { return before, nil }), pinned())
+		err = errors.Join(err, apply(func([]alloc.Holding) (*alloc.Plan, error) { return before, nil }), use(before))
 	}
 	return err
 }

@@ -120,7 +120,8 @@ func (s *supervisor) answer(conn net.Conn) {
 	_ = conn.SetReadDeadline(time.Time{})
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	if c.Verb == "stop" || c.Verb == "signal" && c.Signal == int(unix.SIGKILL) {
+	ending := c.Verb == "stop" || c.Verb == "signal" && c.Signal == int(unix.SIGKILL)
+	if ending {
 		select {
 		case <-s.up:
 		default:
@@ -130,9 +131,9 @@ func (s *supervisor) answer(conn net.Conn) {
 	select {
 	case <-s.up:
 	case <-s.done:
-		out := reply{Error: fmt.Sprintf("instance %q: it could not be started", s.name)}
-		if c.Verb == "stop" || c.Verb == "signal" {
-			out.Error = "" // which is what was wanted
+		var out reply
+		if !ending {
+			out.Error = fmt.Sprintf("instance %q: it could not be started", s.name)
 		}
 		_ = json.NewEncoder(conn).Encode(out)
 		return
@@ -155,10 +156,13 @@ func (s *supervisor) do(ctx context.Context, c *call) error {
 		go s.end(c.Signal, c.Grace)
 	case c.Verb == "signal" && c.Signal == int(unix.SIGKILL):
 		if err := s.instance.Kill(); err != nil {
-			return err
+			return fmt.Errorf("instance %q: ending it: %w", s.name, err)
 		}
 	case c.Verb == "signal":
-		return s.instance.Signal(c.Signal)
+		if err := s.instance.Signal(c.Signal); err != nil {
+			return fmt.Errorf("instance %q: sending signal %d: %w", s.name, c.Signal, err)
+		}
+		return nil
 	case c.Verb == "resize":
 		return s.resize(ctx, c.CPUs)
 	default:

@@ -55,8 +55,8 @@ type Record struct {
 	Request Request `json:"request"`
 	Held    Held    `json:"held"`
 
-	// Supervisor is the process that looks after the instance: who creates it,
-	// then who runs it. When that process is gone, Reconcile takes over. It is
+	// Supervisor is the process that looks after the instance: who runs it, from
+	// before anything is taken. When that process is gone, Reconcile takes over. It is
 	// nil while nobody has to: created and waiting, or ended and given back.
 	Supervisor *Process `json:"supervisor,omitempty"`
 

@@ -151,9 +151,8 @@ func (s *Store) Lock(ctx context.Context) (*Lock, error) {
 func (l *Lock) Unlock() { l.dir.Close() } // closing what was only locked cannot fail
 
 // Create claims the name of a new instance. Of r, it fills in Version, ID, State,
-// BootID and Created. Supervisor should be who calls, until what is held was applied: when
-// that process dies before, Reconcile finds it. There is never an instance without a whole
-// record.
+// BootID and Created. Who takes something for it notes that, and itself as Supervisor, by
+// Update before. There is never an instance without a whole record.
 func (l *Lock) Create(r *Record, now time.Time) error {
 	if err := CheckName(r.Name); err != nil {
 		return err

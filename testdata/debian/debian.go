@@ -6,8 +6,7 @@
 //
 // The guest's root is this machine's, through 9p, under an overlay: everything is
 // there by the same name and can be written to, and nothing comes back. What this
-// machine changes later the guest may not see. Guest.Dir is the exception, both
-// ways. /run is empty.
+// machine changes later the guest may not see. /run is empty.
 package debian
 
 import (
@@ -33,15 +32,6 @@ import (
 	"github.com/tenon-build/tenon/builder/rootfs"
 )
 
-// Machine is what differs between guests. A field that is empty stands for what is
-// said of it.
-type Machine struct {
-	CPU    string   // max,vendor=GenuineIntel: with threads; "max": KVM works in it, after modprobe kvm_amd, but a core has one thread
-	MiB    int      // 2048, half of it on each node
-	Append string   // what else is on the kernel's command line
-	Args   []string // what else QEMU is given
-}
-
 // Command is what a guest is asked to run.
 type Command struct {
 	Args []string
@@ -55,10 +45,8 @@ type Result struct {
 	Status int    // of exit; 128 and the number of the signal; 127: it did not start
 }
 
-// Guest is a machine that runs, until its test ends.
-type Guest struct {
-	Dir string // a directory that guest and host share, by the same name
-
+// guest is a machine that runs, until its test ends.
+type guest struct {
 	conn net.Conn
 	in   *json.Decoder
 }
@@ -70,16 +58,15 @@ const (
 	soakLimit = 2 * time.Hour
 )
 
-// Boot starts a machine. It returns when the machine takes commands.
-func Boot(t testing.TB, m Machine) *Guest {
+// boot starts a machine. It returns when the machine takes commands.
+func boot(t *testing.T, devices []string) *guest {
 	t.Helper()
 	began := time.Now()
-	g := &Guest{Dir: t.TempDir()}
 	ours, theirs, err := pair()
 	if err != nil {
 		t.Fatal(err)
 	}
-	g.conn, g.in = ours, json.NewDecoder(ours)
+	g := &guest{ours, json.NewDecoder(ours)}
 
 	found, err := filepath.Glob("/boot/vmlinuz-*-amd64")
 	if err != nil || len(found) == 0 {
@@ -91,11 +78,10 @@ func Boot(t testing.TB, m Machine) *Guest {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	args := append(m.args(), "-kernel", kernel, "-initrd", initrd, "-append", "console=ttyS0 loglevel=4 panic=-1 mitigations=off share="+g.Dir+" "+m.Append,
+	args := append(machine(), "-kernel", kernel, "-initrd", initrd, "-append", "console=ttyS0 loglevel=4 panic=-1 mitigations=off",
 		"-fsdev", "local,id=root,path=/,security_model=none,readonly=on,multidevs=remap", "-device", "virtio-9p-pci,fsdev=root,mount_tag=lower",
-		"-fsdev", "local,id=share,path="+g.Dir+",security_model=none", "-device", "virtio-9p-pci,fsdev=share,mount_tag="+filepath.Base(g.Dir),
 		"-chardev", "socket,id=port,fd=3", "-device", "virtio-serial-pci", "-device", "virtserialport,chardev=port")
-	qemu := exec.CommandContext(ctx, "qemu-system-x86_64", append(args, m.Args...)...)
+	qemu := exec.CommandContext(ctx, "qemu-system-x86_64", append(args, devices...)...)
 	qemu.ExtraFiles = []*os.File{theirs}
 	qemu.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // a test that times out cleans nothing up
 	var console bytes.Buffer
@@ -121,29 +107,19 @@ func Boot(t testing.TB, m Machine) *Guest {
 	return g
 }
 
-func (m Machine) args() []string {
-	if m.CPU == "" {
-		m.CPU = "max,vendor=GenuineIntel"
-	}
-	if m.MiB == 0 {
-		m.MiB = 2048
-	}
-	args := []string{"-accel", "tcg,thread=multi", "-machine", "q35", "-cpu", m.CPU, "-m", fmt.Sprint(m.MiB),
+// machine is QEMU's options for it. It shows threads of a core on that vendor's alone.
+func machine() []string {
+	args := []string{"-accel", "tcg,thread=multi", "-machine", "q35", "-cpu", "max,vendor=GenuineIntel", "-m", "2048",
 		"-smp", "8,sockets=2,cores=2,threads=2", "-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio"}
 	for node, cpus := range []string{"0-3", "4-7"} {
-		args = append(args, "-object", fmt.Sprintf("memory-backend-ram,id=ram%d,size=%dM", node, m.MiB/2),
+		args = append(args, "-object", fmt.Sprintf("memory-backend-ram,id=ram%d,size=1024M", node),
 			"-numa", fmt.Sprintf("node,nodeid=%d,cpus=%s,memdev=ram%d", node, cpus, node))
 	}
 	return append(args, "-numa", "dist,src=0,dst=1,val=20")
 }
 
-// Run runs a command as root, one at a time.
-func (g *Guest) Run(t testing.TB, c Command) Result {
-	t.Helper()
-	return g.run(t, runLimit, c)
-}
-
-func (g *Guest) run(t testing.TB, limit time.Duration, c Command) Result {
+// run runs a command as root, one at a time.
+func (g *guest) run(t *testing.T, limit time.Duration, c Command) Result {
 	t.Helper()
 	g.deadline(t, limit)
 	var r Result
@@ -156,29 +132,20 @@ func (g *Guest) run(t testing.TB, limit time.Duration, c Command) Result {
 	return r
 }
 
-func (g *Guest) deadline(t testing.TB, limit time.Duration) {
+func (g *guest) deadline(t *testing.T, limit time.Duration) {
 	t.Helper()
 	if err := g.conn.SetDeadline(time.Now().Add(limit)); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// Shell runs a script that must not fail, and returns what it writes.
-func (g *Guest) Shell(t testing.TB, script string) string {
-	t.Helper()
-	r := g.Run(t, Command{Args: []string{"sh", "-ec", script}})
-	if r.Status != 0 {
-		t.Fatalf("%s\nin the guest: status %d\n%s", script, r.Status, r.Output)
-	}
-	return r.Output
-}
-
 // inside is in the environment of a test that runs in a guest.
 const inside = "TENON_GUEST"
 
 // In calls f in a guest, where the program of this test runs again, with this test
-// alone. In the guest, everything before the call is done again, too.
-func In(t *testing.T, m Machine, f func()) {
+// alone. In the guest, everything before the call is done again, too. devices are what
+// else QEMU is given.
+func In(t *testing.T, f func(), devices ...string) {
 	t.Helper()
 	if os.Getenv(inside) != "" {
 		f()
@@ -196,7 +163,7 @@ func In(t *testing.T, m Machine, f func()) {
 	if os.Getenv("TENON_SOAK") != "" {
 		limit = soakLimit
 	}
-	g := Boot(t, m)
+	g := boot(t, devices)
 	r := g.run(t, limit, Command{Args: []string{program, "-test.v", "-test.timeout", (limit - time.Minute).String(), "-test.run", "^" + t.Name() + "$"}, Env: append(os.Environ(), inside+"=1"), Dir: dir})
 	t.Logf("in the guest:\n%s", r.Output)
 	if r.Status != 0 || !strings.Contains(r.Output, "--- PASS: "+t.Name()+" ") {

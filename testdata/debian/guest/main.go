@@ -25,11 +25,10 @@ func main() {
 }
 
 func run() error {
-	share := os.Getenv("share") // the kernel gives PID 1 what it does not know itself
 	if err := load(); err != nil {
 		return err
 	}
-	if err := enterRoot(share); err != nil {
+	if err := enterRoot(); err != nil {
 		return err
 	}
 	os.Clearenv()
@@ -61,10 +60,9 @@ func load() error {
 }
 
 // enterRoot makes the root and goes there.
-func enterRoot(share string) error {
-	const nine = "trans=virtio,version=9p2000.L,msize=512000"
+func enterRoot() error {
 	for _, m := range []struct{ kind, dir, options string }{
-		{"9p", "/lower", nine + ",ro,cache=loose"},
+		{"9p", "/lower", "trans=virtio,version=9p2000.L,msize=512000,ro,cache=loose"},
 		{"tmpfs", "/upper", ""},
 		{"overlay", "/root", "lowerdir=/lower,upperdir=/upper/files,workdir=/upper/work"},
 		{"proc", "/root/proc", ""},
@@ -75,14 +73,11 @@ func enterRoot(share string) error {
 		{"devpts", "/root/dev/pts", ""},
 		{"tmpfs", "/root/dev/shm", ""},
 		{"tmpfs", "/root/run", ""},
-		{"9p", "/root" + share, nine},
 	} {
 		if err := os.MkdirAll(m.dir, 0o755); err != nil {
 			return err
 		}
-		// The tags of the two 9p file systems are the names of their directories.
-		source := filepath.Base(m.dir)
-		if err := unix.Mount(source, m.dir, m.kind, 0, m.options); err != nil {
+		if err := unix.Mount("lower", m.dir, m.kind, 0, m.options); err != nil {
 			return fmt.Errorf("mounting %s at %s: %w", m.kind, m.dir, err)
 		}
 		if m.dir == "/upper" {
