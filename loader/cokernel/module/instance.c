@@ -1,0 +1,375 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* Instances: what can be done with one, and in which order. */
+#include <linux/anon_inodes.h>
+#include <linux/io.h>
+#include <linux/module.h>
+#include <linux/poll.h>
+#include <linux/slab.h>
+#include <linux/uaccess.h>
+
+#include "internal.h"
+
+/* How long a running guest may take for a CPU. */
+#define MAX_TIMEOUT_MS	60000u
+
+static const struct file_operations instance_ops;
+
+static void free_instance(struct kref *refs)
+{
+	struct mortise *m = container_of(refs, struct mortise, refs);
+
+	free_pages((unsigned long)m->zone, AREA_ORDER);
+	kfree(m);
+}
+
+void mortise_put(struct mortise *m)
+{
+	kref_put(&m->refs, free_instance);
+}
+
+/* A guest that says that it has ended, is ended. */
+static void look(struct work_struct *work)
+{
+	static const u32 ends[] = {
+		[TENON_STATE_OFF] = MORTISE_END_OFF,
+		[TENON_STATE_RESTART] = MORTISE_END_RESTART,
+		[TENON_STATE_PANIC] = MORTISE_END_PANIC,
+	};
+	struct mortise *m = container_of(work, struct mortise, work);
+	u32 state = READ_ONCE(m->zone->state);
+
+	mutex_lock(&m->lock);
+	if (state < ARRAY_SIZE(ends) && ends[state])
+		mortise_stop(m, ends[state]);
+	mutex_unlock(&m->lock);
+	mortise_put(m);
+}
+
+/**
+ * mortise_new() - makes an empty instance
+ * @name: valid
+ *
+ * Return: the instance, with a reference of the caller's; -ENOSPC when no memory
+ * below 1 MiB is left; -ENOMEM.
+ */
+struct mortise *mortise_new(const char *name)
+{
+	struct mortise *m = kzalloc(sizeof(*m), GFP_KERNEL);
+	int i, ret = -ENOMEM;
+
+	if (!m)
+		return ERR_PTR(-ENOMEM);
+	kref_init(&m->refs);
+	INIT_LIST_HEAD(&m->link);
+	mutex_init(&m->lock);
+	init_waitqueue_head(&m->wait);
+	INIT_WORK(&m->work, look);
+	strscpy(m->name, name, sizeof(m->name));
+	/* ACPI has 32 bits for some of it. */
+	m->zone = (void *)__get_free_pages(GFP_KERNEL | GFP_DMA32 | __GFP_ZERO | __GFP_NOWARN,
+					   AREA_ORDER);
+	if (!m->zone)
+		goto out_free;
+	for (i = 0; i < TENON_RINGS; i++) {
+		tenon_stream_init(&m->streams[i], m->zone, i);
+		mutex_init(&m->stream_locks[i]);
+	}
+	ret = -ENOSPC;
+	m->low = mortise_low_alloc();
+	if (!m->low)
+		goto out_pages;
+	return m;
+
+out_pages:
+	free_pages((unsigned long)m->zone, AREA_ORDER);
+out_free:
+	kfree(m);
+	return ERR_PTR(ret);
+}
+
+/**
+ * mortise_stop() - ends a guest, if it runs
+ * @m: the instance, locked
+ * @end: MORTISE_END_*
+ *
+ * Twice, as a CPU that is not stopped yet may start one that is.
+ */
+void mortise_stop(struct mortise *m, u32 end)
+{
+	u32 i, round;
+
+	if (m->state != MORTISE_RUNNING)
+		return;
+	for (round = 0; round < 2; round++)
+		for (i = 0; i < m->cpu_count; i++)
+			mortise_cpu_reset(m->cpus[i]);
+	m->end = end;
+	smp_store_release(&m->state, MORTISE_ENDED);
+	wake_up_all(&m->wait);
+}
+
+/* Asks a running guest about a CPU, and waits for what it says. */
+static int ask(struct mortise *m, u32 op, u32 cpu, u32 timeout_ms)
+{
+	struct tenon_zone *z = m->zone;
+	u32 vector = READ_ONCE(z->guest_vector), number = z->cpu_request + 1;
+	long left;
+
+	if (vector < 0x20 || vector > 0xff)
+		return -EAGAIN;	/* it does not listen yet */
+	WRITE_ONCE(z->cpu_op, op);
+	WRITE_ONCE(z->cpu_apicid, mortise_cpu_apicid(cpu));
+	smp_store_release(&z->cpu_request, number);
+	mortise_cpu_ring(mortise_cpu_apicid(m->boot_cpu), vector);
+	left = wait_event_timeout(m->wait, smp_load_acquire(&z->cpu_answer) == number ||
+				  READ_ONCE(z->state) > TENON_STATE_ALIVE || READ_ONCE(m->stopping),
+				  msecs_to_jiffies(min(timeout_ms, MAX_TIMEOUT_MS)));
+	if (smp_load_acquire(&z->cpu_answer) == number) {
+		int status = READ_ONCE(z->cpu_status);
+
+		return status < 0 && status >= -MAX_ERRNO ? status : 0;
+	}
+	return left ? -EPIPE : -ETIMEDOUT;
+}
+
+static int take(struct mortise *m, const struct mortise_cpu *c)
+{
+	bool idle = c->flags & MORTISE_CPU_IDLE;
+	int ret;
+
+	if (c->flags & ~MORTISE_CPU_IDLE || m->state == MORTISE_ENDED)
+		return -EINVAL;
+	if (m->cpu_count == MORTISE_CPUS)
+		return -ENOSPC;
+	if (m->state == MORTISE_RUNNING && !idle &&
+	    m->cpu_count - bitmap_weight(m->idle, m->cpu_count) >= m->possible)
+		return -ENOSPC;
+	ret = mortise_cpu_take(c->cpu);
+	if (ret)
+		return ret;
+	m->cpus[m->cpu_count] = c->cpu;
+	__assign_bit(m->cpu_count, m->idle, idle);
+	m->cpu_count++;
+	if (m->state != MORTISE_RUNNING || idle)
+		return 0;
+	ret = ask(m, TENON_CPU_ADD, c->cpu, c->timeout_ms);
+	if (ret) {
+		/* It may be about to start it: not after a reset from a CPU that is reset. */
+		m->cpu_count--;
+		mortise_cpu_give(c->cpu);
+	}
+	return ret;
+}
+
+static void forget(struct mortise *m, u32 i)
+{
+	for (m->cpu_count--; i < m->cpu_count; i++) {
+		m->cpus[i] = m->cpus[i + 1];
+		__assign_bit(i, m->idle, test_bit(i + 1, m->idle));
+	}
+}
+
+static int give(struct mortise *m, const struct mortise_cpu *c)
+{
+	u32 i;
+	int ret;
+
+	if (c->flags)
+		return -EINVAL;
+	for (i = 0; i < m->cpu_count && m->cpus[i] != c->cpu; i++)
+		;
+	if (i == m->cpu_count)
+		return -EINVAL;
+	if (m->state == MORTISE_RUNNING && !test_bit(i, m->idle)) {
+		if (c->cpu == m->boot_cpu)
+			return -EBUSY;
+		ret = ask(m, TENON_CPU_REMOVE, c->cpu, c->timeout_ms);
+		if (ret)
+			return ret;
+	}
+	forget(m, i);
+	mortise_cpu_give(c->cpu);
+	return 0;
+}
+
+static int load(struct mortise *m, const struct mortise_load *l)
+{
+	int ret;
+
+	if (m->state != MORTISE_EMPTY && m->state != MORTISE_LOADED)
+		return -EBUSY;
+	m->state = MORTISE_EMPTY;
+	ret = mortise_load(m, l);
+	if (!ret)
+		m->state = MORTISE_LOADED;
+	return ret;
+}
+
+static int reserve(struct mortise *m, const struct mortise_memory *memory)
+{
+	if (m->state != MORTISE_EMPTY && m->state != MORTISE_LOADED)
+		return -EBUSY;
+	return mortise_reserve(m, memory->node, memory->bytes);
+}
+
+static int destroy(struct mortise *m)
+{
+	if (m->state == MORTISE_RUNNING)
+		return -EBUSY;
+	while (m->cpu_count)
+		mortise_cpu_give(m->cpus[--m->cpu_count]);
+	mortise_release(m);
+	mortise_low_free(m->low);
+	m->gone = true;
+	m->state = MORTISE_ENDED;
+	mortise_unlist(m);
+	wake_up_all(&m->wait);
+	return 0;
+}
+
+static int status(struct mortise *m, struct mortise_status *s)
+{
+	*s = (struct mortise_status){
+		.version = MORTISE_VERSION,
+		.state = m->state,
+		.end = m->end,
+		.alive = m->started && READ_ONCE(m->zone->state) != TENON_STATE_NONE,
+		.cpu_count = m->cpu_count,
+		.range_count = m->range_count,
+		.low = m->low,
+		.zone = virt_to_phys(m->zone),
+		.zone_bytes = TENON_ZONE_SIZE,
+		.started_ns = m->started,
+	};
+	memcpy(s->cpus, m->cpus, sizeof(s->cpus));
+	memcpy(s->ranges, m->ranges, sizeof(s->ranges));
+	return 0;
+}
+
+static long locked_ioctl(struct mortise *m, unsigned int cmd, void *arg)
+{
+	int ret;
+
+	if (cmd == MORTISE_STOP) {
+		WRITE_ONCE(m->stopping, true);
+		wake_up_all(&m->wait);
+	}
+	mutex_lock(&m->lock);
+	if (m->gone) {
+		ret = -ENODEV;
+		goto out;
+	}
+	switch (cmd) {
+	case MORTISE_RESERVE:
+		ret = reserve(m, arg);
+		break;
+	case MORTISE_TAKE:
+		ret = take(m, arg);
+		break;
+	case MORTISE_GIVE:
+		ret = give(m, arg);
+		break;
+	case MORTISE_LOAD:
+		ret = load(m, arg);
+		break;
+	case MORTISE_START:
+		ret = m->state == MORTISE_LOADED ? mortise_boot(m) : -EBUSY;
+		break;
+	case MORTISE_STOP:
+		ret = m->state >= MORTISE_RUNNING ? 0 : -EINVAL;
+		mortise_stop(m, MORTISE_END_STOPPED);
+		break;
+	case MORTISE_DESTROY:
+		ret = destroy(m);
+		break;
+	case MORTISE_STATUS:
+		ret = status(m, arg);
+		break;
+	default:
+		ret = -ENOTTY;
+	}
+	if (cmd == MORTISE_STOP)
+		WRITE_ONCE(m->stopping, false);
+out:
+	mutex_unlock(&m->lock);
+	return ret;
+}
+
+static long instance_ioctl(struct file *file, unsigned int cmd, unsigned long user)
+{
+	union {
+		u32 version;
+		struct mortise_memory memory;
+		struct mortise_cpu cpu;
+		struct mortise_load load;
+		struct mortise_status status;
+	} *arg = NULL;
+	size_t size = _IOC_SIZE(cmd);
+	long ret;
+
+	if (cmd == MORTISE_CHANNEL)
+		return mortise_channel(file->private_data, user);
+	if (_IOC_TYPE(cmd) != 'm' || size > sizeof(*arg) || (size && size < sizeof(u32)))
+		return -ENOTTY;
+	if (size) {
+		arg = memdup_user((void __user *)user, size);
+		if (IS_ERR(arg))
+			return PTR_ERR(arg);
+		if (arg->version != MORTISE_VERSION) {
+			kfree(arg);
+			return -EPROTO;
+		}
+	}
+	ret = locked_ioctl(file->private_data, cmd, arg);
+	if (!ret && (_IOC_DIR(cmd) & _IOC_READ) && copy_to_user((void __user *)user, arg, size))
+		ret = -EFAULT;
+	kfree(arg);
+	return ret;
+}
+
+static bool has_ended(struct mortise *m)
+{
+	return smp_load_acquire(&m->state) == MORTISE_ENDED;
+}
+
+static ssize_t instance_read(struct file *file, char __user *to, size_t n, loff_t *pos)
+{
+	struct mortise *m = file->private_data;
+
+	if (!has_ended(m) && file->f_flags & O_NONBLOCK)
+		return -EAGAIN;
+	return wait_event_interruptible(m->wait, has_ended(m));
+}
+
+static __poll_t instance_poll(struct file *file, poll_table *table)
+{
+	struct mortise *m = file->private_data;
+
+	poll_wait(file, &m->wait, table);
+	return has_ended(m) ? EPOLLIN | EPOLLRDNORM | EPOLLHUP : 0;
+}
+
+static int instance_release(struct inode *inode, struct file *file)
+{
+	mortise_put(file->private_data);
+	return 0;
+}
+
+static const struct file_operations instance_ops = {
+	.owner = THIS_MODULE,
+	.unlocked_ioctl = instance_ioctl,
+	.read = instance_read,
+	.poll = instance_poll,
+	.release = instance_release,
+	.llseek = noop_llseek,
+};
+
+/* Returns a descriptor; it takes over the caller's reference, also on failure. */
+int mortise_fd(struct mortise *m)
+{
+	int fd = anon_inode_getfd("[mortise]", &instance_ops, m, O_RDWR | O_CLOEXEC);
+
+	if (fd < 0)
+		mortise_put(m);
+	return fd;
+}

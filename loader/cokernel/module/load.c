@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Loading an image: into the guest's memory, once, where it is hashed and where
+ * it will run from. What of it the host believes is checked here.
+ */
+#include <linux/file.h>
+#include <linux/io.h>
+#include <linux/kernel_read_file.h>
+#include <linux/mm.h>
+#include <linux/pgtable.h>
+#include <linux/uaccess.h>
+#include <asm/bootparam.h>
+#include <asm/e820/types.h>
+#include <asm/setup.h>
+
+#include "internal.h"
+
+/* What is read of an image before it is known how large its setup is. */
+#define PEEK	sizeof(struct setup_header)
+#define SETUP	offsetof(struct boot_params, hdr)
+
+/* Bytes of the real-mode part, which the rest follows. */
+static size_t setup_size(const struct setup_header *h)
+{
+	return ((h->setup_sects ?: 4) + 1) * 512;
+}
+
+static int peek(struct file *file, struct setup_header *h)
+{
+	loff_t pos = SETUP;
+	ssize_t n = kernel_read(file, h, PEEK, &pos);
+
+	if (n < 0)
+		return n;
+	return n == PEEK ? 0 : -ENOEXEC;
+}
+
+/* Documentation/x86/boot.rst, "The Real-Mode Kernel Header". */
+static int check_header(const struct setup_header *h, size_t size)
+{
+	if (h->boot_flag != 0xaa55 || h->header != 0x53726448 || h->version < 0x20c)
+		return -ENOEXEC;
+	if (!(h->loadflags & LOADED_HIGH) || !h->relocatable_kernel ||
+	    !(h->xloadflags & XLF_KERNEL_64))
+		return -ENOEXEC;
+	if (!is_power_of_2(h->kernel_alignment) || h->kernel_alignment > SZ_1G)
+		return -ENOEXEC;
+	if (size <= setup_size(h) || h->init_size < size - setup_size(h))
+		return -ENOEXEC;
+	return 0;
+}
+
+/*
+ * Where the kernel can be: aligned, with the setup before it, and with room for
+ * what it unpacks, and at the end for an initrd.
+ */
+static phys_addr_t find_place(struct mortise *m, const struct setup_header *h, size_t initrd)
+{
+	u32 i;
+
+	for (i = 0; i < m->range_count; i++) {
+		const struct mortise_range *r = &m->ranges[i];
+		u64 at = ALIGN(max(r->start + setup_size(h), h->pref_address), h->kernel_alignment);
+
+		if (h->pref_address < r->start + r->bytes &&
+		    at + h->init_size + PAGE_ALIGN(initrd) <= r->start + r->bytes)
+			return at;
+	}
+	return 0;
+}
+
+static int read_initrd(struct mortise *m, struct boot_params *bp, phys_addr_t end, struct file *file)
+{
+	size_t size = i_size_read(file_inode(file));
+	phys_addr_t at = end - PAGE_ALIGN(size);
+	void *to = phys_to_virt(at);
+	ssize_t n = kernel_read_file(file, 0, &to, PAGE_ALIGN(size), NULL, READING_KEXEC_INITRAMFS);
+
+	if (n < 0)
+		return n;
+	bp->hdr.ramdisk_image = lower_32_bits(at);
+	bp->ext_ramdisk_image = upper_32_bits(at);
+	bp->hdr.ramdisk_size = lower_32_bits(n);
+	bp->ext_ramdisk_size = upper_32_bits((u64)n);
+	return 0;
+}
+
+static phys_addr_t range_end(struct mortise *m, phys_addr_t at)
+{
+	u32 i;
+
+	for (i = 0; i < m->range_count; i++)
+		if (at >= m->ranges[i].start && at - m->ranges[i].start < m->ranges[i].bytes)
+			return m->ranges[i].start + m->ranges[i].bytes;
+	return 0;
+}
+
+static int load_files(struct mortise *m, const struct mortise_load *load,
+		      struct file *image, struct file *initrd)
+{
+	void *area = m->zone;
+	struct boot_params *bp = area + AREA_PARAMS;
+	struct setup_header h;
+	phys_addr_t at, end;
+	ssize_t size;
+	void *to;
+	int ret;
+
+	ret = peek(image, &h);
+	if (ret)
+		return ret;
+	size = i_size_read(file_inode(image));
+	ret = check_header(&h, size);
+	if (ret)
+		return ret;
+	at = find_place(m, &h, initrd ? i_size_read(file_inode(initrd)) : 0);
+	if (!at)
+		return -ENOSPC;
+	end = range_end(m, at);
+	to = phys_to_virt(at) - setup_size(&h);
+	size = kernel_read_file(image, 0, &to, setup_size(&h) + h.init_size, NULL, READING_KEXEC_IMAGE);
+	if (size < 0)
+		return size;
+	/* From here on, what is in memory counts: it does not change any more. */
+	if (memcmp(to + SETUP, &h, PEEK))
+		return -EAGAIN;
+	ret = check_header(&h, size);
+	if (!ret)
+		ret = mortise_verify(to, size, !(load->flags & MORTISE_LOAD_DETACHED),
+				     u64_to_user_ptr(load->statement), load->statement_size);
+	if (ret)
+		return ret;
+
+	memset(bp, 0, sizeof(*bp));
+	/* The header ends where its jump leads to. */
+	memcpy(&bp->hdr, &h, min_t(size_t, sizeof(h), 0x202 + (h.jump >> 8) - SETUP));
+	bp->hdr.type_of_loader = 0xff;	/* none of the assigned ones */
+	bp->hdr.loadflags &= ~CAN_USE_HEAP;
+	m->entry = at + 0x200;
+	if (initrd)
+		return read_initrd(m, bp, end, initrd);
+	return 0;
+}
+
+static int copy_cmdline(struct mortise *m, const struct mortise_load *load)
+{
+	char *to = (void *)m->zone + AREA_CMDLINE;
+
+	memset(to, 0, PAGE_SIZE);
+	if (copy_from_user(to, u64_to_user_ptr(load->cmdline), load->cmdline_size))
+		return -EFAULT;
+	return 0;
+}
+
+/**
+ * mortise_load() - loads an image
+ * @m: the instance, locked, with memory, and not started
+ * @load: what user space asks for
+ *
+ * Return: 0; -EINVAL, -EBADF, -EFAULT for what user space says, -ENOEXEC for a
+ * file that is no relocatable 64-bit bzImage, -ENOSPC when no range is large
+ * enough, -EAGAIN when the file changed meanwhile, or as mortise_verify().
+ */
+int mortise_load(struct mortise *m, const struct mortise_load *load)
+{
+	bool detached = load->flags & MORTISE_LOAD_DETACHED;
+	struct fd image = {}, initrd = {};
+	int ret;
+
+	if (load->flags & ~MORTISE_LOAD_DETACHED || load->reserved ||
+	    load->cmdline_size > MORTISE_CMDLINE ||
+	    (!detached && (load->cmdline_size || load->initrd_fd != -1)) ||
+	    !load->possible_cpus || load->possible_cpus > MORTISE_CPUS)
+		return -EINVAL;
+	image = fdget(load->image_fd);
+	if (!image.file)
+		return -EBADF;
+	if (load->initrd_fd != -1) {
+		initrd = fdget(load->initrd_fd);
+		if (!initrd.file) {
+			ret = -EBADF;
+			goto out;
+		}
+	}
+	ret = -EBADF;
+	if (!(image.file->f_mode & FMODE_READ) ||
+	    (initrd.file && !(initrd.file->f_mode & FMODE_READ)))
+		goto out;
+	ret = copy_cmdline(m, load);
+	if (!ret)
+		ret = load_files(m, load, image.file, initrd.file);
+	if (!ret)
+		m->possible = load->possible_cpus;
+out:
+	fdput(initrd);
+	fdput(image);
+	return ret;
+}

@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* Memory of instances: ranges of whole pageblocks, and pieces below 1 MiB. */
+#include <linux/gfp.h>
+#include <linux/ioport.h>
+#include <linux/mm.h>
+#include <linux/mmzone.h>
+#include <linux/sched/signal.h>
+#include <asm/realmode.h>
+
+#include "internal.h"
+
+/*
+ * Below 1 MiB
+ *
+ * The kernel reserves all of it, as firmware may write there when it should
+ * not, and uses no more than its own real-mode code. What firmware calls usable,
+ * from 64 KiB on, is therefore free but for that.
+ */
+#define LOW_START	0x10000
+#define LOW_END		0xa0000
+
+#define REALMODE_END_SIGNATURE	0x65a22c82	/* arch/x86/realmode/rm/realmode.h */
+
+static DEFINE_MUTEX(low_lock);
+static phys_addr_t low_pieces[LOW_END / LOW_SIZE];
+static u32 low_count;
+
+/* A header of arch/x86/realmode/rm/header.S, of which this is the page? */
+static bool is_realmode(phys_addr_t at, phys_addr_t end)
+{
+	const struct real_mode_header *h = phys_to_virt(at);
+
+	return h->text_start > at && h->text_start < end && PAGE_ALIGNED(h->text_start) &&
+	       h->ro_end > h->text_start && h->ro_end < end &&
+	       h->trampoline_start >= h->text_start && h->trampoline_start < h->ro_end &&
+	       h->trampoline_header > at && h->trampoline_header < end;
+}
+
+/*
+ * Finds the host's real-mode code, whose address is not exported: it ends with a
+ * signature and begins with a header of addresses.
+ */
+static int find_realmode(phys_addr_t *start, phys_addr_t *end)
+{
+	phys_addr_t at, page;
+
+	for (at = LOW_START; at < LOW_END; at += sizeof(u32)) {
+		if (PAGE_ALIGNED(at) && !page_is_ram(PHYS_PFN(at))) {
+			at += PAGE_SIZE - sizeof(u32);
+			continue;
+		}
+		if (*(u32 *)phys_to_virt(at) != REALMODE_END_SIGNATURE)
+			continue;
+		for (page = at & PAGE_MASK; page >= LOW_START; page -= PAGE_SIZE) {
+			if (page_is_ram(PHYS_PFN(page)) && is_realmode(page, at)) {
+				*start = page;
+				*end = PAGE_ALIGN(at + sizeof(u32));
+				return 0;
+			}
+		}
+	}
+	return -ENODEV;
+}
+
+/* Finds the pieces, from the top. */
+int __init mortise_low_init(void)
+{
+	phys_addr_t at, page, start, end;
+	int ret;
+
+	ret = find_realmode(&start, &end);
+	if (ret)
+		return ret;
+	at = LOW_END;
+	page = LOW_END;
+	while (page > LOW_START) {
+		page -= PAGE_SIZE;
+		if (!page_is_ram(PHYS_PFN(page)) || (page >= start && page < end)) {
+			at = page;	/* the piece has to be below */
+		} else if (at - page == LOW_SIZE) {
+			low_pieces[low_count++] = page;
+			at = page;
+		}
+	}
+	return 0;
+}
+
+u32 mortise_low_pieces(void)
+{
+	return READ_ONCE(low_count);
+}
+
+/* Returns 0 when there is none. */
+phys_addr_t mortise_low_alloc(void)
+{
+	phys_addr_t low = 0;
+
+	mutex_lock(&low_lock);
+	if (low_count)
+		low = low_pieces[--low_count];
+	mutex_unlock(&low_lock);
+	return low;
+}
+
+void mortise_low_free(phys_addr_t low)
+{
+	mutex_lock(&low_lock);
+	low_pieces[low_count++] = low;
+	mutex_unlock(&low_lock);
+}
+
+/*
+ * Claims pages from start on, at most pages of them, and returns how many: it
+ * ends where something cannot be moved away. Both are of whole pageblocks.
+ */
+static unsigned long claim(unsigned long start, unsigned long pages)
+{
+	unsigned long half, got;
+
+	if (fatal_signal_pending(current))
+		return 0;
+	if (!alloc_contig_range(start, start + pages, MIGRATE_MOVABLE, GFP_KERNEL))
+		return pages;
+	if (pages <= pageblock_nr_pages)
+		return 0;
+	half = round_up(pages / 2, pageblock_nr_pages);
+	got = claim(start, half);
+	if (got == half)
+		got += claim(start + half, pages - half);
+	return got;
+}
+
+/* Adds ranges of at least least pages from a zone; returns how many pages. */
+static unsigned long claim_zone(struct mortise *m, struct zone *zone,
+				unsigned long pages, unsigned long least)
+{
+	unsigned long end = zone_end_pfn(zone), got, left = pages;
+	unsigned long pfn = round_up(zone->zone_start_pfn, pageblock_nr_pages);
+
+	while (left && m->range_count < MORTISE_RANGES && pfn + min(left, least) <= end) {
+		if (fatal_signal_pending(current))
+			break;
+		if (!pfn_to_online_page(pfn)) {
+			pfn += pageblock_nr_pages;
+			continue;
+		}
+		got = claim(pfn, min(left, round_down(end - pfn, pageblock_nr_pages)));
+		if (got >= min(left, least)) {
+			m->ranges[m->range_count++] = (struct mortise_range){
+				.start = PFN_PHYS(pfn),
+				.bytes = PFN_PHYS(got),
+				.node = zone_to_nid(zone),
+			};
+			left -= got;
+		} else if (got) {
+			free_contig_range(pfn, got);
+		}
+		pfn += got + pageblock_nr_pages;
+		cond_resched();
+	}
+	return pages - left;
+}
+
+static void release_from(struct mortise *m, u32 first)
+{
+	while (m->range_count > first) {
+		struct mortise_range *r = &m->ranges[--m->range_count];
+
+		free_contig_range(PHYS_PFN(r->start), PHYS_PFN(r->bytes));
+	}
+}
+
+/**
+ * mortise_reserve() - adds memory of a node to an instance
+ * @m: the instance, locked
+ * @node: NUMA node
+ * @bytes: a multiple of a pageblock
+ *
+ * It is one range if there is one, or else few large ones.
+ *
+ * Return: 0, -EINVAL for a node or size that is none, -ENOMEM when there is not
+ * enough that can be moved away; -EINTR.
+ */
+int mortise_reserve(struct mortise *m, int node, u64 bytes)
+{
+	static const enum zone_type zones[] = { ZONE_NORMAL, ZONE_DMA32 };
+	unsigned long left = PHYS_PFN(bytes), least = left, few;
+	u32 first = m->range_count;
+	int i;
+
+	if (!bytes || bytes % (pageblock_nr_pages * PAGE_SIZE) ||
+	    bytes > BIT_ULL(MAX_PHYSMEM_BITS) || node < 0 || node >= MAX_NUMNODES || !node_online(node))
+		return -EINVAL;
+	few = max(least / 8, pageblock_nr_pages);
+	for (;;) {
+		for (i = 0; i < ARRAY_SIZE(zones); i++) {
+			struct zone *zone = &NODE_DATA(node)->node_zones[zones[i]];
+
+			if (zone->present_pages)
+				left -= claim_zone(m, zone, left, least);
+			if (!left)
+				return 0;
+		}
+		if (least == few || fatal_signal_pending(current))
+			break;
+		least = max(least / 2, few);
+	}
+	release_from(m, first);
+	return fatal_signal_pending(current) ? -EINTR : -ENOMEM;
+}
+
+void mortise_release(struct mortise *m)
+{
+	release_from(m, 0);
+}
