@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* Descriptors of a guest's console and control channel: streams of bytes. */
+/*
+ * Descriptors of a guest's console, a stream of bytes, and of its control channel,
+ * of which one frame is read at a time.
+ */
 #include <linux/anon_inodes.h>
 #include <linux/poll.h>
 #include <linux/slab.h>
@@ -9,55 +12,61 @@
 
 static const struct file_operations console_ops, control_ops;
 
-static struct tenon_stream *out_of(struct file *file)
-{
-	struct mortise *m = file->private_data;
+/* A frame of the control channel: 4 bytes of length, big endian, and that many. */
+#define FRAME_HEAD	4
+#define MAX_FRAME	(FRAME_HEAD + SZ_64K)
 
-	return &m->streams[file->f_op == &console_ops ?
-			   TENON_RING_CONSOLE_OUT : TENON_RING_CONTROL_OUT];
+static bool is_control(struct file *file)
+{
+	return file->f_op == &control_ops;
 }
 
-static struct tenon_stream *in_to(struct file *file)
+static struct tenon_stream *from_guest(struct file *file)
 {
 	struct mortise *m = file->private_data;
 
-	return &m->streams[file->f_op == &console_ops ?
-			   TENON_RING_CONSOLE_IN : TENON_RING_CONTROL_IN];
+	return &m->streams[is_control(file) ? TENON_RING_CONTROL_OUT : TENON_RING_CONSOLE_OUT];
+}
+
+static struct tenon_stream *to_guest(struct file *file)
+{
+	struct mortise *m = file->private_data;
+
+	return &m->streams[is_control(file) ? TENON_RING_CONTROL_IN : TENON_RING_CONSOLE_IN];
 }
 
 static bool ended(struct mortise *m)
 {
-	return smp_load_acquire(&m->state) == MORTISE_ENDED;
+	return smp_load_acquire(&m->state) == MORTISE_ENDED; /* the rings do not change */
 }
 
-static struct mutex *lock_of(struct mortise *m, struct tenon_stream *s)
+/*
+ * How much can be read at once: of the control channel one whole frame, so that a
+ * reader that dies leaves no half of one to the next.
+ */
+static ssize_t readable(struct file *file)
 {
-	return &m->stream_locks[s - m->streams];
+	struct tenon_stream *s = from_guest(file);
+	u32 used = tenon_stream_used(s), frame;
+	__be32 head;
+
+	if (!is_control(file))
+		return used;
+	if (tenon_stream_peek(s, &head, FRAME_HEAD) < FRAME_HEAD)
+		return 0;
+	frame = be32_to_cpu(head);
+	if (frame > MAX_FRAME - FRAME_HEAD)
+		return -EPROTO;
+	frame += FRAME_HEAD;
+	return used < frame ? 0 : frame;
 }
 
-/* One page at most is moved at a time. */
-static ssize_t move(struct mortise *m, struct tenon_stream *s, char __user *to,
-		    const char __user *from, size_t n)
+/* Whether n bytes can be written at once: of the control channel all of them. */
+static bool writable(struct file *file, size_t n)
 {
-	void *buffer = (void *)__get_free_page(GFP_KERNEL);
-	ssize_t moved = 0;
+	u32 room = tenon_stream_room(to_guest(file));
 
-	if (!buffer)
-		return -ENOMEM;
-	n = min_t(size_t, n, PAGE_SIZE);
-	mutex_lock(lock_of(m, s));
-	if (to) {
-		moved = tenon_stream_read(s, buffer, n);
-		if (copy_to_user(to, buffer, moved))
-			moved = -EFAULT;
-	} else if (copy_from_user(buffer, from, n)) {
-		moved = -EFAULT;
-	} else if (!ended(m)) {
-		moved = tenon_stream_write(s, buffer, n);
-	}
-	mutex_unlock(lock_of(m, s));
-	free_page((unsigned long)buffer);
-	return moved;
+	return is_control(file) ? room >= n : room;
 }
 
 /*
@@ -68,60 +77,104 @@ static void ring_guest(struct mortise *m)
 {
 	u32 vector = READ_ONCE(m->zone->guest_vector);
 
-	if (vector >= 0x20 && vector <= 0xff && smp_load_acquire(&m->state) == MORTISE_RUNNING)
+	if (vector >= 0x20 && vector <= 0xff && READ_ONCE(m->state) == MORTISE_RUNNING)
 		mortise_cpu_ring(mortise_cpu_apicid(m->boot_cpu), vector);
+}
+
+static ssize_t read_once(struct file *file, char __user *to, size_t n)
+{
+	struct mortise *m = file->private_data;
+	struct tenon_stream *s = from_guest(file);
+	struct mutex *lock = &m->stream_locks[s - m->streams];
+	ssize_t got;
+	void *buffer;
+	bool full;
+
+	n = min_t(size_t, n, MAX_FRAME);
+	buffer = kvmalloc(n, GFP_KERNEL);
+	if (!buffer)
+		return -ENOMEM;
+	mutex_lock(lock);
+	full = tenon_stream_room(s) < s->size / 2;
+	got = readable(file);
+	if (got > 0 && is_control(file) && got > n)
+		got = -EMSGSIZE;
+	if (got > 0)
+		got = tenon_stream_read(s, buffer, min_t(size_t, got, n));
+	mutex_unlock(lock);
+	if (got > 0 && full)
+		ring_guest(m);	/* it may wait for room */
+	if (got > 0 && copy_to_user(to, buffer, got))
+		got = -EFAULT;
+	kvfree(buffer);
+	return got;
 }
 
 static ssize_t channel_read(struct file *file, char __user *to, size_t n, loff_t *pos)
 {
 	struct mortise *m = file->private_data;
-	struct tenon_stream *s = out_of(file);
-	bool full;
-	ssize_t got;
 	int ret;
 
 	if (!n)
 		return 0;
 	for (;;) {
 		bool last = ended(m);
+		ssize_t got = read_once(file, to, n);
 
-		full = tenon_stream_used(s) > s->size / 2;
-		got = move(m, s, to, NULL, n);
 		if (got || last)
-			break;
+			return got;
 		if (file->f_flags & O_NONBLOCK)
 			return -EAGAIN;
-		ret = wait_event_interruptible(m->wait, tenon_stream_used(s) || ended(m));
+		ret = wait_event_interruptible(m->wait, readable(file) || ended(m));
 		if (ret)
 			return ret;
 	}
-	if (got > 0 && full)
-		ring_guest(m);	/* it may wait for room */
+}
+
+static ssize_t write_once(struct file *file, const void *data, size_t n)
+{
+	struct mortise *m = file->private_data;
+	struct tenon_stream *s = to_guest(file);
+	struct mutex *lock = &m->stream_locks[s - m->streams];
+	ssize_t got = 0;
+
+	mutex_lock(lock);
+	if (ended(m))
+		got = -EPIPE;
+	else if (writable(file, n))
+		got = tenon_stream_write(s, data, n);
+	mutex_unlock(lock);
+	if (got > 0)
+		ring_guest(m);
 	return got;
 }
 
 static ssize_t channel_write(struct file *file, const char __user *from, size_t n, loff_t *pos)
 {
 	struct mortise *m = file->private_data;
-	struct tenon_stream *s = in_to(file);
-	size_t done = 0;
-	int ret;
+	ssize_t got;
+	void *data;
 
-	while (done < n) {
-		ssize_t got = move(m, s, NULL, from + done, n - done);
-
-		if (got > 0) {
-			done += got;
-			ring_guest(m);
-			continue;
+	if (is_control(file) && n > MAX_FRAME)
+		return -EMSGSIZE;
+	n = min_t(size_t, n, MAX_FRAME);
+	data = vmemdup_user(from, n);
+	if (IS_ERR(data))
+		return PTR_ERR(data);
+	for (;;) {
+		got = write_once(file, data, n);
+		if (got || !n)
+			break;
+		if (file->f_flags & O_NONBLOCK) {
+			got = -EAGAIN;
+			break;
 		}
-		ret = got ?: ended(m) ? -EPIPE : file->f_flags & O_NONBLOCK ? -EAGAIN : 0;
-		if (!ret)
-			ret = wait_event_interruptible(m->wait, tenon_stream_room(s) || ended(m));
-		if (ret)
-			return done ?: ret;
+		got = wait_event_interruptible(m->wait, writable(file, n) || ended(m));
+		if (got)
+			break;
 	}
-	return done;
+	kvfree(data);
+	return got;
 }
 
 static __poll_t channel_poll(struct file *file, poll_table *table)
@@ -132,9 +185,9 @@ static __poll_t channel_poll(struct file *file, poll_table *table)
 	poll_wait(file, &m->wait, table);
 	if (ended(m))
 		return EPOLLIN | EPOLLRDNORM | EPOLLOUT | EPOLLWRNORM | EPOLLHUP;
-	if (tenon_stream_used(out_of(file)))
+	if (readable(file))
 		mask |= EPOLLIN | EPOLLRDNORM;
-	if (tenon_stream_room(in_to(file)))
+	if (writable(file, is_control(file) ? MAX_FRAME : 1))
 		mask |= EPOLLOUT | EPOLLWRNORM;
 	return mask;
 }
@@ -153,6 +206,7 @@ static int channel_release(struct inode *inode, struct file *file)
 	.release = channel_release,		\
 	.llseek = noop_llseek,			\
 }
+
 static const struct file_operations console_ops = CHANNEL_OPS;
 static const struct file_operations control_ops = CHANNEL_OPS;
 
@@ -161,7 +215,8 @@ static const struct file_operations control_ops = CHANNEL_OPS;
  * @m: the instance
  * @stream: MORTISE_CONSOLE or MORTISE_CONTROL
  *
- * Read what the guest wrote; write what it will read. After the guest's end,
+ * Read what the guest wrote; write what it will read, of the control channel one
+ * whole frame with each call. After the guest's end,
  * reading returns what is left and then 0, and writing fails with -EPIPE.
  *
  * Return: the descriptor, -EINVAL for another stream, or as anon_inode_getfd().

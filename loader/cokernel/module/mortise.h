@@ -194,7 +194,9 @@ struct mortise_status {
 /*
  * On /dev/mortise. CREATE and OPEN return a descriptor of the instance, on
  * which the others are called. Reading from it blocks until the instance has
- * ended, and then returns 0. CHANNEL returns a descriptor of a stream.
+ * ended, and then returns 0. CHANNEL returns a descriptor of the console, a
+ * stream of bytes, or of the control channel, where each read and each write is
+ * one frame of package loader/control.
  */
 #define MORTISE_INFO	_IOWR('m', 0x80, struct mortise_info)
 #define MORTISE_LIST	_IOWR('m', 0x81, struct mortise_list)

@@ -65,12 +65,12 @@ static inline u32 tenon_stream_write(struct tenon_stream *s, const void *from, u
 	first = min(n, s->size - at);
 	memcpy(s->data + at, from, first);
 	memcpy(s->data, from + first, n - first);
-	smp_store_release(&s->ring->head, head + n);
+	smp_store_release(&s->ring->head, head + n); /* the bytes are there */
 	return n;
 }
 
-/* Copies up to n bytes out, and returns how many. */
-static inline u32 tenon_stream_read(struct tenon_stream *s, void *to, u32 n)
+/* Copies up to n bytes out, and returns how many. They go on to wait. */
+static inline u32 tenon_stream_peek(const struct tenon_stream *s, void *to, u32 n)
 {
 	u32 tail = READ_ONCE(s->ring->tail), at = tail & (s->size - 1), first;
 
@@ -79,7 +79,14 @@ static inline u32 tenon_stream_read(struct tenon_stream *s, void *to, u32 n)
 	first = min(n, s->size - at);
 	memcpy(to, s->data + at, first);
 	memcpy(to + first, s->data, n - first);
-	smp_store_release(&s->ring->tail, tail + n);
+	return n;
+}
+
+/* Copies up to n bytes out, and returns how many. */
+static inline u32 tenon_stream_read(struct tenon_stream *s, void *to, u32 n)
+{
+	n = tenon_stream_peek(s, to, n);
+	smp_store_release(&s->ring->tail, READ_ONCE(s->ring->tail) + n); /* they are copied */
 	return n;
 }
 
