@@ -5,6 +5,7 @@
  */
 #include <linux/anon_inodes.h>
 #include <linux/poll.h>
+#include <linux/sizes.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 
