@@ -29,6 +29,8 @@ type jury struct {
 	revoked trust.Revocations
 	now     time.Time
 	report  func(Check)
+
+	statements [][]byte // that counted
 }
 
 // votes are the keys that made good signatures of one kind, by fingerprint, of
@@ -104,6 +106,9 @@ func (j *jury) judge(ctx context.Context, kind Kind, kernel *Kernel) error {
 			}
 		}
 		j.report(s.check(trusted, revoked))
+		if trusted != "" && kind.Type == bundle.StatementType {
+			j.statements = append(j.statements, s.Data)
+		}
 	}
 	j.votes = append(j.votes, made)
 	var running []trust.Identity

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
@@ -143,6 +144,19 @@ func signaturesOf(ctx context.Context, kind Kind, s *subject) ([]Signature, erro
 		out = append(out, sig)
 	}
 	return out, nil
+}
+
+// statementsOf returns the good signatures of a bundle's statement, whoever made them.
+func statementsOf(ctx context.Context, b *bundle.Bundle) ([][]byte, error) {
+	i := slices.IndexFunc(Kinds, func(k Kind) bool { return k.Type == bundle.StatementType })
+	signatures, err := signaturesOf(ctx, Kinds[i], newSubject(b, nil, nil))
+	var out [][]byte
+	for _, s := range signatures {
+		if s.Err == nil {
+			out = append(out, s.Data)
+		}
+	}
+	return out, err
 }
 
 // certificates reads the certificates that a signature without room for them has

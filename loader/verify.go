@@ -72,11 +72,12 @@ const (
 // Verified is a bundle that Verify accepted. Only Verify makes one; of the zero
 // value, which has no manifest, Config.Resolve makes an error.
 type Verified struct {
-	manifest  []byte // JSON, so that nobody can change it through what Manifest returns
-	digest    v1.Hash
-	identity  string
-	kernel    *Kernel
-	initramfs *os.File
+	manifest   []byte // JSON, so that nobody can change it through what Manifest returns
+	digest     v1.Hash
+	identity   string
+	kernel     *Kernel
+	initramfs  *os.File
+	statements [][]byte
 }
 
 // Verify opens the bundle (a reference as bundle.Open takes it), reads all that
@@ -126,6 +127,9 @@ func (v *Verified) verify(ctx context.Context, b *bundle.Bundle, policy Policy, 
 	}
 	if policy.AllowUnsigned {
 		report(Check{"signatures", CheckIgnored, "whoever made them: unsigned bundles are allowed"})
+		if v.statements, err = statementsOf(ctx, b); err != nil {
+			return err
+		}
 		return v.readLayers(ctx, b, report)
 	}
 	now := time.Now()
@@ -156,7 +160,7 @@ func (v *Verified) verify(ctx context.Context, b *bundle.Bundle, policy Policy, 
 			return err
 		}
 	}
-	v.identity = strings.Join(j.names(), ", ")
+	v.identity, v.statements = strings.Join(j.names(), ", "), j.statements
 	report(Check{"policy", CheckOK, fmt.Sprintf("%q may sign for %q", j.names(), b.Manifest.Name)})
 	return nil
 }
@@ -264,6 +268,13 @@ func (v *Verified) Kernel() *os.File { return v.kernel.File }
 // Initramfs returns the detached initramfs in sealed memory, nil when the
 // bundle is sealed. The file belongs to v.
 func (v *Verified) Initramfs() *os.File { return v.initramfs }
+
+// Statements returns the signatures of the bundle's statement, PKCS#7 in DER, of those
+// whom the policy trusts, or of anybody when unsigned bundles were allowed: the host's
+// kernel makes up its own mind, and may trust one of several.
+func (v *Verified) Statements() [][]byte {
+	return v.statements
+}
 
 // Close frees the memory. It may be called again, and does nothing then.
 func (v *Verified) Close() error {

@@ -114,7 +114,7 @@ type instance struct {
 	console *os.File
 	channel *os.File
 	qmp     *os.File // nil without a plan
-	control *control.Conn
+	control *control.Host
 	stderr  tail
 	started time.Time
 
@@ -129,13 +129,7 @@ type instance struct {
 	monitor  *monitor     // on qmp; nil before it is started
 	cpus     alloc.CPUSet // that it runs on
 
-	mu         sync.Mutex
-	exit       *control.Exit
-	killed     bool
-	configured bool  // Configure has been sent
-	pending    []int // signals that came before that
-	asked      int   // CPUs of the Resize that has no answer yet
-	answers    chan *control.Resized
+	killed atomic.Bool
 }
 
 // tail keeps the last of what is written to it.
@@ -218,7 +212,10 @@ func (i *instance) prepare(program, accel string, v *loader.Verified) error {
 		}
 		args = append(args, "-netdev", netdev, "-device", "virtio-net-pci,netdev=net0,romfile=")
 	}
-	i.control = control.NewConn(i.channel)
+	i.control = control.NewHost(i.channel, func() *control.Configure {
+		closeAll(&i.images) // QEMU has read them
+		return i.configure()
+	}, i.event)
 	i.cmd = exec.Command(program, args...)
 	i.cmd.ExtraFiles = i.files
 	i.cmd.Env = []string{"PATH=" + os.Getenv("PATH")} // a machine has no use for our secrets
@@ -270,7 +267,7 @@ func (i *instance) Start(ctx context.Context) error {
 		i.consoleErr = out.err
 	})
 	output.Go(func() {
-		if err := i.converse(); err != nil {
+		if err := i.control.Converse(); err != nil {
 			i.talkErr = err
 			_ = i.Kill()
 		}
@@ -325,64 +322,6 @@ func closeAll(files *[]*os.File) {
 	*files = nil
 }
 
-// converse is the host's side of the control channel. It returns an error when
-// the guest breaks the protocol, nil when it is gone.
-func (i *instance) converse() error {
-	for {
-		m, err := i.control.Receive()
-		switch {
-		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, os.ErrClosed):
-			return nil
-		case err != nil:
-			return err
-		case m.Hello != nil:
-			if err := i.answer(); err != nil {
-				return err
-			}
-			continue
-		case m.Exit != nil:
-			i.mu.Lock()
-			i.exit = m.Exit
-			i.mu.Unlock()
-			continue
-		case m.Resized != nil:
-			i.mu.Lock()
-			if m.Resized.CPUs == i.asked { // else nobody waits for it any more
-				i.answers <- m.Resized
-				i.asked = 0
-			}
-			i.mu.Unlock()
-			continue
-		case m.Configure != nil, m.Signal != nil, m.Resize != nil:
-			return errors.New("control: the guest sent what only a host sends")
-		}
-		if i.config.Event != nil {
-			i.config.Event(loader.Event{Since: time.Since(i.started), Ready: m.Ready, Health: m.Health, Heartbeat: m.Heartbeat})
-		}
-	}
-}
-
-// answer sends Configure, and the signals that came too early for the guest.
-func (i *instance) answer() error {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	if i.configured {
-		return errors.New("control: the guest said hello twice")
-	}
-	i.configured = true
-	closeAll(&i.images)
-	messages := []*control.Message{{Configure: i.configure()}}
-	for _, n := range i.pending {
-		messages = append(messages, &control.Message{Signal: &control.Signal{Number: n}})
-	}
-	for _, m := range messages {
-		if err := i.send(m); err != nil {
-			return fmt.Errorf("control: the guest does not listen: %w", err)
-		}
-	}
-	return nil
-}
-
 // Type writes to the guest's serial port. The error is os.ErrDeadlineExceeded when the
 // guest does not read; it has a part of the keys then.
 func (i *instance) Type(keys []byte) error {
@@ -403,11 +342,10 @@ func writeSocket(f *os.File, data []byte) error {
 // sendTimeout is how long what is sent may stay unread.
 const sendTimeout = 2 * time.Second
 
-func (i *instance) send(m *control.Message) error {
-	if err := i.channel.SetWriteDeadline(time.Now().Add(sendTimeout)); err != nil {
-		return err
+func (i *instance) event(m *control.Message) {
+	if i.config.Event != nil {
+		i.config.Event(loader.Event{Since: time.Since(i.started), Ready: m.Ready, Health: m.Health, Heartbeat: m.Heartbeat})
 	}
-	return i.control.Send(m)
 }
 
 func (i *instance) configure() *control.Configure {
@@ -420,15 +358,7 @@ func (i *instance) configure() *control.Configure {
 
 // Signal asks PID 1 to signal the app. Before PID 1 listens, the signal is kept
 // for it.
-func (i *instance) Signal(number int) error {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	if !i.configured {
-		i.pending = append(i.pending, number)
-		return nil
-	}
-	return i.send(&control.Message{Signal: &control.Signal{Number: number}})
-}
+func (i *instance) Signal(number int) error { return i.control.Signal(number) }
 
 // Kill ends QEMU.
 func (i *instance) Kill() error {
@@ -440,25 +370,22 @@ func (i *instance) Kill() error {
 	if errors.Is(err, os.ErrProcessDone) {
 		return nil
 	}
-	i.mu.Lock()
-	i.killed = true
-	i.mu.Unlock()
+	i.killed.Store(true)
 	return err
 }
 
 // Wait waits for QEMU's end.
 func (i *instance) Wait() (*control.Exit, error) {
 	<-i.exited
-	i.mu.Lock()
-	defer i.mu.Unlock()
+	exit := i.control.Exit()
 	switch {
 	case i.talkErr != nil:
 		return nil, fmt.Errorf("the guest was ended: %w", i.talkErr)
 	case i.consoleErr != nil:
 		return nil, fmt.Errorf("writing the console: %w", i.consoleErr)
-	case i.exit != nil:
-		return i.exit, nil
-	case i.killed:
+	case exit != nil:
+		return exit, nil
+	case i.killed.Load():
 		return &control.Exit{Signal: int(unix.SIGKILL)}, nil
 	case i.waitErr != nil:
 		if len(i.stderr) > 0 {

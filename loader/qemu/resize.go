@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/tenon-build/tenon/loader/alloc"
-	"github.com/tenon-build/tenon/loader/control"
 )
 
 // resizeTimeout is how long QEMU and the guest may take, and again for going back.
@@ -93,7 +92,7 @@ func (i *instance) plug(ctx context.Context, n int) error {
 
 // tell has PID 1 use n CPUs, and returns why it does not.
 func (i *instance) tell(ctx context.Context, n int) error {
-	answers, err := i.ask(n)
+	answers, err := i.control.Resize(n)
 	if err != nil {
 		return fmt.Errorf("the guest cannot be asked: %w", err)
 	}
@@ -108,14 +107,4 @@ func (i *instance) tell(ctx context.Context, n int) error {
 	case <-ctx.Done():
 		return fmt.Errorf("the guest does not answer: %w", context.Cause(ctx))
 	}
-}
-
-func (i *instance) ask(n int) (<-chan *control.Resized, error) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	if !i.configured {
-		return nil, errors.New("it is still booting")
-	}
-	i.asked, i.answers = n, make(chan *control.Resized, 1)
-	return i.answers, i.send(&control.Message{Resize: &control.Resize{CPUs: n}})
 }

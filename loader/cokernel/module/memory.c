@@ -62,7 +62,7 @@ static int find_realmode(phys_addr_t *start, phys_addr_t *end)
 	return -ENODEV;
 }
 
-/* Finds the pieces, from the top. */
+/* Finds the pieces. The last one is taken first: firmware rather uses low addresses. */
 int __init mortise_low_init(void)
 {
 	phys_addr_t at, page, start, end;
@@ -71,15 +71,12 @@ int __init mortise_low_init(void)
 	ret = find_realmode(&start, &end);
 	if (ret)
 		return ret;
-	at = LOW_END;
-	page = LOW_END;
-	while (page > LOW_START) {
-		page -= PAGE_SIZE;
+	for (at = page = LOW_START; page < LOW_END; page += PAGE_SIZE) {
 		if (!page_is_ram(PHYS_PFN(page)) || (page >= start && page < end)) {
-			at = page;	/* the piece has to be below */
-		} else if (at - page == LOW_SIZE) {
-			low_pieces[low_count++] = page;
-			at = page;
+			at = page + PAGE_SIZE;
+		} else if (page + PAGE_SIZE - at == LOW_SIZE) {
+			low_pieces[low_count++] = at;
+			at = page + PAGE_SIZE;
 		}
 	}
 	return 0;
