@@ -5,6 +5,7 @@ package cokernel
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"runtime"
 	"strings"
@@ -74,7 +75,7 @@ type rangeArg struct {
 
 type statusArg struct {
 	version, state, end, alive, cpuCount, rangeCount uint32
-	low, zone, zoneBytes, started                    uint64
+	low, zone, zoneBytes, started, idle              uint64
 	cpus                                             [maxCPUs]uint32
 	ranges                                           [maxRanges]rangeArg
 }
@@ -302,14 +303,7 @@ func (o *object) channelFD(stream int) (n int, err error) {
 	return n, errors.Join(failed, err)
 }
 
-// ended waits until the guest has ended.
-func (o *object) ended() error {
-	var b [1]byte
-	_, err := o.file.Read(b[:]) // io.EOF
-	if err != nil && !errors.Is(err, os.ErrClosed) {
-		return nil
-	}
-	return err
-}
+// wait waits until the guest has ended: then, reading ends.
+func (o *object) wait() { _, _ = io.Copy(io.Discard, o.file) }
 
 func (o *object) Close() error { return o.file.Close() }

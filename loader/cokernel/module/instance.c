@@ -229,6 +229,7 @@ static int destroy(struct mortise *m)
 
 static int status(struct mortise *m, struct mortise_status *s)
 {
+	BUILD_BUG_ON(MORTISE_CPUS > BITS_PER_LONG);
 	*s = (struct mortise_status){
 		.version = MORTISE_VERSION,
 		.state = m->state,
@@ -240,6 +241,7 @@ static int status(struct mortise *m, struct mortise_status *s)
 		.zone = virt_to_phys(m->zone),
 		.zone_bytes = TENON_ZONE_SIZE,
 		.started_ns = m->started,
+		.idle = m->idle[0],
 	};
 	memcpy(s->cpus, m->cpus, sizeof(s->cpus));
 	memcpy(s->ranges, m->ranges, sizeof(s->ranges));

@@ -169,7 +169,8 @@ struct mortise_range {
  * @zone: physical address of what it shares with the host
  * @zone_bytes: the size of that
  * @started_ns: CLOCK_BOOTTIME at its start, 0 before
- * @cpus: numbers on the host, the first one boots
+ * @idle: bit n is set when nobody uses @cpus[n]
+ * @cpus: numbers on the host; the first that is not idle boots
  * @ranges: of memory
  */
 struct mortise_status {
@@ -183,6 +184,7 @@ struct mortise_status {
 	__u64 zone;
 	__u64 zone_bytes;
 	__u64 started_ns;
+	__u64 idle;
 	__u32 cpus[MORTISE_CPUS];
 	struct mortise_range ranges[MORTISE_RANGES];
 };
