@@ -5,16 +5,64 @@
 package cokernel
 
 import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
+	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/tenon-build/tenon/testdata/debian"
 )
+
+// The module is asked as a process that means no good would ask it: by its ioctls. Its
+// guests are bare code, as no kernel is needed to be in the way of one.
+
+// inHost calls f in a guest that has the module, with the parameters.
+func inHost(t *testing.T, m debian.Machine, parameters string, f func(d *device)) {
+	t.Helper()
+	if !debian.Inside() {
+		t.Setenv("MORTISE_KO", buildModule(t))
+	}
+	m.In(t, func() {
+		if out, err := exec.Command("insmod", append([]string{os.Getenv("MORTISE_KO")}, strings.Fields(parameters)...)...).CombinedOutput(); err != nil {
+			t.Fatalf("insmod: %v: %s", err, out)
+		}
+		d, err := openDevice()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() {
+			if t.Failed() {
+				t.Log(dmesg(t))
+			}
+		}()
+		before := hostState(t, d)
+		f(d)
+		if after := hostState(t, d); after != before {
+			t.Errorf("the host was\n%s\nand is\n%s", before, after)
+		}
+		if err := d.Close(); err != nil {
+			t.Error(err)
+		}
+		if out, err := exec.Command("rmmod", "mortise").CombinedOutput(); err != nil {
+			t.Errorf("rmmod: %v: %s", err, out)
+		}
+		for _, line := range complaint.FindAllString(dmesg(t), -1) {
+			t.Errorf("the host's kernel: %s", line)
+		}
+	})
+}
+
+// complaint is how a kernel says that something is wrong with it.
+var complaint = regexp.MustCompile(`(?m)^.*(BUG|WARNING|Oops|general protection|\bstall|KASAN|INFO: task|possible circular|Call Trace).*$`)
 
 // buildModule makes mortise.ko for Debian's kernel, and returns its path.
 func buildModule(t *testing.T) string {
@@ -35,66 +83,19 @@ func buildModule(t *testing.T) string {
 	return filepath.Join(dir, "mortise.ko")
 }
 
-// insert loads the module into the kernel that runs.
-func insert(t *testing.T, path, parameters string) {
-	t.Helper()
-	f, err := os.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	if err := unix.FinitModule(int(f.Fd()), parameters, 0); err != nil {
-		t.Fatalf("inserting the module: %v\n%s", err, dmesg(t))
-	}
-}
-
 func dmesg(t *testing.T) string {
+	t.Helper()
 	out, err := exec.Command("dmesg").CombinedOutput()
 	if err != nil {
 		t.Errorf("dmesg: %v", err)
 	}
 	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
-	return strings.Join(lines[max(0, len(lines)-40):], "\n")
+	return strings.Join(lines[max(0, len(lines)-200):], "\n")
 }
 
-func TestE2EModule(t *testing.T) {
-	debian.In(t, func() {
-		insert(t, os.Getenv("MORTISE_KO"), "")
-		d, err := openDevice()
-		if err != nil {
-			t.Fatal(err)
-		}
-		info, err := d.info()
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Logf("%+v", info)
-		before := host(t)
-		o, err := d.create("one")
-		if err != nil {
-			t.Fatal(err, dmesg(t))
-		}
-		if err := o.reserve(0, 256<<20); err != nil {
-			t.Fatal(err, dmesg(t))
-		}
-		if err := o.take(2, false); err != nil {
-			t.Fatal(err, dmesg(t))
-		}
-		if err := o.take(3, true); err != nil {
-			t.Fatal(err, dmesg(t))
-		}
-		s, err := o.status()
-		t.Logf("%+v %v", s, err)
-		t.Log(host(t))
-		if err := o.destroy(); err != nil {
-			t.Fatal(err, dmesg(t))
-		}
-		after := host(t)
-		t.Log(before, after, dmesg(t))
-	})
-}
-
-func host(t *testing.T) string {
+// hostState is what has to be as before: CPUs, and what the module could give.
+func hostState(t *testing.T, d *device) string {
+	t.Helper()
 	var out []string
 	for _, name := range []string{"online", "present", "offline"} {
 		data, err := os.ReadFile("/sys/devices/system/cpu/" + name)
@@ -103,5 +104,281 @@ func host(t *testing.T) string {
 		}
 		out = append(out, name+" "+strings.TrimSpace(string(data)))
 	}
-	return strings.Join(out, ", ")
+	info, err := d.info()
+	if err != nil {
+		t.Fatal(err)
+	}
+	names, err := d.list()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("%s, %d pieces, %d instances %q", strings.Join(out, ", "), info.pieces, info.instances, names)
+}
+
+func ok(t *testing.T, what string, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatalf("%s: %v\n%s", what, err, dmesg(t))
+	}
+}
+
+func want(t *testing.T, what string, got error, want unix.Errno) {
+	t.Helper()
+	if !errors.Is(got, want) {
+		t.Errorf("%s: %v, want %s", what, got, unix.ErrnoName(want))
+	}
+}
+
+func create(t *testing.T, d *device, name string) *object {
+	t.Helper()
+	o, err := d.create(name)
+	ok(t, "create "+name, err)
+	return o
+}
+
+// An instance's life, each step refused where it does not belong.
+func TestE2EModule(t *testing.T) {
+	inHost(t, debian.Machine{}, "allow_unsigned=1", func(d *device) {
+		o := create(t, d, "one")
+		_, err := d.create("one")
+		want(t, "a name twice", err, unix.EEXIST)
+		_, err = d.open("two")
+		want(t, "a name that is none", err, unix.ENOENT)
+		for _, name := range []string{"", "a b", "a/b", "a\nb", strings.Repeat("a", 64)} {
+			_, err = d.create(name)
+			want(t, fmt.Sprintf("the name %q", name), err, unix.EINVAL)
+		}
+		if out, err := exec.Command("rmmod", "mortise").CombinedOutput(); err == nil {
+			t.Errorf("the module went while there is an instance: %s", out)
+		}
+		want(t, "start without an image", o.start(), unix.EBUSY)
+		want(t, "stop before start", o.stop(), unix.EINVAL)
+		want(t, "load without memory", o.load(image{kernel: flat(t, hang), possibleCPUs: 1}), unix.ENOSPC)
+		want(t, "reserve nothing", o.reserve(0, 0), unix.EINVAL)
+		want(t, "reserve half a block", o.reserve(0, 1<<20), unix.EINVAL)
+		want(t, "reserve on node 7", o.reserve(7, 2<<20), unix.EINVAL)
+		want(t, "reserve on node -1", o.reserve(-1, 2<<20), unix.EINVAL)
+		want(t, "reserve more than there is", o.reserve(0, 64<<30), unix.ENOMEM)
+		ok(t, "reserve", o.reserve(0, 64<<20))
+		ok(t, "reserve on the other node", o.reserve(1, 32<<20))
+		want(t, "load not for a CPU", o.load(image{kernel: flat(t, hang)}), unix.EINVAL)
+		want(t, "load for too many CPUs", o.load(image{kernel: flat(t, hang), possibleCPUs: 65}), unix.EINVAL)
+		want(t, "load what is no kernel", o.load(image{kernel: self(t), possibleCPUs: 1}), unix.ENOEXEC)
+		ok(t, "load", o.load(image{kernel: flat(t, hang), possibleCPUs: 2}))
+		want(t, "start without a CPU", o.start(), unix.EINVAL)
+		want(t, "take the boot CPU", o.take(0, false), unix.EBUSY)
+		want(t, "take a CPU that is none", o.take(100000, false), unix.EINVAL)
+		ok(t, "take", o.take(2, false))
+		want(t, "take twice", o.take(2, false), unix.EINVAL)
+		want(t, "online behind its back", os.WriteFile("/sys/devices/system/cpu/cpu2/online", []byte("1"), 0), unix.EINVAL)
+		ok(t, "take its sibling", o.take(3, true))
+		want(t, "give what it has not", o.give(4), unix.EINVAL)
+		ok(t, "start", o.start())
+		want(t, "start twice", o.start(), unix.EBUSY)
+		want(t, "load while it runs", o.load(image{kernel: flat(t, hang), possibleCPUs: 1}), unix.EBUSY)
+		want(t, "reserve while it runs", o.reserve(0, 2<<20), unix.EBUSY)
+		want(t, "destroy while it runs", o.destroy(), unix.EBUSY)
+		want(t, "give the CPU that it boots on", o.give(2), unix.EBUSY)
+		want(t, "take for one that does not listen", o.take(4, false), unix.EAGAIN)
+		ok(t, "close", o.Close()) // it runs on
+
+		o, err = d.open("one")
+		ok(t, "open again", err)
+		s, err := o.status()
+		ok(t, "status", err)
+		if s.state != stateRunning || s.cpuCount != 2 || s.cpus[0] != 2 || s.cpus[1] != 3 || s.idle != 2 || s.alive != 0 || s.rangeCount != 2 {
+			t.Errorf("status %+v", s)
+		}
+		ok(t, "stop", o.stop())
+		o.wait()
+		ok(t, "stop again", o.stop())
+		want(t, "start again", o.start(), unix.EBUSY)
+		ok(t, "destroy", o.destroy())
+		want(t, "destroy again", o.destroy(), unix.ENODEV)
+		_, err = o.status()
+		want(t, "status of what is gone", err, unix.ENODEV)
+		ok(t, "close", o.Close())
+
+		var all []*object
+		for n := range 8 {
+			all = append(all, create(t, d, fmt.Sprintf("n%d", n)))
+		}
+		_, err = d.create("n8")
+		want(t, "one too many", err, unix.ENOSPC)
+		for _, o := range all {
+			ok(t, "destroy", errors.Join(o.destroy(), o.Close()))
+		}
+	})
+}
+
+func self(t *testing.T) *os.File {
+	f, err := os.Open("/proc/self/exe")
+	ok(t, "open", err)
+	t.Cleanup(func() { f.Close() })
+	return f
+}
+
+// A guest that hangs with interrupts off is ended, and what it had comes back, also while
+// the host is busy.
+func TestE2EHang(t *testing.T) {
+	rounds := 3
+	if os.Getenv("TENON_SOAK") != "" {
+		rounds = 100
+	}
+	inHost(t, debian.Machine{Small: true}, "allow_unsigned=1", func(d *device) {
+		load := exec.Command("sh", "-c", "while :; do find /usr/share >/dev/null; done & while :; do :; done")
+		load.SysProcAttr = &unix.SysProcAttr{Setpgid: true}
+		ok(t, "load", load.Start())
+		var longest time.Duration
+		for range rounds {
+			o := create(t, d, "hang")
+			ok(t, "reserve", o.reserve(0, 256<<20))
+			ok(t, "take", errors.Join(o.take(2, false), o.take(3, false)))
+			ok(t, "load", o.load(image{kernel: flat(t, hang), possibleCPUs: 2}))
+			ok(t, "start", o.start())
+			time.Sleep(10 * time.Millisecond)
+			began := time.Now()
+			ok(t, "end", o.end())
+			longest = max(longest, time.Since(began))
+			ok(t, "close", o.Close())
+		}
+		ok(t, "kill", unix.Kill(-load.Process.Pid, unix.SIGKILL))
+		_ = load.Wait()
+		t.Logf("giving 256 MiB and two CPUs back took up to %v on a busy host", longest)
+	})
+}
+
+// Random calls break nothing, and leak nothing.
+func TestE2EFuzz(t *testing.T) {
+	calls := 2000
+	if os.Getenv("TENON_SOAK") != "" {
+		calls = 200000
+	}
+	inHost(t, debian.Machine{Small: true}, "allow_unsigned=1", func(d *device) {
+		seed := uint64(time.Now().UnixNano())
+		t.Logf("seed %d", seed)
+		f := &fuzzer{Rand: rand.New(rand.NewPCG(seed, 0)), d: d, t: t, counts: map[string]int{}}
+		for n := range calls {
+			f.step(n)
+		}
+		f.clean()
+		t.Logf("%d calls: %v", calls, f.counts)
+	})
+}
+
+// fuzzer makes calls that are often right in most of what they say.
+type fuzzer struct {
+	*rand.Rand
+	d       *device
+	t       *testing.T
+	objects []*object
+	files   []*os.File
+	counts  map[string]int // of what was done, by its name and whether it was taken
+}
+
+// pick returns one of the usual values, and now and then another one.
+func (f *fuzzer) pick(usual ...int64) int64 {
+	if f.IntN(8) == 0 {
+		return []int64{-1, 0, 1, 1 << 31, 1<<63 - 1, f.Int64()}[f.IntN(6)]
+	}
+	return usual[f.IntN(len(usual))]
+}
+
+func (f *fuzzer) step(n int) {
+	name, err := f.call(n)
+	if err != nil {
+		name += " refused"
+	}
+	f.counts[name]++
+}
+
+func (f *fuzzer) call(n int) (string, error) {
+	if len(f.objects) == 0 || f.IntN(20) == 0 {
+		o, err := f.d.create(fmt.Sprintf("f%d", f.IntN(4)))
+		if err == nil {
+			f.objects = append(f.objects, o)
+		}
+		return "create", err
+	}
+	at := f.IntN(len(f.objects))
+	o := f.objects[at]
+	switch f.IntN(14) {
+	case 0:
+		return "reserve", o.reserve(int(f.pick(0)), f.pick(2<<20, 32<<20))
+	case 1, 2:
+		return "take", o.take(int(f.pick(1, 2, 3)), f.IntN(4) == 0)
+	case 3:
+		return "give", o.give(int(f.pick(1, 2, 3)))
+	case 4:
+		code := make([]byte, 256)
+		copy(code, hang)
+		return "load", o.load(image{kernel: flat(f.t, code), possibleCPUs: int(f.pick(1, 2, 4)), statement: make([]byte, f.IntN(2)*f.IntN(200))})
+	case 5:
+		return "load rubbish", o.load(image{kernel: self(f.t), possibleCPUs: int(f.pick(1, 2))})
+	case 6, 7:
+		return "start", o.start()
+	case 8:
+		return "stop", o.stop()
+	case 9:
+		_ = o.stop()
+		err := o.destroy()
+		if err == nil {
+			ok(f.t, "close", o.Close())
+			f.objects = append(f.objects[:at], f.objects[at+1:]...)
+		}
+		return "destroy", err
+	case 10:
+		file, err := o.channel(int(f.pick(streamConsole, streamControl)))
+		if err == nil {
+			f.files = append(f.files, file)
+		}
+		return "channel", err
+	case 11:
+		return "stream", f.stream()
+	case 12:
+		other, err := f.d.open(fmt.Sprintf("f%d", f.IntN(5)))
+		if err == nil {
+			err = other.Close()
+		}
+		return "open", err
+	}
+	var arg [4096]byte
+	for i := range arg {
+		arg[i] = byte(f.Uint32())
+	}
+	arg[0], arg[1], arg[2], arg[3] = abiVersion, 0, 0, 0
+	number := []uint32{ioctlReserve, ioctlTake, ioctlGive, ioctlLoad, ioctlStatus, f.Uint32()}[f.IntN(6)]
+	_, err := o.call(number, unsafe.Pointer(&arg))
+	return "anything", err
+}
+
+// stream reads or writes one, without waiting.
+func (f *fuzzer) stream() error {
+	if len(f.files) == 0 {
+		return nil
+	}
+	at := f.IntN(len(f.files))
+	file := f.files[at]
+	if f.IntN(10) == 0 {
+		f.files = append(f.files[:at], f.files[at+1:]...)
+		return file.Close()
+	}
+	_ = file.SetDeadline(time.Now().Add(time.Millisecond))
+	data := make([]byte, f.IntN(1<<17))
+	var err error
+	if f.IntN(2) == 0 {
+		_, err = file.Read(data)
+	} else {
+		_, err = file.Write(data)
+	}
+	return err
+}
+
+func (f *fuzzer) clean() {
+	for _, file := range f.files {
+		ok(f.t, "close", file.Close())
+	}
+	for _, o := range f.objects {
+		ok(f.t, "end", errors.Join(o.end(), o.Close()))
+	}
 }

@@ -58,8 +58,16 @@ const (
 	soakLimit = 2 * time.Hour
 )
 
+// Machine is what a guest can have that others have not.
+type Machine struct {
+	Kernel      string   // empty: Debian's
+	CommandLine string   // more of it
+	Args        []string // more of QEMU's options, such as devices
+	Small       bool     // four CPUs, and neither nodes nor threads of a core
+}
+
 // boot starts a machine. It returns when the machine takes commands.
-func boot(t *testing.T, devices []string) *guest {
+func (m *Machine) boot(t *testing.T) *guest {
 	t.Helper()
 	began := time.Now()
 	ours, theirs, err := pair()
@@ -73,15 +81,19 @@ func boot(t *testing.T, devices []string) *guest {
 		t.Fatalf("no kernel of Debian's package linux-image-amd64: %v", err)
 	}
 	kernel := slices.Max(found)
+	release := strings.TrimPrefix(kernel, "/boot/vmlinuz-")
+	if m.Kernel != "" {
+		kernel = m.Kernel
+	}
 	initrd := filepath.Join(t.TempDir(), "initrd")
-	if err := writeInitrd(t.Context(), initrd, strings.TrimPrefix(kernel, "/boot/vmlinuz-")); err != nil {
+	if err := writeInitrd(t.Context(), initrd, release); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	args := append(machine(), "-kernel", kernel, "-initrd", initrd, "-append", "console=ttyS0 loglevel=4 panic=-1 mitigations=off",
+	args := append(m.options(), "-kernel", kernel, "-initrd", initrd, "-append", "console=ttyS0 loglevel=4 panic=-1 mitigations=off "+m.CommandLine,
 		"-fsdev", "local,id=root,path=/,security_model=none,readonly=on,multidevs=remap", "-device", "virtio-9p-pci,fsdev=root,mount_tag=lower",
 		"-chardev", "socket,id=port,fd=3", "-device", "virtio-serial-pci", "-device", "virtserialport,chardev=port")
-	qemu := exec.CommandContext(ctx, "qemu-system-x86_64", append(args, devices...)...)
+	qemu := exec.CommandContext(ctx, "qemu-system-x86_64", append(args, m.Args...)...)
 	qemu.ExtraFiles = []*os.File{theirs}
 	qemu.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // a test that times out cleans nothing up
 	var console bytes.Buffer
@@ -99,7 +111,6 @@ func boot(t *testing.T, devices []string) *guest {
 	})
 	theirs.Close() // so that we see it when QEMU ends
 	g.deadline(t, bootLimit)
-	var release string
 	if err := g.in.Decode(&release); err != nil {
 		t.Fatalf("the guest does not answer: %v", err)
 	}
@@ -107,10 +118,14 @@ func boot(t *testing.T, devices []string) *guest {
 	return g
 }
 
-// machine is QEMU's options for it. It shows threads of a core on that vendor's alone.
-func machine() []string {
+// options are QEMU's. It shows threads of a core on that vendor's alone.
+func (m *Machine) options() []string {
 	args := []string{"-accel", "tcg,thread=multi", "-machine", "q35", "-cpu", "max,vendor=GenuineIntel", "-m", "2048",
-		"-smp", "8,sockets=2,cores=2,threads=2", "-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio"}
+		"-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio"}
+	if m.Small {
+		return append(args, "-smp", "4")
+	}
+	args = append(args, "-smp", "8,sockets=2,cores=2,threads=2")
 	for node, cpus := range []string{"0-3", "4-7"} {
 		args = append(args, "-object", fmt.Sprintf("memory-backend-ram,id=ram%d,size=1024M", node),
 			"-numa", fmt.Sprintf("node,nodeid=%d,cpus=%s,memdev=ram%d", node, cpus, node))
@@ -147,7 +162,16 @@ const inside = "TENON_GUEST"
 // else QEMU is given.
 func In(t *testing.T, f func(), devices ...string) {
 	t.Helper()
-	if os.Getenv(inside) != "" {
+	(&Machine{Args: devices}).In(t, f)
+}
+
+// Inside says that this is a guest: what is only for the machine outside is not done again.
+func Inside() bool { return os.Getenv(inside) != "" }
+
+// In calls f in a guest of this kind.
+func (m *Machine) In(t *testing.T, f func()) {
+	t.Helper()
+	if Inside() {
 		f()
 		return
 	}
@@ -163,7 +187,7 @@ func In(t *testing.T, f func(), devices ...string) {
 	if os.Getenv("TENON_SOAK") != "" {
 		limit = soakLimit
 	}
-	g := boot(t, devices)
+	g := m.boot(t)
 	r := g.run(t, limit, Command{Args: []string{program, "-test.v", "-test.timeout", (limit - time.Minute).String(), "-test.run", "^" + t.Name() + "$"}, Env: append(os.Environ(), inside+"=1"), Dir: dir})
 	t.Logf("in the guest:\n%s", r.Output)
 	if r.Status != 0 || !strings.Contains(r.Output, "--- PASS: "+t.Name()+" ") {

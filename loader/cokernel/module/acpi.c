@@ -17,16 +17,14 @@
  */
 struct tables {
 	struct acpi_table_rsdp rsdp;
-	u8 pad[12];
-	struct acpi_table_xsdt xsdt;
-	u64 more_xsdt[1];
+	u8 pad[4];
+	struct acpi_table_header xsdt;
+	u64 entries[2];
 	struct acpi_table_fadt fadt;
-	u8 pad2[4];
 	struct acpi_table_header dsdt;
-	u8 pad3[4];
 	struct acpi_table_madt madt;
-	u8 entries[];
-};
+	u8 madt_entries[];
+} __packed;
 
 static u8 checksum(const void *data, size_t n)
 {
@@ -129,14 +127,14 @@ void mortise_acpi(struct mortise *m, void *page, phys_addr_t at, phys_addr_t ioa
 
 	rdmsrl(MSR_IA32_APICBASE, apic_base);
 	t->madt.address = apic_base & MSR_IA32_APICBASE_BASE;
-	end = add_madt_entries(m, t->entries, ioapic);
+	end = add_madt_entries(m, t->madt_entries, ioapic);
 	head(&t->madt.header, ACPI_SIG_MADT, 5, end - (void *)&t->madt);
 	seal(&t->madt.header);
 
-	t->xsdt.table_offset_entry[0] = at + offsetof(struct tables, fadt);
-	t->more_xsdt[0] = at + offsetof(struct tables, madt);
-	head(&t->xsdt.header, ACPI_SIG_XSDT, 1, sizeof(t->xsdt) + sizeof(t->more_xsdt));
-	seal(&t->xsdt.header);
+	t->entries[0] = at + offsetof(struct tables, fadt);
+	t->entries[1] = at + offsetof(struct tables, madt);
+	head(&t->xsdt, ACPI_SIG_XSDT, 1, sizeof(t->xsdt) + sizeof(t->entries));
+	seal(&t->xsdt);
 
 	memcpy(t->rsdp.signature, ACPI_SIG_RSDP, 8);
 	memcpy(t->rsdp.oem_id, "TENON ", ACPI_OEM_ID_SIZE);

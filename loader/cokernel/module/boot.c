@@ -202,11 +202,11 @@ int mortise_boot(struct mortise *m)
 	m->boot_cpu = m->cpus[first];
 	m->started = ktime_get_boottime_ns();
 	smp_store_release(&m->state, MORTISE_RUNNING);
-	mortise_cpu_start(m->cpus[first], m->low + LOW_TRAMPOLINE, &t->started);
-	if (READ_ONCE(t->started))
-		return 0;
-	mortise_cpu_reset(m->cpus[first]);
-	m->state = MORTISE_LOADED;
-	m->started = 0;
-	return -EIO;
+	ret = mortise_cpu_start(m->boot_cpu, m->low + LOW_TRAMPOLINE, &t->started);
+	if (ret) {
+		mortise_cpu_reset(m->boot_cpu);
+		m->state = MORTISE_LOADED;
+		m->started = 0;
+	}
+	return ret;
 }

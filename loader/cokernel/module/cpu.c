@@ -80,21 +80,30 @@ void mortise_cpu_reset(u32 cpu)
  * mortise_cpu_start() - starts a CPU in real mode
  * @cpu: one that was reset
  * @page: physical address below 1 MiB where it starts
- * @started: set by it, so that it is not started twice
+ * @started: what it sets there
  *
  * By the universal start-up algorithm of Intel's MultiProcessor Specification
- * 1.4, B.4.
+ * 1.4, B.4. The CPU of a virtual machine may take long for its first step.
+ *
+ * Return: 0, -EIO when it does not start.
  */
-void mortise_cpu_start(u32 cpu, phys_addr_t page, const u32 *started)
+int mortise_cpu_start(u32 cpu, phys_addr_t page, const u32 *started)
 {
+	unsigned long patience = jiffies + 5 * HZ;
 	int i;
 
 	mortise_cpu_reset(cpu);
 	usleep_range(10000, 11000);
 	for (i = 0; i < 2 && !READ_ONCE(*started); i++) {
 		send(APIC_DM_STARTUP | (page >> PAGE_SHIFT), mortise_cpu_apicid(cpu));
-		usleep_range(300, 1000);
+		usleep_range(200, 300);
 	}
+	while (!READ_ONCE(*started)) {
+		if (time_after(jiffies, patience))
+			return -EIO;
+		usleep_range(200, 300);
+	}
+	return 0;
 }
 
 /* Sends a guest's CPU an interrupt. */

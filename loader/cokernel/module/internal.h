@@ -116,7 +116,7 @@ int mortise_cpu_take(u32 cpu);
 void mortise_cpu_give(u32 cpu);
 u32 mortise_cpu_apicid(u32 cpu);
 void mortise_cpu_reset(u32 cpu);
-void mortise_cpu_start(u32 cpu, phys_addr_t page, const u32 *started);
+int mortise_cpu_start(u32 cpu, phys_addr_t page, const u32 *started);
 void mortise_cpu_ring(u32 apicid, u32 vector);
 
 /* verify.c */
