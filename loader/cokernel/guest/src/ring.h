@@ -65,6 +65,7 @@ static inline u32 tenon_stream_write(struct tenon_stream *s, const void *from, u
 	first = min(n, s->size - at);
 	memcpy(s->data + at, from, first);
 	memcpy(s->data, from + first, n - first);
+	/* The bytes come first. */
 	smp_store_release(&s->ring->head, head + n);
 	return n;
 }
@@ -79,6 +80,7 @@ static inline u32 tenon_stream_read(struct tenon_stream *s, void *to, u32 n)
 	first = min(n, s->size - at);
 	memcpy(to, s->data + at, first);
 	memcpy(to + first, s->data, n - first);
+	/* They are read before they may be overwritten. */
 	smp_store_release(&s->ring->tail, tail + n);
 	return n;
 }
