@@ -28,11 +28,9 @@ func buildKernel(ctx context.Context, req *Request, m *manifest.Manifest, tools 
 		return nil, err
 	}
 	m.CommandLine = commandLine(m)
-	tree := source
-	if m.Target == "cokernel" {
-		if tree, err = source.With(ctx, req.Cache, kernel.Driver{Name: guest.Name, Files: guest.Files()}); err != nil {
-			return nil, err
-		}
+	tree, err := withDriver(ctx, req.Cache, source, m.Target)
+	if err != nil {
+		return nil, err
 	}
 	k, err := kernel.Build(ctx, req.Cache, kernel.Request{
 		Source: tree, Toolchain: tools, Fragments: parts, CommandLine: m.CommandLine, Sealed: m.Initramfs.Sealed,
@@ -45,6 +43,14 @@ func buildKernel(ctx context.Context, req *Request, m *manifest.Manifest, tools 
 	m.Kernel = manifest.Kernel{Release: k.Release, Source: source.Digest, Config: k.ConfigDigest}
 	m.Toolchain = manifest.Toolchain{Compiler: tools.Compiler, Linker: tools.Linker, Tenon: req.Tenon}
 	return k, nil
+}
+
+// withDriver adds the target's driver to a kernel source, if it has one.
+func withDriver(ctx context.Context, cache *kernel.Cache, source *kernel.Source, target string) (*kernel.Source, error) {
+	if target != "cokernel" {
+		return source, nil
+	}
+	return source.With(ctx, cache, kernel.Driver{Name: guest.Name, Files: guest.Files()})
 }
 
 // targetFragments are the fragments by concern that a target needs, beside the
