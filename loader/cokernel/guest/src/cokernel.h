@@ -25,7 +25,7 @@ void tenon_map_zone(void);
 void tenon_ring_host(void);
 
 /* tenon_stop - tells the host a TENON_STATE_*, and never returns */
-void __noreturn tenon_stop(u32 state);
+void tenon_stop(u32 state);
 
 /* What runs on the host's doorbell, with interrupts off. */
 void tenon_console_wake(void);

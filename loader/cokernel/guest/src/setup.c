@@ -5,6 +5,7 @@
  */
 #define pr_fmt(fmt) "tenon: " fmt
 
+#include <linux/align.h>
 #include <linux/console.h>
 #include <linux/cpu.h>
 #include <linux/init.h>
@@ -149,7 +150,7 @@ static u64 __init find_record(u32 *len)
 static bool __init is_valid(const struct tenon_setup *s)
 {
 	return s->magic == TENON_ZONE_MAGIC && s->version == TENON_ZONE_VERSION &&
-	       s->size == sizeof(*s) && s->zone && PAGE_ALIGNED(s->zone) &&
+	       s->size == sizeof(*s) && s->zone && IS_ALIGNED(s->zone, PAGE_SIZE) &&
 	       s->tsc_khz >= MIN_TSC_KHZ && s->tsc_khz <= MAX_TSC_KHZ;
 }
 

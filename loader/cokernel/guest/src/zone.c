@@ -60,7 +60,7 @@ static void __ref tell(u32 state)
 		tenon_ring_host();
 }
 
-void __noreturn tenon_stop(u32 state)
+void tenon_stop(u32 state)
 {
 	local_irq_disable();
 	smp_send_stop();
