@@ -400,8 +400,12 @@ func TestTailor(t *testing.T) {
 			if names[len(names)-1] != "my.toml" || len(slices.Compact(slices.Sorted(slices.Values(names)))) != len(names) {
 				t.Errorf("the recipe is not the last, or something is there twice: %v", names)
 			}
-			if line := commandLine(m); !strings.Contains(line, "rdinit=/.tenon/init") || strings.Contains(line, "console=") != (target == "qemu" || target == "kexec") {
-				t.Errorf("%s: %s", target, line)
+			want := "quiet rdinit=/.tenon/init initramfs_options=size=90%" + map[string]string{
+				"qemu": " console=ttyS0", "kexec": " console=ttyS0",
+				"cokernel": " console=hvc0 tenon.cokernel panic=-1 pci=off nopv no_ipi_broadcast=1 apic_extnmi=none tsc=reliable",
+			}[target]
+			if got := commandLine(m); got != want {
+				t.Errorf("%s: got %s, want %s", target, got, want)
 			}
 		}
 	}

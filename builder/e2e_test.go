@@ -34,6 +34,10 @@ func TestE2EFragments(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, target := range manifest.Targets {
+			tree, err := withDriver(t.Context(), cache, source, target)
+			if err != nil {
+				t.Fatal(err)
+			}
 			for _, sealed := range []bool{true, false} {
 				m := &manifest.Manifest{Target: target, Claims: r.Claims, Initramfs: manifest.Initramfs{Sealed: sealed}}
 				parts, err := Tailor(r, m)
@@ -42,7 +46,7 @@ func TestE2EFragments(t *testing.T) {
 					continue
 				}
 				_, err = kernel.Resolve(t.Context(), cache, kernel.Request{
-					Source: source, Toolchain: tools, Fragments: parts, CommandLine: commandLine(m), Sealed: sealed,
+					Source: tree, Toolchain: tools, Fragments: parts, CommandLine: commandLine(m), Sealed: sealed,
 				})
 				if err != nil {
 					t.Errorf("%s for %s, sealed %v: %v", name, target, sealed, err)

@@ -12,6 +12,7 @@ import (
 	"github.com/tenon-build/tenon/builder/kernel"
 	"github.com/tenon-build/tenon/kconfig"
 	"github.com/tenon-build/tenon/kconfig/fragments"
+	"github.com/tenon-build/tenon/loader/cokernel/guest"
 	"github.com/tenon-build/tenon/recipes"
 )
 
@@ -27,8 +28,12 @@ func buildKernel(ctx context.Context, req *Request, m *manifest.Manifest, tools 
 		return nil, err
 	}
 	m.CommandLine = commandLine(m)
+	tree, err := withDriver(ctx, req.Cache, source, m.Target)
+	if err != nil {
+		return nil, err
+	}
 	k, err := kernel.Build(ctx, req.Cache, kernel.Request{
-		Source: source, Toolchain: tools, Fragments: parts, CommandLine: m.CommandLine, Sealed: m.Initramfs.Sealed,
+		Source: tree, Toolchain: tools, Fragments: parts, CommandLine: m.CommandLine, Sealed: m.Initramfs.Sealed,
 		Initramfs: kernel.Initramfs{Path: packed, Digest: m.Initramfs.Digest}, Jobs: req.Jobs,
 		Progress: func(done, total int) { req.Progress(StageKernel, int64(done), int64(total)) },
 	})
@@ -38,6 +43,14 @@ func buildKernel(ctx context.Context, req *Request, m *manifest.Manifest, tools 
 	m.Kernel = manifest.Kernel{Release: k.Release, Source: source.Digest, Config: k.ConfigDigest}
 	m.Toolchain = manifest.Toolchain{Compiler: tools.Compiler, Linker: tools.Linker, Tenon: req.Tenon}
 	return k, nil
+}
+
+// withDriver adds the target's driver to a kernel source, if it has one.
+func withDriver(ctx context.Context, cache *kernel.Cache, source *kernel.Source, target string) (*kernel.Source, error) {
+	if target != "cokernel" {
+		return source, nil
+	}
+	return source.With(ctx, cache, kernel.Driver{Name: guest.Name, Files: guest.Files()})
 }
 
 // targetFragments are the fragments by concern that a target needs, beside the
@@ -78,12 +91,26 @@ func Tailor(r *recipes.Recipe, m *manifest.Manifest) ([]*kconfig.Fragment, error
 	return parts, nil
 }
 
+// cokernelArgs keep a kernel from what its host still uses.
+var cokernelArgs = []string{
+	"console=hvc0", "tenon.cokernel", // the driver's
+	"panic=-1",           // by way of the driver, which tells the host
+	"pci=off",            // the ports by which all buses are found
+	"nopv",               // a hypervisor would write to memory that has gone back
+	"no_ipi_broadcast=1", // reaches all CPUs of the machine
+	"apic_extnmi=none",   // the machine's NMI button and errors
+	"tsc=reliable",       // there is no other clock to compare it with
+}
+
 // commandLine is the kernel's command line: built in when sealed, passed by
 // the loader when detached.
 func commandLine(m *manifest.Manifest) string {
 	args := []string{"quiet", "rdinit=" + manifest.InitPath, fmt.Sprintf("initramfs_options=size=%d%%", rootfsShare)}
 	if slices.Contains(targetFragments[m.Target], "serial") {
 		args = append(args, "console=ttyS0")
+	}
+	if m.Target == "cokernel" {
+		args = append(args, cokernelArgs...)
 	}
 	return strings.Join(args, " ")
 }

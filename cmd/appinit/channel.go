@@ -53,10 +53,14 @@ func (p *pid1) connect() (*control.Configure, error) {
 	return config, nil
 }
 
-// findPort returns the device of the port that is named control.PortName, or "".
+// findPort returns the device of the control channel, or "": the one of the
+// driver for kernels beside a host, or the port that is named control.PortName.
 // The kernel learns the names by messages that may still be under way, so it is
 // asked again until deadline where there is a virtio-serial device at all.
 func findPort(sys string, deadline time.Time) string {
+	if unix.Access(sys+"/class/misc/tenon-control", unix.F_OK) == nil {
+		return "/dev/tenon-control"
+	}
 	for {
 		ports, _ := readDir(sys + "/class/virtio-ports")
 		for _, port := range ports {

@@ -105,6 +105,12 @@ func TestFindPort(t *testing.T) {
 	if got := findPort(sys, time.Now()); got != "/dev/vport0p2" {
 		t.Errorf("got %q, want /dev/vport0p2", got)
 	}
+	if err := os.MkdirAll(sys+"/class/misc/tenon-control", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if got := findPort(sys, time.Now()); got != "/dev/tenon-control" {
+		t.Errorf("got %q, want /dev/tenon-control", got)
+	}
 }
 
 // The kernel's struct has this size on every 64-bit machine.

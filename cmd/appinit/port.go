@@ -33,10 +33,11 @@ func (p *port) interruptible() error {
 	return os.NewSyscallError("pipe2", unix.Pipe2(p.stop[:], unix.O_CLOEXEC))
 }
 
-// close returns when the device has taken what was sent: the port's driver
-// tells it of the close and spins until that message, later than ours, is
-// consumed. A write alone returns when the data is queued, and a machine that
-// powers off right then can lose it.
+// close returns when the device has taken what was sent. The driver of virtio
+// ports tells it of the close and spins until that message, later than ours, is
+// consumed; a write alone returns when the data is queued, and a machine that
+// powers off right then can lose it. Beside a host kernel, what was written is
+// in memory that the host reads also after the end.
 func (p *port) close() {
 	if p.stop[1] != 0 {
 		_ = unix.Close(p.stop[1])

@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The zone that we share with the host: its state, and the doorbells.
+ */
+#define pr_fmt(fmt) "tenon: " fmt
+
+#include <linux/init.h>
+#include <linux/io.h>
+#include <linux/irqflags.h>
+#include <linux/panic.h>
+#include <linux/smp.h>
+
+#include <asm/apic.h>
+#include <asm/irq.h>
+#include <asm/irq_vectors.h>
+#include <asm/smp.h>
+
+#include "cokernel.h"
+
+struct tenon_zone *tenon_zone;
+
+void __init tenon_map_zone(void)
+{
+	struct tenon_zone *zone = memremap(tenon_zone_address, TENON_ZONE_SIZE, MEMREMAP_WB);
+
+	if (!zone || zone->magic != TENON_ZONE_MAGIC || zone->version != TENON_ZONE_VERSION)
+		panic("tenon: no zone of version %d at %pa\n", TENON_ZONE_VERSION,
+		      &tenon_zone_address);
+	WRITE_ONCE(zone->state, TENON_STATE_ALIVE);
+	tenon_zone = zone;
+}
+
+void tenon_ring_host(void)
+{
+	u32 vector = READ_ONCE(tenon_zone->host_vector);
+	unsigned long flags;
+
+	if (vector < FIRST_EXTERNAL_VECTOR || vector >= SPURIOUS_APIC_VECTOR)
+		return;
+	mb();	/* what it is rung for is in memory before it rings, in x2APIC mode too */
+	local_irq_save(flags);
+	safe_apic_wait_icr_idle();
+	apic_icr_write(APIC_DM_FIXED | vector, READ_ONCE(tenon_zone->host_apicid));
+	local_irq_restore(flags);
+}
+
+/*
+ * Tells the host how we end. Before console_init() there is no zone that is
+ * mapped for good, and no APIC to ring with: the host looks by itself.
+ */
+static void __ref tell(u32 state)
+{
+	struct tenon_zone *zone = tenon_zone;
+
+	if (!zone && tenon_zone_address && system_state == SYSTEM_BOOTING)
+		zone = early_memremap(tenon_zone_address, PAGE_SIZE);
+	if (zone)
+		smp_store_release(&zone->state, state);	/* the rings have all that was said */
+	if (tenon_zone)
+		tenon_ring_host();
+}
+
+void tenon_stop(u32 state)
+{
+	local_irq_disable();
+	smp_send_stop();
+	tell(state);
+	for (;;)
+		halt();
+}
+
+/* Runs when the host rings. */
+static void doorbell(void)
+{
+	tenon_console_wake();
+	tenon_control_wake();
+	tenon_cpus_wake();
+}
+
+static int __init tenon_start(void)
+{
+	unsigned long flags;
+	int err;
+
+	if (!tenon_zone)
+		return 0;
+	err = tenon_console_start();
+	if (!err)
+		err = tenon_control_start();
+	if (err)
+		return err;
+	x86_platform_ipi_callback = doorbell;
+	WRITE_ONCE(tenon_zone->guest_apicid, boot_cpu_physical_apicid);
+	/* The host rings once this is there. */
+	smp_store_release(&tenon_zone->guest_vector, X86_PLATFORM_IPI_VECTOR);
+	smp_mb();	/* what the host did before it could ring is seen now */
+	local_irq_save(flags);
+	doorbell();
+	local_irq_restore(flags);
+	return 0;
+}
+device_initcall(tenon_start);
