@@ -87,12 +87,13 @@ type Instance interface {
 	// Type sends bytes to the console, as if they were typed there.
 	Type(keys []byte) error
 
-	// Resize makes a running instance use these CPUs of the host, more or fewer than
-	// before, or the same: as many as the plan has, in its order, all of them in the
-	// control group of Config.Group. Memory stays as it is. After an error, the instance has as many
+	// Resize makes a running instance use the CPUs of a plan, in their order: more or fewer
+	// than before, or the same. What the plan holds is in the control group of
+	// Config.Group; or it is taken offline before it is used, and what the plan does not
+	// have any more is online again. Memory stays as it is. After an error, the instance has as many
 	// as before, and runs on those of before. Before Linux 6.2, a change of the group
 	// undoes the order: it is then called once more, with the same CPUs.
-	Resize(ctx context.Context, cpus alloc.CPUSet) error
+	Resize(ctx context.Context, p *alloc.Plan) error
 
 	// Kill ends the instance at once.
 	Kill() error

@@ -84,6 +84,7 @@ type Bundle struct {
 // Request is what was asked for when the instance was created, and what each start
 // asks for again. What is zero is left to the bundle.
 type Request struct {
+	Backend     string            `json:"backend,omitempty"`    // that it is to run on; another one than the bundle's target refuses it
 	CPUs        int               `json:"cpus,omitempty"`       // how many
 	CPUList     alloc.CPUSet      `json:"cpuList,omitempty"`    // exactly these
 	SplitCores  bool              `json:"splitCores,omitempty"` // siblings may run other kernels
