@@ -9,6 +9,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -29,6 +30,7 @@ type Survivor struct {
 
 	mu       sync.Mutex
 	machines map[string]*taken
+	handles  []*survivor
 }
 
 // taken is a machine, and what it has of the host.
@@ -53,7 +55,25 @@ func (b *Survivor) Load(_ context.Context, v *loader.Verified, c loader.Config) 
 		return nil, err
 	}
 	b.take(c.ID, &taken{i.machine, c.Plan.HeldCPUs()})
-	return &survivor{i, b}, nil
+	return b.handle(i), nil
+}
+
+func (b *Survivor) handle(i *Instance) *survivor {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	h := &survivor{Instance: i, of: b}
+	b.handles = append(b.handles, h)
+	return h
+}
+
+// Forsake stands for the death of all supervisors: those that there are never hear of the
+// end of their instances.
+func (b *Survivor) Forsake() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, h := range b.handles {
+		h.forsaken.Store(true)
+	}
 }
 
 // take takes what a machine has, or gives it back where that is nil.
@@ -116,7 +136,7 @@ func (b *Survivor) Attach(ctx context.Context, c loader.Config) (loader.Instance
 	} else if !alive {
 		return nil, fmt.Errorf("machine %s: %w", c.ID, fs.ErrNotExist)
 	}
-	return &survivor{&Instance{Config: c, backend: &b.Backend, machine: b.find(c.ID)}, b}, nil
+	return b.handle(&Instance{Config: c, backend: &b.Backend, machine: b.find(c.ID)}), nil
 }
 
 // Discard implements loader.Survivor.
@@ -134,7 +154,17 @@ func (b *Survivor) Discard(_ context.Context, id string) error {
 // survivor is one of Survivor's.
 type survivor struct {
 	*Instance
-	of *Survivor
+	of       *Survivor
+	forsaken atomic.Bool
+}
+
+// Wait implements loader.Instance.
+func (i *survivor) Wait() (*control.Exit, error) {
+	exit, err := i.Instance.Wait()
+	if i.forsaken.Load() {
+		select {}
+	}
+	return exit, err
 }
 
 // Resize implements loader.Instance.
