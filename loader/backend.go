@@ -44,9 +44,35 @@ type Capabilities struct {
 	Input    bool `json:"input"`    // the console can be typed on
 	Forwards bool `json:"forwards"` // ports of the host can be led to the instance
 	Devices  bool `json:"devices"`  // PCI functions can be given
+	Offline  bool `json:"offline"`  // the back end takes CPUs from the host's kernel itself; no control group
 
 	// Isolation says what keeps instances apart, and what does not, in one line.
 	Isolation string `json:"isolation"`
+}
+
+// Survivor is a back end whose instances outlive the process that started them.
+//
+// All that it holds of an instance, from before Load takes the first of it until Close
+// or Discard has given back the last, can be found by Config.ID alone: whoever loaded it
+// may be killed anywhere between.
+type Survivor interface {
+	Backend
+
+	// Alive says whether the instance that was started with an ID runs. On a host that
+	// cannot run the back end, none does. After an error, it is taken to run.
+	Alive(id string) (bool, error)
+
+	// Attach returns the running instance that another process, which is gone, started
+	// with c.ID, as if Load and Start had been called here: what it printed since goes
+	// to c.Console, as far as it is kept. What it was told when it started is not told
+	// again. ctx is for attaching: when it ends later, the instance goes on. The error
+	// wraps fs.ErrNotExist where none runs; after any error, whatever runs goes on.
+	Attach(ctx context.Context, c Config) (Instance, error)
+
+	// Discard ends whatever there is of an instance, running or half loaded, and gives
+	// back what was taken for it. Where there is nothing, it does nothing. After an
+	// error, something is still held, and Discard is called again later.
+	Discard(ctx context.Context, id string) error
 }
 
 // Instance is one booted, or bootable, bundle. Its methods may be called from
@@ -61,12 +87,13 @@ type Instance interface {
 	// Type sends bytes to the console, as if they were typed there.
 	Type(keys []byte) error
 
-	// Resize makes a running instance use these CPUs of the host, more or fewer than
-	// before: as many as the plan has, in its order, all of them in the control group
-	// of Config.Group. Memory stays as it is. After an error, the instance has as many
+	// Resize makes a running instance use the CPUs of a plan, in their order: more or fewer
+	// than before, or the same. What the plan holds is in the control group of
+	// Config.Group; or it is taken offline before it is used, and what the plan does not
+	// have any more is online again. Memory stays as it is. After an error, the instance has as many
 	// as before, and runs on those of before. Before Linux 6.2, a change of the group
 	// undoes the order: it is then called once more, with the same CPUs.
-	Resize(ctx context.Context, cpus alloc.CPUSet) error
+	Resize(ctx context.Context, p *alloc.Plan) error
 
 	// Kill ends the instance at once.
 	Kill() error
@@ -75,12 +102,17 @@ type Instance interface {
 	// that the instance ended without telling, for example by a kernel panic.
 	Wait() (*control.Exit, error)
 
-	// Close frees what Load took. It kills an instance that still runs.
+	// Close frees what Load took. It kills an instance that still runs. After an error,
+	// something is still held: nobody else is given it.
 	Close() error
 }
 
 // Config is what differs from instance to instance.
 type Config struct {
+	// ID is 32 hexadecimal digits, those of no other instance of the host. Where there is
+	// no Plan, it may be empty.
+	ID string
+
 	CPUs     int   // 0: the least that the bundle claims
 	MaxCPUs  int   // that Resize can get to; 0: CPUs
 	Memory   int64 // bytes, 0: the least that the bundle claims
@@ -94,7 +126,8 @@ type Config struct {
 	// and its Memory. nil: it runs anywhere.
 	Plan *alloc.Plan
 
-	// Group is the control group of the Plan's CPUs, as an absolute path.
+	// Group is the control group of the Plan's CPUs, as an absolute path; empty where the
+	// back end takes them offline.
 	Group string
 }
 

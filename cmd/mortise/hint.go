@@ -33,8 +33,9 @@ var hints = []struct {
 	{loader.ErrRollback, "what was seen is in trust.json of the --state directory"},
 	{instance.ErrNotFound, "'mortise ps' lists the instances"},
 	{instance.ErrExists, "choose another --name, or remove it: 'mortise rm'; 'mortise run --replace' does so itself"},
+	{instance.ErrUnattended, "'mortise start' attends to it again"},
 	{instance.ErrHolding, "'mortise gc' gives back what nobody looks after"},
-	{alloc.ErrJournal, "it says what is held: after a reboot nothing is, and it can be removed; so it can when no control group mortise-* is left"},
+	{alloc.ErrJournal, "it says what is held: after a reboot nothing is, and it can be removed; so it can when no control group mortise-* is left, and no instance runs"},
 	{qemu.ErrNoQEMU, "install qemu-system-x86"},
 	{syscall.ENOSPC, "make room where --root is"},
 }

@@ -62,10 +62,11 @@ type info struct {
 }
 
 type backend struct {
-	Name   string              `json:"name"`
-	Usable bool                `json:"usable"`
-	Reason string              `json:"reason,omitempty"` // why not
-	Can    loader.Capabilities `json:"can"`
+	Name     string              `json:"name"`
+	Usable   bool                `json:"usable"`
+	Reason   string              `json:"reason,omitempty"` // why not
+	Can      loader.Capabilities `json:"can"`
+	Survives bool                `json:"survives"` // its instances outlive their supervisor
 }
 
 func (a *app) showInfo(o infoOptions) error {
@@ -100,6 +101,7 @@ func (a *app) readInfo(o infoOptions) (*info, error) {
 	if i.Topology, err = alloc.Read(e.Root); err != nil {
 		return nil, fmt.Errorf("reading the host: %w", err)
 	}
+	i.Topology = i.Topology.With(held.Instances)
 	i.Held, i.Free = append([]alloc.Holding{}, held.Instances...), append([]alloc.NodeFree{}, i.Topology.Free(held)...)
 	i.Reserved = held.Host
 	i.Reserved.CPUs = i.Topology.Reserved(held.Host)
@@ -107,7 +109,8 @@ func (a *app) readInfo(o infoOptions) (*info, error) {
 }
 
 func newBackend(b loader.Backend) backend {
-	out := backend{Name: b.Name(), Usable: true, Can: b.Can()}
+	_, survives := b.(loader.Survivor)
+	out := backend{Name: b.Name(), Usable: true, Can: b.Can(), Survives: survives}
 	if err := b.Check(); err != nil {
 		out.Usable, out.Reason = false, err.Error()
 	}
@@ -146,24 +149,45 @@ func (i *info) print(w *tabwriter.Writer) {
 	}
 	for _, b := range i.Backends {
 		if b.Usable {
-			fmt.Fprintf(w, "back end %s: usable; %s\n", b.Name, b.Can.Isolation)
+			fmt.Fprintf(w, "back end %s: usable; %s; %s\n", b.Name, b.abilities(), b.Can.Isolation)
 		} else {
 			fmt.Fprintf(w, "back end %s: not usable: %s\n", b.Name, b.Reason)
 		}
 	}
 }
 
-// cores lists the cores, and the CPUs that are off, whose place is not known.
+// abilities are what back ends differ in, for people.
+func (b *backend) abilities() string {
+	var out []string
+	for _, a := range []struct {
+		can  bool
+		text string
+	}{
+		{b.Can.Several, "several instances beside the host"}, {!b.Can.Several, "the whole machine"}, {b.Can.Resize, "resize"}, {b.Can.Input, "typing on the console"},
+		{b.Can.Forwards, "ports"}, {b.Can.Devices, "devices"}, {b.Can.Offline, "CPUs offline to the host"}, {b.Survives, "instances outlive their supervisor"},
+	} {
+		if a.can {
+			out = append(out, a.text)
+		}
+	}
+	return strings.Join(out, ", ")
+}
+
+// cores lists the cores, and the CPUs that are off. The place of those that were not
+// taken offline by a back end is not known.
 func (i *info) cores() []string {
 	var rows []string
 	for _, c := range i.Topology.CPUs {
 		held := i.holder(func(p *alloc.Plan) bool { return p.HeldCPUs().Has(c.ID) })
 		switch {
-		case !c.Online:
+		case len(c.Siblings) == 0:
 			rows = append(rows, fmt.Sprintf("-\t-\t-\t%d\toffline\t%s", c.ID, held))
 		case c.Siblings[0] == c.ID: // the first of its core stands for all
 			state := "online"
-			if c.Isolated {
+			switch {
+			case !c.Online:
+				state = "taken offline"
+			case c.Isolated:
 				state = "isolated (isolcpus)"
 			}
 			rows = append(rows, fmt.Sprintf("%d\t%d\t%d\t%s\t%s\t%s", c.Node, c.Package, c.Core, c.Siblings, state, held))

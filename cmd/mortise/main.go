@@ -27,9 +27,9 @@ type app struct {
 	*cli.App
 	root, config string // flags
 
-	host    hostConfig // as the configuration says
-	sysroot alloc.Root // where this host's /sys and /proc are
-	backend loader.Backend
+	host     hostConfig // as the configuration says
+	sysroot  alloc.Root // where this host's /sys and /proc are
+	backends []loader.Backend
 }
 
 func main() {
@@ -61,8 +61,8 @@ func (a *app) newRootCmd() *cobra.Command {
 			return err
 		}
 		a.Policy, a.State = a.host.policy, a.host.state
-		if a.backend == nil {
-			a.backend = &qemu.Backend{Accel: a.host.accel, Log: a.Log}
+		if a.backends == nil {
+			a.backends = []loader.Backend{&qemu.Backend{Accel: a.host.accel, Log: a.Log}}
 		}
 		return nil
 	}
@@ -71,7 +71,7 @@ func (a *app) newRootCmd() *cobra.Command {
 
 // here is this host.
 func (a *app) here() *engine.Engine {
-	return &engine.Engine{Dir: a.root, Root: a.sysroot, Reserve: a.host.reserve, Backends: []loader.Backend{a.backend}, Log: a.Log}
+	return &engine.Engine{Dir: a.root, Root: a.sysroot, Reserve: a.host.reserve, Backends: a.backends, Log: a.Log}
 }
 
 // there is the host of a recording, on which nothing runs.

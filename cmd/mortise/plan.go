@@ -70,14 +70,17 @@ is needed. The flags are those of 'run'.`,
 
 // printPlan says what is held, and what that means with a version of cgroup.
 func (a *app) printPlan(p *alloc.Plan, cgroup int) error {
-	kept := "no other process of the host is scheduled there"
-	if cgroup != 2 {
+	kept, idle := "no other process of the host is scheduled there", "idle"
+	switch {
+	case p.TakenOffline():
+		kept, idle = "they are offline to the host", "offline"
+	case cgroup != 2:
 		kept = "other processes of the host are not kept out: that takes cgroup v2"
 	}
 	w := tabwriter.NewWriter(a.Stdout, 0, 8, 2, ' ', 0)
 	fmt.Fprintf(w, "CPUs\t%s\teach runs one CPU of the instance; %s\n", p.CPUs, kept)
 	if len(p.Siblings) > 0 {
-		fmt.Fprintf(w, "siblings\t%s\tthe rest of their cores: held, and idle\n", p.Siblings)
+		fmt.Fprintf(w, "siblings\t%s\tthe rest of their cores: held, and %s\n", p.Siblings, idle)
 	}
 	for _, m := range p.Memory {
 		pages := ""

@@ -51,9 +51,16 @@ func (a *app) printRecords(records []*instance.Record, format string, now time.T
 	w := tabwriter.NewWriter(a.Stdout, 0, 8, 2, ' ', 0)
 	fmt.Fprintln(w, "NAME\tSTATE\tCPUS\tMEMORY\tHEALTH\tBUNDLE\tDETAIL")
 	for _, r := range records {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.Name, r.State, orNone(r.Held.CPUs), memory(&r.Held), health(r), bundleName(r), cli.Printable(detail(r, now)))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.Name, state(r), orNone(r.Held.CPUs), memory(&r.Held), health(r), bundleName(r), cli.Printable(detail(r, now)))
 	}
 	return w.Flush()
+}
+
+func state(r *instance.Record) string {
+	if r.Unattended() {
+		return "running (unattended)"
+	}
+	return string(r.State)
 }
 
 func orNone(s string) string {
@@ -140,8 +147,8 @@ func newGCCmd(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "gc",
 		Short: "Give back what nobody looks after, and remove damaged instances",
-		Long: `Give back what instances held whose supervisor is gone, and mark them as failed; most
-verbs do that first, too. Remove instances whose records are damaged, and print
+		Long: `Give back what instances held that ended with their supervisor, and mark them as failed;
+most verbs do that first, too. Remove instances whose records are damaged, and print
 their names. Records of another version are left alone: 'rm --force' removes them.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -23,6 +23,7 @@ type requestOptions struct {
 	trust       cli.TrustOptions
 	instance    cli.InstanceOptions
 	name        string
+	backend     string
 	cpus        string
 	splitCores  bool
 	hugePages   string
@@ -38,6 +39,7 @@ func (o *requestOptions) flags(cmd *cobra.Command) {
 	o.trust.Exclusive(cmd)
 	o.instance.Flags(f)
 	f.StringVar(&o.name, "name", "", "name of the instance (default: the bundle's name)")
+	f.StringVar(&o.backend, "backend", "", "back end that it has to run on: refuse a bundle that is built for another one")
 	f.StringVar(&o.cpus, "cpus", "", "how many CPUs, or which ones: 4, or 8-11 (default: the least that the bundle claims)")
 	f.BoolVar(&o.splitCores, "split-cores", false, "let siblings of the instance's CPUs run other kernels")
 	f.StringVar(&o.hugePages, "huge-pages", "", "make the memory of huge pages of this size, for example 2M")
@@ -54,7 +56,7 @@ func (o *requestOptions) request(a *app) (r instance.Request, err error) {
 		return r, err
 	}
 	r = instance.Request{
-		SplitCores: o.splitCores, Memory: c.Memory, Devices: o.devices, Hostname: c.Hostname, Env: c.Env, Forwards: c.Forwards,
+		Backend: o.backend, SplitCores: o.splitCores, Memory: c.Memory, Devices: o.devices, Hostname: c.Hostname, Env: c.Env, Forwards: c.Forwards,
 		HangTimeout: o.hangTimeout,
 	}
 	if r.CPUs, r.CPUList, err = parseCPUs(o.cpus); err != nil {

@@ -104,9 +104,11 @@ func newStartCmd(a *app) *cobra.Command {
 	var attach bool
 	cmd := &cobra.Command{
 		Use:   "start INSTANCE",
-		Short: "Start an instance that was created, or has ended",
+		Short: "Start an instance that was created, or has ended, or attend to one that runs",
 		Long: `Verify the instance's bundle again, take what it was created for, and start it in the
 background. End with status 4 when others hold what it needs.
+
+An instance that has outlived its supervisor is not started again: it gets another one.
 
 With --attach, it runs in this process, as 'run' does.`,
 		Example: `  mortise start cache`,
@@ -114,7 +116,13 @@ With --attach, it runs in this process, as 'run' does.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.detach = !attach
 			return a.supervise(cmd.Context(), o, func(ctx context.Context) (*instance.Record, *loader.Verified, error) {
+				if err := a.here().Recover(ctx); err != nil {
+					return nil, nil, err
+				}
 				r, err := a.here().Store().Get(args[0])
+				if err == nil && r.Unattended() {
+					return r, nil, nil
+				}
 				if err == nil {
 					err = r.Startable()
 				}
@@ -167,6 +175,7 @@ func (a *app) create(ctx context.Context, ref, name string, r instance.Request, 
 }
 
 // supervise runs the instance that prepare names, in this process or in the background.
+// One without a bundle runs already.
 func (a *app) supervise(ctx context.Context, o runOptions, prepare func(context.Context) (*instance.Record, *loader.Verified, error)) error {
 	started := startedPipe()
 	if o.detach && started == nil {
@@ -181,8 +190,12 @@ func (a *app) supervise(ctx context.Context, o runOptions, prepare func(context.
 	if err != nil {
 		return a.failed(o, err)
 	}
-	defer v.Close()
 	e, name := a.here(), record.Name
+	look := func(ctx context.Context, o engine.Options) (*instance.Record, error) { return e.Attend(ctx, name, o) }
+	if v != nil {
+		defer v.Close()
+		look = func(ctx context.Context, o engine.Options) (*instance.Record, error) { return e.Run(ctx, name, v, o) }
+	}
 	options := engine.Options{Grace: o.grace, Event: a.tell(o)}
 	if o.detach {
 		options.Started = func() error { return a.leave(started, e.Store().Path(name), name) }
@@ -204,7 +217,7 @@ func (a *app) supervise(ctx context.Context, o runOptions, prepare func(context.
 			}
 		}
 	}()
-	r, err := e.Run(ctx, name, v, options)
+	r, err := look(ctx, options)
 	if o.remove || o.create && (r == nil || r.Started.IsZero()) { // it never ran: nobody asks for it again
 		err = errors.Join(err, e.RemoveOwn(context.WithoutCancel(ctx), record))
 	}

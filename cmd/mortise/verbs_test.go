@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"reflect"
 	"strings"
@@ -17,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
+	"github.com/tenon-build/tenon/loader"
 	"github.com/tenon-build/tenon/loader/alloc"
 	"github.com/tenon-build/tenon/loader/alloc/alloctest"
 	"github.com/tenon-build/tenon/loader/instance"
@@ -31,12 +33,14 @@ type host struct {
 	kernel  *alloctest.Kernel
 	backend *loadertest.Backend
 	before  map[string]string
+
+	backends []loader.Backend
 }
 
 // newHost has three cores of two CPUs to give.
 func newHost(t *testing.T) *host {
 	h := &host{t: t, dir: t.TempDir(), kernel: alloctest.Machine{CPUs: 8, SMT: 2, Memory: []int64{4096}, IRQs: 4}.Kernel(), backend: &loadertest.Backend{}}
-	h.before = h.kernel.State()
+	h.before, h.backends = h.kernel.State(), []loader.Backend{h.backend}
 	return h
 }
 
@@ -49,7 +53,7 @@ type outcome struct {
 func (h *host) mortise(args ...string) outcome {
 	var stdout, stderr bytes.Buffer
 	a := newApp(&stdout, &stderr)
-	a.sysroot, a.backend = h.kernel, h.backend
+	a.sysroot, a.backends = h.kernel, h.backends
 	code := a.Run(h.t.Context(), a.newRootCmd(), append([]string{"--root", h.dir + "/mortise"}, args...))
 	return outcome{code, stdout.String(), stderr.String()}
 }
@@ -227,6 +231,78 @@ func TestStates(t *testing.T) {
 	}
 }
 
+// An instance whose supervisor was killed is there for all verbs, and attended to again.
+func TestUnattended(t *testing.T) {
+	h := newHost(t)
+	b := &loadertest.Survivor{Backend: loadertest.Backend{Target: "cokernel"}, Host: h.kernel}
+	h.backend, h.backends = &b.Backend, append(h.backends, b)
+	kill := func() {
+		b.Forsake()
+		dead := exec.Command("true")
+		if err := dead.Run(); err != nil {
+			t.Fatal(err)
+		}
+		_, err := (&instance.Store{Dir: h.dir + "/mortise"}).Update(t.Context(), "web", func(r *instance.Record) error { r.Supervisor.PID = dead.Process.Pid; return nil })
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	bundle := h.bundle(func(m *manifest.Manifest) { m.Target = "cokernel" })
+	plan := h.good("plan", "--allow-unsigned", "--backend", "cokernel", "--cpus", "3", bundle)
+	for _, want := range []string{"CPUs 1-2,5 each runs one CPU of the instance; they are offline to the host", "siblings 6 the rest of their cores: held, and offline"} {
+		if !strings.Contains(strings.Join(strings.Fields(plan), " "), want) {
+			t.Errorf("no %q in\n%s", want, plan)
+		}
+	}
+	h.run("run", "--allow-unsigned", "--backend", "cokernel", bundle)
+	for _, verb := range []string{"start --attach", "stop"} {
+		kill()
+		if text := strings.Join(strings.Fields(h.good("ps")), " "); !strings.Contains(text, " web running (unattended) 1,5 64MiB - web started ") {
+			t.Error(text)
+		}
+		var records []map[string]any
+		if err := json.Unmarshal([]byte(h.good("inspect", "web")), &records); err != nil || records[0]["state"] != "running" || records[0]["supervisor"] != nil {
+			t.Errorf("%v, %v", err, records)
+		}
+		if text := strings.Join(strings.Fields(h.good("info")), " "); !strings.Contains(text, "0 0 1 1,5 taken offline web 0 0 2 2,6 online -") || !strings.Contains(text, "back end cokernel: usable; several instances beside the host, resize,") {
+			t.Error(text)
+		}
+		for args, verb := range map[string]string{"console --no-stdin web": "attach to", "logs -f web": "attach to", "resize --cpus 4 web": "resize", "kill -s HUP web": "signal"} {
+			want := `mortise: error: instance "web": cannot ` + verb + ": nobody attends to it\nmortise: hint: 'mortise start' attends to it again\n"
+			if o := h.mortise(strings.Fields(args)...); o.code != 1 || o.stderr != want {
+				t.Errorf("%+v", o)
+			}
+		}
+		if verb == "stop" {
+			h.good("stop", "web")
+			break
+		}
+		done := make(chan outcome)
+		go func() { done <- h.mortise("start", "--attach", "web") }()
+		for strings.Contains(h.good("ps"), "unattended") {
+			time.Sleep(time.Millisecond)
+		}
+		if o := h.mortise("start", "--attach", "web"); o.code != 125 || !strings.HasPrefix(o.stderr, `mortise: error: instance "web": cannot start: it is running, not created`) {
+			t.Errorf("%+v", o)
+		}
+		h.good("resize", "--cpus", "4", "web")
+		h.good("stop", "web")
+		if o := <-done; o.code != 0 || o.stdout != "signal 15\n" || o.stderr != "" {
+			t.Errorf("%+v", o)
+		}
+		if got := h.good("logs", "web"); got != "booted\nsignal 15\n" {
+			t.Errorf("%q", got)
+		}
+		h.run("start", "--attach", "web")
+	}
+	if o := h.mortise("kill", "web"); o.code != 1 || !strings.Contains(o.stderr, "it is stopped, not running") {
+		t.Errorf("%+v", o)
+	}
+	if now := h.kernel.State(); !reflect.DeepEqual(now, h.before) || len(b.Machines()) > 0 {
+		t.Errorf("%v\n%v\n%v", h.before, now, b.Machines())
+	}
+}
+
 // Who replaces an instance by one that cannot be keeps the old one.
 func TestReplace(t *testing.T) {
 	h := newHost(t)
@@ -301,6 +377,8 @@ func TestRefusals(t *testing.T) {
 	}{
 		{name: "another architecture", change: func(m *manifest.Manifest) { m.Platform = "linux/riscv64" }, want: `bundle "web" is built for linux/riscv64, this host is linux/`},
 		{name: "another target", change: func(m *manifest.Manifest) { m.Target = "kexec" }, want: `bundle "web": the back end cannot do that: there is no back end "kexec" on this host`},
+		{name: "another back end", flags: "--backend qemu", change: func(m *manifest.Manifest) { m.Target = "kexec" }, want: `bundle "web" is built for target kexec, back end qemu cannot boot it`},
+		{name: "no such back end", flags: "--backend xen", want: `bundle "web": the back end cannot do that: there is no back end "xen" on this host`},
 		{name: "claims above the host", change: func(m *manifest.Manifest) { m.Claims.CPUs = manifest.Range{Min: 64, Max: 128} }, want: `planning "web": 64 CPUs `},
 		{name: "memory above the host", change: func(m *manifest.Manifest) { m.Claims.Memory = manifest.Range{Min: 1 << 40, Max: 1 << 41} }, want: `planning "web": 1048576 MiB `},
 		{name: "above the claims", flags: "--cpus 5", want: `outside the bundle's claims: "web" takes 2 to 4 CPUs, not 5`},

@@ -113,7 +113,7 @@ func affinity(t *testing.T, group string) map[string]string {
 // TestE2EResize adds a CPU to a running instance and removes it, and types to it.
 func TestE2EResize(t *testing.T) {
 	i, console, group := planned(t, "cpus", nil)
-	if err := i.Resize(t.Context(), alloc.CPUSet{1}); err == nil {
+	if err := i.Resize(t.Context(), &alloc.Plan{CPUs: alloc.CPUSet{1}}); err == nil {
 		t.Error("resized before it started")
 	}
 	if err := i.Start(t.Context()); err != nil {
@@ -128,7 +128,7 @@ func TestE2EResize(t *testing.T) {
 	resize := func(cpus ...int) {
 		t.Helper()
 		began := time.Now()
-		if err := i.Resize(t.Context(), cpus); err != nil {
+		if err := i.Resize(t.Context(), &alloc.Plan{CPUs: cpus}); err != nil {
 			t.Fatalf("%v\n%s", err, console)
 		}
 		t.Logf("resizing to CPUs %v took %s", alloc.CPUSet(cpus), time.Since(began).Round(time.Millisecond))
@@ -149,7 +149,7 @@ func TestE2EResize(t *testing.T) {
 	resize(1)
 	check(parked)
 	for _, cpus := range []alloc.CPUSet{{}, {0, 1, 2}} {
-		if err := i.Resize(t.Context(), cpus); err == nil {
+		if err := i.Resize(t.Context(), &alloc.Plan{CPUs: cpus}); err == nil {
 			t.Errorf("resized to CPUs %v", cpus)
 		}
 	}
@@ -182,7 +182,7 @@ func TestE2EResizeRefused(t *testing.T) {
 		{t.Context(), "the guest says: bringing CPU 1 online: no such file or directory"},
 	} {
 		began := time.Now()
-		if err := i.Resize(try.ctx, alloc.CPUSet{0, 1}); err == nil || err.Error() != try.want {
+		if err := i.Resize(try.ctx, &alloc.Plan{CPUs: alloc.CPUSet{0, 1}}); err == nil || err.Error() != try.want {
 			t.Errorf("%v, want %s", err, try.want)
 		}
 		t.Logf("back after %s", time.Since(began).Round(time.Millisecond))

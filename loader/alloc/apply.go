@@ -29,8 +29,8 @@ type Host struct {
 
 // Report says how well a plan is held.
 type Report struct {
-	Partition string    `json:"partition"` // isolated, root (they are load balanced), or exclusive (cgroup v1)
-	Group     string    `json:"group"`     // the control group's directory, relative to the Root
+	Partition string    `json:"partition"` // isolated, root (they are load balanced), exclusive (cgroup v1), or offline: the back end's work
+	Group     string    `json:"group"`     // the control group's directory, relative to the Root; empty for offline
 	Unmoved   []Unmoved `json:"unmoved"`   // interrupts that still come
 }
 
@@ -44,6 +44,11 @@ type Unmoved struct {
 // CPUs get a partition of their own, and interrupts are moved off them. plan is
 // called with what others hold and, apart from that, what the owner has (nil: none),
 // while nobody else applies. Memory and devices are noted as held, no more.
+//
+// CPUs that the back end takes offline get no partition. Interrupts are moved off them,
+// too: the kernel would move them anywhere, to CPUs of other owners as well, and not
+// back. The back end takes what came to the plan after Apply, and has brought online
+// what is not in it any more before Apply or Release.
 //
 // After an error, the host is as it was before.
 func (h *Host) Apply(owner string, plan func(others []Holding, has *Plan) (*Plan, error)) (*Report, error) {
@@ -74,8 +79,10 @@ func (h *Host) Release(owner string) error {
 		if e == nil {
 			return nil
 		}
-		if err := a.checkIdle(a.group(owner)); err != nil {
-			return err
+		if !e.Plan.TakenOffline() {
+			if err := a.checkIdle(a.group(owner)); err != nil {
+				return err
+			}
 		}
 		e.State = releasing
 		if err := a.save(); err != nil && !errors.Is(err, unix.ENOSPC) {
@@ -102,6 +109,9 @@ func (t *Topology) Group(owner string) string { return t.Cpuset.group(owner) }
 // Intact says whether the CPUs are still a partition of the owner's, as Apply reported:
 // whoever else manages control groups may have changed that. Then Apply makes it anew.
 func (h *Host) Intact(owner string, p *Plan, report *Report) bool {
+	if p.TakenOffline() {
+		return true // there is no partition
+	}
 	kind := [2]string{"cpuset.cpus.partition", report.Partition}
 	if report.Partition == "exclusive" {
 		kind = [2]string{"cpuset.cpu_exclusive", "1"}
@@ -252,24 +262,31 @@ func (a *action) apply(owner string, p *Plan) (*Report, error) {
 		return nil, err
 	}
 	doing := entry{State: applying, Plan: *p}
-	if has := a.j.Entries[owner]; has != nil {
+	has := a.j.Entries[owner]
+	switch {
+	case has != nil && has.Plan.TakenOffline() != p.TakenOffline():
+		return nil, errors.New("what is held in a control group is not taken offline, nor the other way round")
+	case has != nil:
 		doing.Was = &has.Plan
-	} else {
+	case !p.TakenOffline():
 		if err := a.checkGroup(owner); err != nil {
 			return nil, err
 		}
 	}
 	a.j.Entries[owner] = &doing
-	if err := a.note(); err != nil {
+	if err := a.note(p); err != nil {
 		return nil, err
 	}
 	if err := a.save(); err != nil {
 		return nil, err // the host was not touched
 	}
-	report := &Report{Group: a.group(owner)}
+	report := &Report{}
 	err := a.makeGroup(owner, p, report)
 	if err == nil {
 		report.Unmoved, err = a.affinities()
+	}
+	if p.TakenOffline() {
+		report.Unmoved = nil // the kernel does that when they go
 	}
 	if err == nil || errors.Is(err, errNotRestored) {
 		a.j.Entries[owner] = &entry{State: held, Plan: *p}
@@ -312,7 +329,7 @@ func (a *action) settle() error {
 		var err error
 		e := a.j.Entries[owner]
 		if e.State == releasing {
-			err = a.removeGroup(owner)
+			err = a.removeGroup(owner, &e.Plan)
 			if errors.Is(err, unix.EBUSY) {
 				busy, e.State = err, restoring
 			}

@@ -87,7 +87,12 @@ func (a *action) checkGroup(owner string) error {
 // cgroup v1 (Documentation/admin-guide/cgroup-v1/cpusets.rst): a child with
 // cpuset.cpu_exclusive, which keeps CPUs out of sibling groups and no more.
 func (a *action) makeGroup(owner string, p *Plan, report *Report) error {
+	if p.TakenOffline() {
+		report.Partition = "offline"
+		return nil
+	}
 	dir := a.group(owner)
+	report.Group = dir
 	if a.cpuset.Version == 2 {
 		if err := a.enableSubtree(); err != nil {
 			return err
@@ -171,7 +176,10 @@ func (a *action) write(file, value string) error {
 // have no dot, as those of the kernel's own files have one.
 //
 // Without a group, its partition would end, too, but some time later.
-func (a *action) removeGroup(owner string) error {
+func (a *action) removeGroup(owner string, p *Plan) error {
+	if p.TakenOffline() {
+		return nil
+	}
 	dir := a.group(owner)
 	if err := a.checkIdle(dir); err != nil {
 		return err
@@ -219,9 +227,10 @@ func (a *action) removeTree(dir string) error {
 	return a.do(step{"remove " + dir, func() error { return a.Root.Remove(dir) }})
 }
 
-// noteSubtree remembers that children of the root group have no cpuset yet.
-func (a *action) noteSubtree() error {
-	if a.cpuset.Version != 2 || a.j.Subtree {
+// noteSubtree remembers that children of the root group have no cpuset yet, before one
+// gets it.
+func (a *action) noteSubtree(p *Plan) error {
+	if a.cpuset.Version != 2 || a.j.Subtree || p.TakenOffline() {
 		return nil
 	}
 	on, err := a.subtree()
@@ -244,10 +253,10 @@ func (a *action) enableSubtree() error {
 	return a.do(step{"write +cpuset to " + a.subtreeFile(), func() error { return a.Root.WriteFile(a.subtreeFile(), []byte("+cpuset\n")) }})
 }
 
-// restoreSubtree switches the controller off again after the last release, unless
+// restoreSubtree switches the controller off again with the last control group, unless
 // another group has begun to use it.
 func (a *action) restoreSubtree() error {
-	if !a.j.Subtree || len(a.j.Entries) > 0 {
+	if !a.j.Subtree || a.j.grouped() {
 		return nil
 	}
 	on, err := a.subtree()

@@ -29,6 +29,7 @@ func ParseCPUs(s string) (CPUSet, error) {
 		return nil, nil
 	}
 	var seen [MaxCPUs]bool
+	top := 0
 	for part := range strings.SplitSeq(list, ",") {
 		first, last, isRange := strings.Cut(part, "-")
 		if !isRange {
@@ -48,8 +49,9 @@ func ParseCPUs(s string) (CPUSet, error) {
 		for cpu := from; cpu <= to; cpu++ {
 			seen[cpu] = true
 		}
+		top = max(top, to)
 	}
-	return setOf(seen[:]), nil
+	return setOf(seen[:top+1]), nil
 }
 
 func parseCPU(s string) (int, error) {

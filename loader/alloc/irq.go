@@ -46,8 +46,8 @@ func readAffinities(root Root) (map[int]string, error) {
 	return out, nil
 }
 
-// note adds to the journal what is going to be changed, as it is now.
-func (a *action) note() error {
+// note adds to the journal what is going to be changed for a plan, as it is now.
+func (a *action) note(p *Plan) error {
 	held := a.j.held()
 	now, err := readAffinities(a.Root)
 	if err != nil {
@@ -75,7 +75,7 @@ func (a *action) note() error {
 			a.j.Default = string(text)
 		}
 	}
-	return a.noteSubtree()
+	return a.noteSubtree(p)
 }
 
 // affinities moves IRQs off the CPUs that are held, and back to what they were when

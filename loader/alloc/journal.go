@@ -69,6 +69,16 @@ func (j *journal) empty() bool {
 	return len(j.Entries) == 0 && len(j.IRQs) == 0 && j.Default == "" && !j.Subtree
 }
 
+// grouped says whether any CPUs are held in a control group.
+func (j *journal) grouped() bool {
+	for _, e := range j.Entries {
+		if !e.Plan.TakenOffline() {
+			return true
+		}
+	}
+	return false
+}
+
 // held are the CPUs that the host is kept off.
 func (j *journal) held() CPUSet {
 	var all []int

@@ -59,6 +59,10 @@ type nodeFree struct {
 var hostHolding = &Holding{}
 
 func newPlanner(t *Topology, req *Request, held Held) *planner {
+	t = t.With(held.Instances)
+	if req.Keep != nil {
+		t = t.With([]Holding{{Plan: *req.Keep}})
+	}
 	p := &planner{t: t, req: req, cpus: map[int]*Holding{}, devs: map[string]*Holding{}, mem: map[string]int64{}}
 	for _, cpu := range t.Reserved(held.Host) {
 		p.cpus[cpu] = hostHolding
@@ -157,6 +161,10 @@ func (p *planner) plan() error {
 	if err := p.devicesByClass(nodes); err != nil {
 		return err
 	}
+	p.out.ID = p.req.ID
+	if p.req.Offline {
+		p.out.Offline = p.t.places(p.out.HeldCPUs())
+	}
 	return p.deviceBounds()
 }
 
@@ -166,7 +174,7 @@ func (p *planner) listed() error {
 	if missing := list.filter(func(id int) bool { return p.t.cpu(id) == nil }); len(missing) > 0 {
 		return p.fail(ErrHost, nil, "the host has no %s", name(missing))
 	}
-	if offline := list.filter(func(id int) bool { return !p.t.cpu(id).Online }); len(offline) > 0 {
+	if offline := list.filter(func(id int) bool { return !p.t.cpu(id).placed() }); len(offline) > 0 {
 		return p.fail(ErrHost, nil, "%s offline", is(offline))
 	}
 	if node := p.req.Node; node != nil {

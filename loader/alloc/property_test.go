@@ -8,6 +8,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -47,6 +48,8 @@ type world struct {
 	topo   *alloc.Topology
 	host   *alloc.Host
 	before map[string]string
+	mixed  bool // every other owner's CPUs are taken offline
+	gone   alloc.CPUSet
 	log    []string
 	counts map[string]int
 }
@@ -108,11 +111,46 @@ func (w *world) request() alloc.Request {
 
 func (w *world) apply(owner string) error {
 	req := w.request()
+	req.ID, req.Offline = "id of "+owner, w.mixed && (owner[len(owner)-1]-'0')%2 == 1
 	_, err := w.host.Apply(owner, func(others []alloc.Holding, has *alloc.Plan) (*alloc.Plan, error) {
+		topo, err := w.topo, error(nil)
+		if len(w.gone) > 0 {
+			topo, err = alloc.Read(w.kernel)
+		}
+		if err != nil {
+			return nil, err
+		}
 		req.Keep = has
-		return w.topo.Plan(req, alloc.Held{Instances: others})
+		p, err := topo.Plan(req, alloc.Held{Instances: others})
+		if err == nil && has != nil && has.TakenOffline() { // the back end gives back what it has to
+			w.away(others, has.HeldCPUs().And(p.HeldCPUs()))
+		}
+		return p, err
 	})
 	return err
+}
+
+func (w *world) release(owner string) error {
+	held, err := w.host.Held()
+	if err != nil {
+		return err
+	}
+	w.away(slices.DeleteFunc(held, func(h alloc.Holding) bool { return h.Owner == owner }), nil)
+	return w.host.Release(owner)
+}
+
+// away is what the back ends of holdings do.
+func (w *world) away(held []alloc.Holding, cpus alloc.CPUSet) {
+	for _, h := range held {
+		if h.Plan.TakenOffline() {
+			cpus = cpus.Union(h.Plan.HeldCPUs())
+		}
+	}
+	if !slices.Equal(cpus, w.gone) {
+		w.counts["CPUs away"] += len(cpus)
+		w.kernel.Away(cpus)
+		w.gone = cpus
+	}
 }
 
 // sequence is a life of a host: it ends as it began.
@@ -120,14 +158,21 @@ func (w *world) sequence() {
 	w.log = w.log[:0]
 	for range 3 + w.rng.IntN(8) {
 		w.step()
+		held, err := w.host.Held()
+		if err != nil {
+			w.fatal("%v", err)
+		}
+		w.away(held, nil)
+		w.completed(held)
 		w.check()
 	}
 	for owner := range w.holdings() {
-		if err := w.host.Release(owner); err != nil {
+		if err := w.release(owner); err != nil {
 			w.fatal("%v", err)
 		}
 	}
 	w.unchanged(w.before, "all is released")
+	w.completed(nil)
 	if left, err := os.ReadDir(w.host.State); err != nil || len(left) > 0 {
 		w.fatal("the state directory has %v, %v", left, err)
 	}
@@ -139,7 +184,7 @@ func (w *world) step() {
 	has := slices.Sorted(maps.Keys(w.holdings()))
 	if len(has) > 0 && w.rng.IntN(3) == 0 {
 		owner = has[w.rng.IntN(len(has))]
-		do, what = func() error { return w.host.Release(owner) }, "release"
+		do, what = func() error { return w.release(owner) }, "release"
 	}
 	was, state := w.holdings(), w.kernel.State()
 	if _, has := was[owner]; has && what == "apply" {
@@ -264,6 +309,34 @@ func (w *world) holdings() map[string]alloc.Plan {
 	return out
 }
 
+// completed says that the topology is the same, whatever was taken offline, but that
+// this is not online.
+func (w *world) completed(held []alloc.Holding) {
+	if !w.mixed {
+		return
+	}
+	topo, err := alloc.Read(w.kernel)
+	if err != nil {
+		w.fatal("%v", err)
+	}
+	var away alloc.CPUSet
+	for _, h := range held {
+		away = append(away, placesOf(h.Plan)...)
+	}
+	away = alloc.NewCPUSet(away...)
+	if missing := len(w.topo.CPUs) - len(topo.CPUs); missing != len(away) {
+		w.fatal("%s are away, and %d are missing", away, missing)
+	}
+	want := *w.topo
+	want.CPUs = slices.Clone(want.CPUs)
+	for i := range want.CPUs {
+		want.CPUs[i].Online = want.CPUs[i].Online && !away.Has(want.CPUs[i].ID)
+	}
+	if got := topo.With(held); !reflect.DeepEqual(*got, want) || !reflect.DeepEqual(got.With(held), got) {
+		w.fatal("with %s away, the topology is\n%+v\ninstead of\n%+v", away, *got, want)
+	}
+}
+
 // check holds what has to hold between any two operations.
 func (w *world) check() {
 	cpus, devices := map[int]string{}, map[string]string{}
@@ -274,8 +347,10 @@ func (w *world) check() {
 	for owner, plan := range plans {
 		set := plan.HeldCPUs()
 		all = all.Union(set)
-		if got := groups["mortise-"+owner]; !slices.Equal(got, set) {
-			w.fatal("%s holds %s, the kernel gives it %s", owner, set, got)
+		if got, want := groups["mortise-"+owner], set.Minus(placesOf(plan)); !slices.Equal(got, want) {
+			w.fatal("%s holds %s, %s in a group, and the kernel gives it %s", owner, set, want, got)
+		} else if len(want) == 0 {
+			delete(plans, owner) // it has no group
 		}
 		for _, id := range set {
 			if cpus[id] != "" {
@@ -298,7 +373,7 @@ func (w *world) check() {
 		}
 	}
 	if len(groups) != len(plans) {
-		w.fatal("%d hold, and there are the groups %v", len(plans), groups)
+		w.fatal("%d hold CPUs in groups, and there are the groups %v", len(plans), groups)
 	}
 	for _, n := range w.topo.Nodes {
 		huge := int64(0)
@@ -329,8 +404,16 @@ func (w *world) check() {
 	}
 }
 
+func placesOf(p alloc.Plan) alloc.CPUSet {
+	var out alloc.CPUSet
+	for _, place := range p.Offline {
+		out = append(out, place.ID)
+	}
+	return out
+}
+
 // TestSequences makes random plans, applies, resizes and releases them, crashes and
-// fails meanwhile. With TENON_SOAK=1, it makes 112,000 sequences.
+// fails meanwhile. In every other sequence, some owners' CPUs are taken offline. With TENON_SOAK=1, it makes 112,000 sequences.
 func TestSequences(t *testing.T) {
 	t.Parallel()
 	rounds := 60
@@ -344,10 +427,11 @@ func TestSequences(t *testing.T) {
 			for seed := range rounds {
 				w.rng = rand.New(rand.NewPCG(uint64(seed), uint64(m.CPUs)))
 				w.name = fmt.Sprintf("%s, seed %d", name, seed)
+				w.mixed = seed%2 == 1
 				w.sequence()
 			}
 			t.Logf("%d sequences: %v", rounds, w.counts)
-			for _, what := range []string{"apply crashed", "apply failed", "release crashed", "resize"} {
+			for _, what := range []string{"apply crashed", "apply failed", "release crashed", "resize", "CPUs away"} {
 				if w.counts[what] == 0 && m.CPUs > 1 {
 					t.Errorf("no %s among %d sequences: %v", what, rounds, w.counts)
 				}

@@ -25,6 +25,14 @@ type Request struct {
 	Devices []DeviceRequest
 	Bounds  Bounds
 
+	// Offline says that the back end takes the CPUs, and their siblings, from the host's
+	// kernel itself: there is no control group of them.
+	Offline bool
+
+	// ID is kept with the plan, for whoever finds what the instance holds and nothing
+	// else of it. Package alloc makes nothing of it.
+	ID string
+
 	// Keep is what the instance has, where it is resized: CPUs that it keeps come
 	// first, memory of the same size stays where it is. Held is without it.
 	Keep *Plan
@@ -81,6 +89,11 @@ type Plan struct {
 	PageSize   int64        `json:"pageSize"`   // bytes of a huge page; 0: ordinary memory
 	Devices    []string     `json:"devices"`    // addresses of those that it is given
 	Companions []string     `json:"companions"` // the rest of their IOMMU groups: held, and idle
+
+	// Offline has the places of all HeldCPUs, where the request said that the back end
+	// takes them offline.
+	Offline []Place `json:"offline,omitempty"`
+	ID      string  `json:"id,omitempty"` // the request's
 }
 
 // NodeMemory is memory on one node.

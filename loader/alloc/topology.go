@@ -23,13 +23,14 @@ type Topology struct {
 }
 
 // CPU is what sysfs calls a CPU: one thread of a core. Of an offline one, its place
-// is not known: Package, Core and Node are -1, and Siblings is empty.
+// is not known: Package, Core and Node are -1, and Siblings is empty. Topology.With
+// knows the place of those that were taken offline.
 type CPU struct {
 	ID       int    `json:"id"`
 	Package  int    `json:"package"`
 	Core     int    `json:"core"` // unique in its package alone
 	Node     int    `json:"node"`
-	Siblings CPUSet `json:"siblings"` // the online threads of its core, itself too
+	Siblings CPUSet `json:"siblings"` // the online threads of its core, itself too; also those taken offline, by With
 	Online   bool   `json:"online"`
 	Isolated bool   `json:"isolated"` // by the boot parameter isolcpus
 }
@@ -193,8 +194,12 @@ func (r *reader) cpus(t *Topology) {
 	for _, key := range slices.Sorted(maps.Keys(caches)) {
 		t.Caches = append(t.Caches, caches[key])
 	}
-	slices.SortStableFunc(t.Caches, func(a, b Cache) int { return slices.Compare(a.CPUs, b.CPUs) })
+	sortCaches(t.Caches)
 	r.siblings(t)
+}
+
+func sortCaches(caches []Cache) {
+	slices.SortStableFunc(caches, func(a, b Cache) int { return slices.Compare(a.CPUs, b.CPUs) })
 }
 
 // siblings refuses cores that overlap: whole cores would mean nothing.

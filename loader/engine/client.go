@@ -48,7 +48,7 @@ func (e *Engine) call(ctx context.Context, name string, c *call, timeout time.Du
 func (e *Engine) open(ctx context.Context, name string, c *call) (*stream, error) {
 	conn, err := e.dial(ctx, name)
 	for patience := time.Now().Add(dialTimeout); err != nil; conn, err = e.dial(ctx, name) {
-		if _, ended := e.running(name, c.Verb); ended != nil { // meanwhile
+		if ended := e.running(name, c.Verb); ended != nil { // meanwhile
 			return nil, ended
 		}
 		if time.Now().After(patience) {
@@ -109,13 +109,13 @@ func (e *Engine) Attach(ctx context.Context, name string, all, input bool) (Cons
 	return e.open(ctx, name, &call{Verb: "attach", All: all, Type: input})
 }
 
-// live refuses instances that do not run, also those that only their record says do.
+// live refuses instances that do not run, also those that only their record says do, and
+// those that nobody attends to.
 func (e *Engine) live(ctx context.Context, name, verb string) error {
 	if err := e.Recover(ctx); err != nil {
 		return err
 	}
-	_, err := e.running(name, verb)
-	return err
+	return e.running(name, verb)
 }
 
 // Signal sends a Linux signal to an instance's app. SIGKILL is for Kill.
@@ -133,6 +133,14 @@ const callTimeout = 10 * time.Second
 // machine when that takes longer than grace, and waits until all is given back.
 func (e *Engine) Stop(ctx context.Context, name string, signal int, grace time.Duration) error {
 	err := e.live(ctx, name, "stop")
+	if errors.Is(err, instance.ErrUnattended) {
+		if err = e.stopUnattended(ctx, name, signal, grace); err == nil {
+			return nil
+		}
+		if errors.Is(err, instance.ErrAttended) { // somebody was faster, and can be asked
+			err = nil
+		}
+	}
 	if t := new(instance.TransitionError); errors.As(err, &t) && t.State != instance.Created {
 		return nil // it has ended already, which is what was wanted
 	}
@@ -153,11 +161,15 @@ func (e *Engine) Resize(ctx context.Context, name string, cpus int) error {
 	return e.call(ctx, name, &call{Verb: "resize", CPUs: cpus}, resizeTimeout)
 }
 
-// running returns the record of an instance that is loaded or running.
-func (e *Engine) running(name, verb string) (*instance.Record, error) {
+// running refuses instances that are neither loaded nor running, or have nobody who
+// could be asked.
+func (e *Engine) running(name, verb string) error {
 	r, err := e.Store().Get(name)
-	if err != nil {
-		return nil, err
+	if err == nil {
+		err = r.Require(verb, instance.Running, instance.Loaded)
 	}
-	return r, r.Require(verb, instance.Running, instance.Loaded)
+	if err == nil && r.Unattended() {
+		err = fmt.Errorf("instance %q: cannot %s: %w", name, verb, instance.ErrUnattended)
+	}
+	return err
 }

@@ -38,9 +38,12 @@ type console struct {
 	lost    error // the first error of a write
 }
 
-// newConsole begins anew.
-func newConsole(dir string) (*console, error) {
+// newConsole begins anew, or goes on after what is kept.
+func newConsole(dir string, goOn bool) (*console, error) {
 	c := &console{dir: dir, size: consoleSize, changed: make(chan struct{})}
+	if goOn {
+		return c, c.goOn()
+	}
 	if err := os.Remove(filepath.Join(dir, consoleOld)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
@@ -49,6 +52,24 @@ func newConsole(dir string) (*console, error) {
 
 func (c *console) open() (err error) {
 	c.now, err = os.OpenFile(filepath.Join(c.dir, consoleFile), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	return err
+}
+
+// goOn opens what is kept.
+func (c *console) goOn() (err error) {
+	if c.old, err = os.Open(filepath.Join(c.dir, consoleOld)); errors.Is(err, fs.ErrNotExist) {
+		c.old, err = nil, nil
+	} else if err == nil {
+		c.oldSize, err = c.old.Seek(0, io.SeekEnd)
+	}
+	if err != nil {
+		return err
+	}
+	if c.now, err = os.OpenFile(filepath.Join(c.dir, consoleFile), os.O_RDWR|os.O_CREATE, 0o600); err != nil {
+		return err
+	}
+	size, err := c.now.Seek(0, io.SeekEnd)
+	c.start, c.end = c.oldSize, c.oldSize+size
 	return err
 }
 

@@ -14,7 +14,7 @@ import (
 // Whoever follows from the start, fast enough, has it all; whoever comes late has what
 // is kept: at least one whole file.
 func TestConsole(t *testing.T) {
-	c, err := newConsole(t.TempDir())
+	c, err := newConsole(t.TempDir(), false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,5 +57,23 @@ func TestConsole(t *testing.T) {
 	}
 	if string(kept) != late.String() {
 		t.Errorf("%q", kept)
+	}
+
+	// Whoever goes on with it keeps that, and adds to it.
+	again, err := newConsole(c.dir, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again.size = 1000
+	if _, err := io.WriteString(again, "later\n"); err != nil || again.Close() != nil {
+		t.Error(err)
+	}
+	var both strings.Builder
+	if err := again.follow(t.Context(), &both, true); err != io.EOF || both.String() != late.String()+"later\n" {
+		t.Errorf("%v, %q", err, both.String())
+	}
+	fresh, err := newConsole(t.TempDir(), true) // nothing was kept
+	if err != nil || fresh.end != 0 {
+		t.Errorf("%v, %+v", err, fresh)
 	}
 }

@@ -83,7 +83,8 @@ func (e *Engine) lock(ctx context.Context) (*instance.Lock, error) {
 }
 
 // Recover gives back what instances held that nobody looks after, and notes that they
-// have failed: their supervisor was killed, or the host was rebooted.
+// have failed: their supervisor was killed, or the host was rebooted. Those that outlived
+// their supervisor go on, and keep what they hold.
 func (e *Engine) Recover(ctx context.Context) error {
 	if _, err := os.Lstat(e.Dir); errors.Is(err, fs.ErrNotExist) {
 		return nil // nothing ran here yet
@@ -99,7 +100,7 @@ func (e *Engine) Recover(ctx context.Context) error {
 // recover does that under the directory's lock. Records that cannot be read keep
 // nobody from work.
 func (e *Engine) recover(ctx context.Context) error {
-	left, err := e.Store().Reconcile(ctx, time.Now())
+	left, err := e.Store().Reconcile(ctx, time.Now(), e.lives)
 	if err != nil && !errors.Is(err, instance.ErrRecord) {
 		return err
 	}

@@ -37,12 +37,17 @@ type host struct {
 	kernel  *alloctest.Kernel
 	backend *loadertest.Backend
 	before  map[string]string
+	has     *alloc.Topology
 }
 
 func newHost(t *testing.T, m alloctest.Machine) *host {
 	t.Helper()
 	h := &host{kernel: m.Kernel(), backend: &loadertest.Backend{}}
 	h.before = h.kernel.State()
+	var err error
+	if h.has, err = alloc.Read(h.kernel); err != nil {
+		t.Fatal(err)
+	}
 	h.Engine = &Engine{
 		Dir: filepath.Join(t.TempDir(), "mortise"), Root: h.kernel, Backends: []loader.Backend{h.backend},
 		Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
@@ -138,6 +143,9 @@ func (h *host) untouched(t *testing.T) {
 	t.Helper()
 	if now := h.kernel.State(); !reflect.DeepEqual(now, h.before) {
 		t.Errorf("the host is not as it was:\n%v\n%v", h.before, now)
+	}
+	if now, err := alloc.Read(h.kernel); err != nil || !reflect.DeepEqual(now, h.has) {
+		t.Errorf("the host has not what it had: %v\n%+v\n%+v", err, h.has, now)
 	}
 	if held, err := h.Host().Held(); len(held) > 0 || err != nil && !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("%v, %v", held, err)
@@ -329,6 +337,9 @@ func TestTwentyAtOnce(t *testing.T) {
 	h := newHost(t, small)
 	h.kernel = alloctest.FromRecording(replayed)
 	h.Root, h.before = h.kernel, h.kernel.State()
+	if h.has, err = alloc.Read(h.kernel); err != nil {
+		t.Fatal(err)
+	}
 	var mu sync.Mutex
 	var all []int
 	running := make(chan bool, 20)

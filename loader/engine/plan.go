@@ -3,6 +3,7 @@
 package engine
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -20,11 +21,7 @@ func (e *Engine) Plan(name string, m *manifest.Manifest, r *instance.Request) (*
 	if err != nil {
 		return nil, err
 	}
-	held, err := e.Held()
-	if err != nil {
-		return nil, err
-	}
-	p, err := want.topology.Plan(want.request, held)
+	p, err := want.topology.Plan(want.request, want.held)
 	return p, planning(name, err)
 }
 
@@ -51,12 +48,13 @@ func planning(name string, err error) error {
 type want struct {
 	backend  loader.Backend
 	topology *alloc.Topology
+	held     alloc.Held // then
 	config   loader.Config
 	request  alloc.Request
 }
 
 func (e *Engine) want(m *manifest.Manifest, r *instance.Request) (*want, error) {
-	b, err := e.backend(m.Target)
+	b, err := e.backend(cmp.Or(r.Backend, m.Target))
 	if err != nil {
 		return nil, fmt.Errorf("bundle %q: %w", m.Name, err)
 	}
@@ -72,12 +70,16 @@ func (e *Engine) want(m *manifest.Manifest, r *instance.Request) (*want, error) 
 	if err := w.config.Resolve(b.Name(), m); err != nil {
 		return nil, err
 	}
+	if w.held, err = e.Held(); err != nil {
+		return nil, err
+	}
 	if w.topology, err = alloc.Read(e.Root); err != nil {
 		return nil, err
 	}
+	w.topology = w.topology.With(w.held.Instances)
 	w.config.MaxCPUs = int(min(m.Claims.CPUs.Max, int64(len(w.topology.CPUs))))
 	w.request = alloc.Request{
-		CPUList: r.CPUList, SplitCores: r.SplitCores, Memory: w.config.Memory, PageSize: r.PageSize, Node: r.Node,
+		CPUList: r.CPUList, SplitCores: r.SplitCores, Offline: b.Can().Offline, Memory: w.config.Memory, PageSize: r.PageSize, Node: r.Node,
 		Bounds: alloc.Bounds{CPUs: alloc.Range(m.Claims.CPUs), Memory: alloc.Range(m.Claims.Memory)},
 	}
 	if len(r.CPUList) == 0 {

@@ -20,18 +20,25 @@ import (
 // Kill ends an instance at once: by its supervisor, or, where that does not answer,
 // together with it.
 func (e *Engine) Kill(ctx context.Context, name string) error {
-	r, err := e.running(name, "kill")
+	r, err := e.Store().Get(name)
+	if err == nil {
+		err = r.Require("kill", instance.Running, instance.Loaded)
+	}
 	if err != nil {
 		return err
 	}
-	err = e.call(ctx, name, &call{Verb: "signal", Signal: int(unix.SIGKILL)}, killTimeout)
-	if err == nil || errors.As(err, new(*instance.TransitionError)) { // it ended meanwhile
-		return nil
+	if alive, err := r.Supervisor.Alive(); err != nil {
+		return fmt.Errorf("instance %q: its supervisor: %w", name, err)
+	} else if alive {
+		err := e.call(ctx, name, &call{Verb: "signal", Signal: int(unix.SIGKILL)}, killTimeout)
+		if err == nil || errors.As(err, new(*instance.TransitionError)) { // it ended meanwhile
+			return nil
+		}
 	}
 	if err := killProcess(r.Supervisor); err != nil {
 		return fmt.Errorf("instance %q: killing its supervisor: %w", name, err)
 	}
-	return e.Recover(ctx)
+	return e.killUnattended(ctx, name)
 }
 
 // killProcess kills a process and waits until it is gone.
@@ -76,7 +83,7 @@ const recoverPatience = time.Second
 // within patience is reported, and tried again by the next one.
 func (e *Engine) free(ctx context.Context, name string, patience time.Duration) error {
 	err := e.release(ctx, name, patience)
-	if errors.Is(err, unix.EBUSY) {
+	if errors.Is(err, unix.EBUSY) || errors.Is(err, errKept) {
 		e.Log.Warn("an instance without a supervisor cannot be ended yet", "instance", name, "why", err)
 		return nil
 	}
@@ -93,17 +100,25 @@ func (e *Engine) free(ctx context.Context, name string, patience time.Duration) 
 // killTimeout is how long processes may take to go after SIGKILL.
 const killTimeout = 10 * time.Second
 
-// release gives CPUs back. What still runs on them is killed: a back end's processes die
+// release gives CPUs back, after the back end has given back what it took of them. What still runs on them is killed: a back end's processes die
 // with their supervisor, but not at once, and KVM's own threads some time after them.
 //
 // A name that this directory holds nothing for may be in use by another's.
 func (e *Engine) release(ctx context.Context, name string, patience time.Duration) error {
 	held, err := e.Host().Held()
-	if err != nil || !slices.ContainsFunc(held, func(h alloc.Holding) bool { return h.Owner == name }) {
+	i := slices.IndexFunc(held, func(h alloc.Holding) bool { return h.Owner == name })
+	if err != nil || i < 0 {
+		return err
+	}
+	p := &held[i].Plan
+	if err := e.handBack(ctx, p.ID); err != nil {
 		return err
 	}
 	for deadline := time.Now().Add(patience); ; {
-		err := e.killGroup(name)
+		var err error
+		if !p.TakenOffline() {
+			err = e.killGroup(name)
+		}
 		if err == nil {
 			err = e.Host().Release(name)
 		}

@@ -24,13 +24,7 @@ func (s *supervisor) resize(ctx context.Context, cpus int) error {
 	}
 	request, before := s.want.request, s.plan
 	request.CPUs, request.CPUList, request.Keep = cpus, nil, before
-	planned := func(others []alloc.Holding) (p *alloc.Plan, err error) {
-		t, err := alloc.Read(s.Root)
-		if err == nil {
-			p, err = t.Plan(request, s.held(others))
-		}
-		return p, planning(s.name, err)
-	}
+	planned := func(others []alloc.Holding) (*alloc.Plan, error) { return s.planned(request, others) }
 	apply := func(plan func([]alloc.Holding) (*alloc.Plan, error)) error {
 		report, err := s.Host().Apply(s.name, func(others []alloc.Holding, _ *alloc.Plan) (p *alloc.Plan, err error) {
 			if p, err = plan(others); err == nil {
@@ -49,7 +43,7 @@ func (s *supervisor) resize(ctx context.Context, cpus int) error {
 	// Before Linux 6.2 a change of the group resets what threads are pinned to, so that
 	// the instance pins them after each.
 	use := func(p *alloc.Plan) error {
-		if err := s.instance.Resize(ctx, p.CPUs); err != nil {
+		if err := s.instance.Resize(ctx, p); err != nil {
 			return fmt.Errorf("instance %q: cannot resize: %w", s.name, err)
 		}
 		return nil
@@ -93,5 +87,5 @@ func (s *supervisor) guard() error {
 	if !s.want.backend.Can().Resize {
 		return nil
 	}
-	return s.instance.Resize(context.Background(), s.plan.CPUs) // it pins, too
+	return s.instance.Resize(context.Background(), s.plan) // it pins, too
 }

@@ -121,7 +121,7 @@ func (s *supervisor) answer(conn net.Conn) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	ending := c.Verb == "stop" || c.Verb == "signal" && c.Signal == int(unix.SIGKILL)
-	if ending {
+	if ending && !s.found {
 		select {
 		case <-s.up:
 		default:
@@ -132,7 +132,10 @@ func (s *supervisor) answer(conn net.Conn) {
 	case <-s.up:
 	case <-s.done:
 		var out reply
-		if !ending {
+		switch {
+		case s.left:
+			out.Error = fmt.Sprintf("instance %q: cannot attend to it", s.name)
+		case !ending:
 			out.Error = fmt.Sprintf("instance %q: it could not be started", s.name)
 		}
 		_ = json.NewEncoder(conn).Encode(out)

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tenon-build/tenon/builder/bundle/manifest"
 	"github.com/tenon-build/tenon/loader"
 	"github.com/tenon-build/tenon/loader/alloc"
 	"github.com/tenon-build/tenon/loader/control"
@@ -38,16 +39,20 @@ type Options struct {
 // that it was not started, or that something is still held; what is short is a
 // *alloc.PlanError, and then the record is as before.
 func (e *Engine) Run(ctx context.Context, name string, v *loader.Verified, o Options) (*instance.Record, error) {
-	s := &supervisor{Engine: e, name: name, up: make(chan struct{}), ended: make(chan struct{}), done: make(chan struct{})}
+	s := e.supervisor(name)
 	if err := s.take(ctx, v); err != nil {
 		return nil, err
 	}
 	defer s.goodbye()
 	// What was taken is given back, whatever becomes of ctx.
-	exit, err := s.run(ctx, v, o)
+	exit, err := s.run(ctx, o, func(ctx context.Context, c loader.Config) error { return s.boot(ctx, v, c) })
 	r, err := s.finish(exit, err)
 	s.result = err
 	return r, err
+}
+
+func (e *Engine) supervisor(name string) *supervisor {
+	return &supervisor{Engine: e, name: name, up: make(chan struct{}), ended: make(chan struct{}), done: make(chan struct{})}
 }
 
 // supervisor looks after one instance.
@@ -65,6 +70,9 @@ type supervisor struct {
 	over    bool          // it is being given back
 
 	instance loader.Instance
+	kept     error // of closing it: something is still held
+	found    bool  // it ran already
+	left     bool  // and goes on without this supervisor
 	console  *console
 	heard    atomic.Bool                    // a sign of life, since watch looked
 	silent   atomic.Bool                    // it was ended for want of one
@@ -75,7 +83,7 @@ type supervisor struct {
 
 	listener net.Listener // nil before the socket is there
 	calls    sync.WaitGroup
-	done     chan struct{} // closed when all is given back
+	done     chan struct{} // closed when all is given back, or left
 	result   error         // of that; valid after done
 }
 
@@ -110,21 +118,17 @@ func (s *supervisor) take(ctx context.Context, v *loader.Verified) error {
 	if digest := v.Digest().String(); digest != r.Bundle.Digest {
 		return fmt.Errorf("instance %q: its bundle %q has changed: it was %s, and is %s", s.name, r.Bundle.Reference, r.Bundle.Digest, digest)
 	}
-	s.id = r.ID
-	s.hang = r.Request.HangTimeout
-	stop, err := v.Manifest().App.Signal()
-	if err != nil {
+	if err := s.prepare(r, v.Manifest()); err != nil {
 		return err
 	}
-	s.stop = int(stop)
-	if s.want, err = s.Engine.want(v.Manifest(), &r.Request); err != nil {
-		return fmt.Errorf("instance %q: %w", s.name, err)
+	if err := s.keepManifest(v.Manifest()); err != nil {
+		return err
 	}
 	loaded := false
 	s.taken, err = s.Host().Apply(s.name, func(others []alloc.Holding, _ *alloc.Plan) (*alloc.Plan, error) {
-		p, err := s.want.topology.Plan(s.want.request, s.held(others))
+		p, err := s.planned(s.want.request, others)
 		if err != nil {
-			return nil, planning(s.name, err)
+			return nil, err
 		}
 		s.plan = p
 		_, err = s.update(func(r *instance.Record) error {
@@ -150,6 +154,33 @@ func (s *supervisor) take(ctx context.Context, v *loader.Verified) error {
 	return nil
 }
 
+// prepare notes what a record and a manifest say.
+func (s *supervisor) prepare(r *instance.Record, m *manifest.Manifest) error {
+	s.id, s.hang = r.ID, r.Request.HangTimeout
+	stop, err := m.App.Signal()
+	if err != nil {
+		return err
+	}
+	s.stop = int(stop)
+	if s.want, err = s.Engine.want(m, &r.Request); err != nil {
+		return fmt.Errorf("instance %q: %w", s.name, err)
+	}
+	if _, survives := s.want.backend.(loader.Survivor); survives {
+		s.want.request.ID = r.ID
+	}
+	return nil
+}
+
+// planned plans with the host as it is now: what others have taken offline, or given
+// back, is in it.
+func (s *supervisor) planned(r alloc.Request, others []alloc.Holding) (p *alloc.Plan, err error) {
+	t, err := alloc.Read(s.Root)
+	if err == nil {
+		p, err = t.Plan(r, s.held(others))
+	}
+	return p, planning(s.name, err)
+}
+
 // unwrapPlan takes off what package alloc says around an error of ours.
 func unwrapPlan(err error) error {
 	if e := new(alloc.PlanError); errors.As(err, &e) {
@@ -158,23 +189,14 @@ func unwrapPlan(err error) error {
 	return err
 }
 
-// run boots the instance and returns how it ended.
-func (s *supervisor) run(ctx context.Context, v *loader.Verified, o Options) (*control.Exit, error) {
+// run looks after the instance that begin boots or finds, and returns how it ended.
+func (s *supervisor) run(ctx context.Context, o Options, begin func(context.Context, loader.Config) error) (*control.Exit, error) {
 	var err error
-	if s.console, err = newConsole(s.Store().Path(s.name)); err != nil {
+	if s.console, err = newConsole(s.Store().Path(s.name), s.found); err != nil {
 		return nil, err
 	}
 	viewed := s.show(o.Console)
 	defer viewed()
-	c := s.want.config
-	c.Plan, c.Console = s.plan, s.console
-	c.Group = "/" + s.want.topology.Group(s.name)
-	c.Event = func(event loader.Event) {
-		s.noteEvent(event)
-		if o.Event != nil {
-			o.Event(event)
-		}
-	}
 	starting, abort := context.WithCancel(context.WithoutCancel(ctx))
 	defer abort()
 	s.abort = abort
@@ -183,14 +205,8 @@ func (s *supervisor) run(ctx context.Context, v *loader.Verified, o Options) (*c
 		return nil, err
 	}
 	go s.serve()
-	if s.instance, err = s.want.backend.Load(starting, v, c); err != nil {
-		return nil, err
-	}
-	if err := v.Close(); err != nil { // its memory is not needed any more
-		return nil, errors.Join(err, s.instance.Close())
-	}
-	defer s.instance.Close()
-	if err := s.instance.Start(starting); err != nil {
+	defer s.close()
+	if err := begin(starting, s.config(o)); err != nil {
 		return nil, err
 	}
 	interrupted() // from here on, the app is asked first
@@ -209,8 +225,45 @@ func (s *supervisor) run(ctx context.Context, v *loader.Verified, o Options) (*c
 	return exit, err
 }
 
+// config is what the back end is told.
+func (s *supervisor) config(o Options) loader.Config {
+	c := s.want.config
+	c.ID, c.Plan, c.Console = s.id, s.plan, s.console
+	if !s.plan.TakenOffline() {
+		c.Group = "/" + s.want.topology.Group(s.name)
+	}
+	c.Event = func(event loader.Event) {
+		s.noteEvent(event)
+		if o.Event != nil {
+			o.Event(event)
+		}
+	}
+	return c
+}
+
+// boot loads and starts the instance.
+func (s *supervisor) boot(ctx context.Context, v *loader.Verified, c loader.Config) (err error) {
+	if s.instance, err = s.want.backend.Load(ctx, v, c); err != nil {
+		return err
+	}
+	if err := v.Close(); err != nil { // its memory is not needed any more
+		return err
+	}
+	return s.instance.Start(ctx)
+}
+
+// close frees what the back end has of the instance, before its CPUs are others'.
+func (s *supervisor) close() {
+	if s.instance != nil && !s.left {
+		s.kept = s.instance.Close()
+	}
+}
+
 func (s *supervisor) started(o Options) error {
-	_, err := s.update(func(r *instance.Record) error { return r.Transition(instance.Running, time.Now()) })
+	var err error
+	if !s.found {
+		_, err = s.update(func(r *instance.Record) error { return r.Transition(instance.Running, time.Now()) })
+	}
 	if err == nil && o.Started != nil {
 		err = o.Started()
 	}
@@ -227,7 +280,7 @@ func (s *supervisor) show(w io.Writer) (end func()) {
 	go func() {
 		defer close(shown)
 		if w != nil {
-			_ = s.console.follow(context.Background(), w, true)
+			_ = s.console.follow(context.Background(), w, !s.found)
 		}
 	}()
 	return func() {
@@ -328,7 +381,11 @@ func (s *supervisor) finish(exit *control.Exit, failure error) (*instance.Record
 	s.holding.Lock()
 	s.over = true // nobody takes it again
 	s.holding.Unlock()
-	err = errors.Join(err, s.release(context.Background(), s.name, killTimeout))
+	if s.kept != nil {
+		err = errors.Join(err, fmt.Errorf("the back end did not give all back: %w", s.kept))
+	} else {
+		err = errors.Join(err, s.release(context.Background(), s.name, killTimeout))
+	}
 	if err != nil {
 		return r, fmt.Errorf("instance %q: %w", s.name, err)
 	}

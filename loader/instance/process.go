@@ -35,8 +35,11 @@ func Identify(pid int) (*Process, error) {
 	return &Process{pid, start, boot}, nil
 }
 
-// Alive says whether the process is there. A zombie is not.
+// Alive says whether the process is there. A zombie is not; nil is none.
 func (p *Process) Alive() (bool, error) {
+	if p == nil {
+		return false, nil
+	}
 	boot, err := bootID()
 	if err != nil || boot != p.BootID {
 		return false, err

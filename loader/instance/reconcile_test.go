@@ -10,6 +10,9 @@ import (
 	"time"
 )
 
+// none lives without its supervisor.
+func none(*Record) bool { return false }
+
 func TestReconcile(t *testing.T) {
 	s := newStore(t)
 	self := identify(t, os.Getpid())
@@ -19,7 +22,7 @@ func TestReconcile(t *testing.T) {
 	cmd.Wait()         //nolint:errcheck
 	reused := &Process{self.PID, self.Start + 1, self.BootID}
 	before := &Process{self.PID, self.Start, "another boot"}
-	const gone, rebooted = "its supervisor, process ", "the host was rebooted"
+	const gone = "its supervisor, process "
 
 	holding := Held{CPUs: "2-3"}
 	tests := map[string]struct {
@@ -52,7 +55,17 @@ func TestReconcile(t *testing.T) {
 		"waiting":        {Created, nil, "", holding, Created, "", false},
 		"nobody.stopped": {Stopped, nil, "", holding, Stopped, "", true},
 		"done.stopped":   {Stopped, nil, "", Held{}, Stopped, "", false},
+
+		// Those whose name begins with "lives" run on without a supervisor.
+		"lives.running":    {Running, dead, "another boot", holding, Running, "", false},
+		"lives.loaded":     {Loaded, dead, "", holding, Failed, gone, true},
+		"lives.stopped":    {Stopped, dead, "", holding, Stopped, "", true},
+		"lives.unattended": {Running, nil, "", holding, Running, "", false},
+		"lives.rebooted":   {Running, before, "", holding, Failed, rebooted, true},
+		"lives.forgotten":  {Running, nil, "another boot", holding, Failed, rebooted, true},
+		"unattended":       {Running, nil, "", holding, Failed, "it ended while nobody attended to it", true},
 	}
+	lives := func(r *Record) bool { return strings.HasPrefix(r.Name, "lives") }
 	for name, test := range tests {
 		create(t, s, name)
 		update(t, s, name, func(r *Record) {
@@ -72,7 +85,7 @@ func TestReconcile(t *testing.T) {
 	later := day.Add(time.Hour)
 	var last []*Record
 	for round := range 3 { // the first changes, the others find the same
-		release, err := s.Reconcile(t.Context(), later.Add(time.Duration(round)*time.Hour))
+		release, err := s.Reconcile(t.Context(), later.Add(time.Duration(round)*time.Hour), lives)
 		if err == nil || !strings.HasPrefix(err.Error(), `instance "broken": bad record: `) || strings.Contains(err.Error(), "\n") {
 			t.Errorf("broken: %v", err)
 		}
@@ -102,11 +115,15 @@ func TestReconcile(t *testing.T) {
 		}
 	}
 
+	if r, err := s.Get("lives.running"); err != nil || !r.Unattended() || r.BootID != self.BootID {
+		t.Errorf("%+v, %v", r, err)
+	}
+
 	// Given back, there is nothing left to do.
 	for _, r := range last {
 		update(t, s, r.Name, func(r *Record) { r.Held, r.Supervisor = Held{}, nil })
 	}
-	if release, _ := s.Reconcile(t.Context(), later); len(release) != 0 {
+	if release, _ := s.Reconcile(t.Context(), later, lives); len(release) != 0 {
 		t.Errorf("again %v", release)
 	}
 }
@@ -118,7 +135,7 @@ func TestReconcileRaces(t *testing.T) {
 	create(t, s, "web")
 	stale := update(t, s, "web", func(r *Record) { r.Supervisor = &Process{self.PID, self.Start + 1, self.BootID} })
 	alive := update(t, s, "web", func(r *Record) { r.Supervisor = self })
-	if orphan, err := s.reconcile(t.Context(), stale, self.BootID, day); orphan || err != nil || !reflect.DeepEqual(stale, alive) {
+	if orphan, err := s.reconcile(t.Context(), stale, self.BootID, day, none); orphan || err != nil || !reflect.DeepEqual(stale, alive) {
 		t.Errorf("%v, %v, %+v", orphan, err, stale)
 	}
 	stale.Supervisor = nil
@@ -128,7 +145,7 @@ func TestReconcileRaces(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	if orphan, err := s.reconcile(t.Context(), stale, self.BootID, day); orphan || err != nil {
+	if orphan, err := s.reconcile(t.Context(), stale, self.BootID, day, none); orphan || err != nil {
 		t.Errorf("removed: %v, %v", orphan, err)
 	}
 }
@@ -136,7 +153,7 @@ func TestReconcileRaces(t *testing.T) {
 // A store that is not there has nothing to reconcile, and is not made.
 func TestReconcileNothing(t *testing.T) {
 	s := &Store{Dir: t.TempDir() + "/mortise"}
-	if release, err := s.Reconcile(t.Context(), day); release != nil || err != nil {
+	if release, err := s.Reconcile(t.Context(), day, none); release != nil || err != nil {
 		t.Errorf("%v, %v", release, err)
 	}
 	if _, err := os.Lstat(s.Dir); err == nil {

@@ -57,10 +57,11 @@ type Record struct {
 
 	// Supervisor is the process that looks after the instance: who runs it, from
 	// before anything is taken. When that process is gone, Reconcile takes over. It is
-	// nil while nobody has to: created and waiting, or ended and given back.
+	// nil while nobody has to: created and waiting, or ended and given back; and of an
+	// instance that runs on without one: see Unattended.
 	Supervisor *Process `json:"supervisor,omitempty"`
 
-	BootID  string    `json:"bootID"`           // of the host, when the instance was created
+	BootID  string    `json:"bootID"`           // of the host, when the instance was created, or found to run unattended
 	Starts  int       `json:"starts"`           // how often it was loaded
 	Created time.Time `json:"created"`          // the record
 	Started time.Time `json:"started,omitzero"` // the last time
@@ -83,6 +84,7 @@ type Bundle struct {
 // Request is what was asked for when the instance was created, and what each start
 // asks for again. What is zero is left to the bundle.
 type Request struct {
+	Backend     string            `json:"backend,omitempty"`    // that it is to run on; another one than the bundle's target refuses it
 	CPUs        int               `json:"cpus,omitempty"`       // how many
 	CPUList     alloc.CPUSet      `json:"cpuList,omitempty"`    // exactly these
 	SplitCores  bool              `json:"splitCores,omitempty"` // siblings may run other kernels
@@ -223,7 +225,7 @@ func (r *Record) checkState() error {
 	switch {
 	case !up && !ended && r.State != Created:
 		return fmt.Errorf("state: %.80q is unknown", string(r.State))
-	case up && r.Supervisor == nil:
+	case r.State == Loaded && r.Supervisor == nil:
 		return fmt.Errorf("supervisor: missing, of an instance that is %s", r.State)
 	case r.Supervisor != nil && (r.Supervisor.PID < 1 || r.Supervisor.BootID == ""):
 		return errors.New("supervisor: pid or bootID missing")

@@ -113,7 +113,7 @@ func TestDecode(t *testing.T) {
 		{"supervisor without a number", edit(`"pid":7`, `"pid":0`), "supervisor"},
 		{"supervisor of no boot", edit(`"start":9,"bootID":"boot"`, `"start":9,"bootID":""`), "supervisor"},
 		{"running without a supervisor", strings.NewReplacer(
-			`"supervisor":{"pid":7,"start":9,"bootID":"boot"},`, ``, `"failed"`, `"running"`).Replace(fullJSON), "supervisor: missing"},
+			`"supervisor":{"pid":7,"start":9,"bootID":"boot"},`, ``, `"failed"`, `"loaded"`).Replace(fullJSON), "supervisor: missing"},
 		{"running and ended", edit(`"failed"`, `"running"`), "ended: does not go"},
 		{"failed without an end", edit(`"ended":"2026-03-01T12:00:00Z",`, ``), "ended: does not go"},
 		{"failed without a reason", edit(`"reason":"it burnt",`, ``), "reason: does not go"},

@@ -109,6 +109,27 @@ func (r *Record) Fail(reason string, at time.Time) error {
 // ErrHolding says that an instance holds something that has to be given back first.
 var ErrHolding = errors.New("still holds CPUs, memory or devices")
 
+// ErrUnattended says that an instance runs, and nobody looks after it who could be asked.
+var ErrUnattended = errors.New("nobody attends to it")
+
+// ErrAttended says that an instance has a supervisor.
+var ErrAttended = errors.New("it is attended to already")
+
+// Unattended says whether the instance runs without a supervisor, which was killed.
+func (r *Record) Unattended() bool { return r.State == Running && r.Supervisor == nil }
+
+// Attendable says why nobody can attend to an instance: it does not run, which is a
+// *TransitionError, or it has a supervisor, which wraps ErrAttended.
+func (r *Record) Attendable() error {
+	if err := r.Require("attend to", Running); err != nil {
+		return err
+	}
+	if r.Supervisor != nil {
+		return fmt.Errorf("instance %q: %w, by process %d", r.Name, ErrAttended, r.Supervisor.PID)
+	}
+	return nil
+}
+
 // Startable says why an instance cannot be started: it is loaded or running, which is a
 // *TransitionError, or is still being given back, which wraps ErrHolding.
 func (r *Record) Startable() error {

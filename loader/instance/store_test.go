@@ -349,7 +349,7 @@ func TestUnsafeDirectory(t *testing.T) {
 		_, listErr := s.List()
 		_, getErr := s.Get("web")
 		_, updateErr := s.Update(t.Context(), "web", func(*Record) error { panic("called") })
-		_, reconcileErr := s.Reconcile(t.Context(), day)
+		_, reconcileErr := s.Reconcile(t.Context(), day, none)
 		l, lockErr := s.Lock(t.Context())
 		if l != nil {
 			l.Unlock()

@@ -5,6 +5,7 @@
 package loadertest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,6 +23,7 @@ import (
 // Backend makes instances that end by SIGTERM with exit status 0, by other signals
 // not at all, and print what is typed.
 type Backend struct {
+	Target  string                        // that bundles are built for; empty: qemu
 	Lacks   loader.Capabilities           // what it cannot do, of all
 	LoadErr error                         // of each Load
 	Slow    bool                          // Start takes until its context ends
@@ -29,8 +31,8 @@ type Backend struct {
 	Started func(*Instance)               // called by each Start; may be nil
 }
 
-// Name returns "qemu", as bundles must have a target.
-func (b *Backend) Name() string { return "qemu" }
+// Name implements loader.Backend.
+func (b *Backend) Name() string { return cmp.Or(b.Target, "qemu") }
 
 // Can implements loader.Backend.
 func (b *Backend) Can() loader.Capabilities {
@@ -42,16 +44,24 @@ func (b *Backend) Check() error { return nil }
 
 // Load implements loader.Backend.
 func (b *Backend) Load(_ context.Context, v *loader.Verified, c loader.Config) (loader.Instance, error) {
+	i, err := b.load(v, c)
+	if err != nil {
+		return nil, err
+	}
+	return i, nil
+}
+
+func (b *Backend) load(v *loader.Verified, c loader.Config) (*Instance, error) {
 	if b.LoadErr != nil {
 		return nil, b.LoadErr
 	}
 	if err := c.Resolve(b.Name(), v.Manifest()); err != nil {
 		return nil, err
 	}
-	if c.Plan == nil || len(c.Plan.CPUs) != c.CPUs || c.Group == "" {
-		return nil, fmt.Errorf("%d CPUs, the plan is %+v", c.CPUs, c.Plan)
+	if c.Plan == nil || len(c.Plan.CPUs) != c.CPUs || (c.Group == "") != c.Plan.TakenOffline() || len(c.ID) != 32 {
+		return nil, fmt.Errorf("%q has %d CPUs in %q, the plan is %+v", c.ID, c.CPUs, c.Group, c.Plan)
 	}
-	return &Instance{Config: c, backend: b, end: make(chan struct{})}, nil
+	return &Instance{Config: c, backend: b, machine: &machine{end: make(chan struct{})}}, nil
 }
 
 // Instance is one of Backend's.
@@ -59,28 +69,39 @@ type Instance struct {
 	Config loader.Config
 
 	backend *Backend
-	once    sync.Once
-	end     chan struct{}
-	exit    *control.Exit
-	err     error
+	*machine
+}
+
+// machine is what runs.
+type machine struct {
+	once sync.Once
+	end  chan struct{}
+	exit *control.Exit
+	err  error
 
 	mu   sync.Mutex
-	cpus alloc.CPUSet
+	cpus alloc.CPUSet // empty before it was started
 }
 
 // End ends the instance.
-func (i *Instance) End(exit *control.Exit, err error) {
-	i.once.Do(func() {
-		i.exit, i.err = exit, err
-		close(i.end)
+func (m *machine) End(exit *control.Exit, err error) {
+	m.once.Do(func() {
+		m.exit, m.err = exit, err
+		close(m.end)
 	})
 }
 
 // CPUs are those that it runs on.
-func (i *Instance) CPUs() alloc.CPUSet {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	return i.cpus
+func (m *machine) CPUs() alloc.CPUSet {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.cpus
+}
+
+func (m *machine) use(cpus alloc.CPUSet) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.cpus = cpus
 }
 
 // Start implements loader.Instance.
@@ -89,7 +110,7 @@ func (i *Instance) Start(ctx context.Context) error {
 		<-ctx.Done()
 		return ctx.Err()
 	}
-	i.cpus = i.Config.Plan.CPUs
+	i.use(i.Config.Plan.CPUs)
 	_, _ = io.WriteString(i.Config.Console, "booted\n")
 	i.Config.Event(loader.Event{Since: time.Millisecond, Ready: &control.Ready{PID: 2}})
 	if i.backend.Started != nil {
@@ -114,15 +135,13 @@ func (i *Instance) Type(keys []byte) error {
 }
 
 // Resize implements loader.Instance.
-func (i *Instance) Resize(_ context.Context, cpus alloc.CPUSet) error {
+func (i *Instance) Resize(_ context.Context, p *alloc.Plan) error {
 	if i.backend.Refuse != nil {
-		if err := i.backend.Refuse(cpus); err != nil {
+		if err := i.backend.Refuse(p.CPUs); err != nil {
 			return err
 		}
 	}
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	i.cpus = cpus
+	i.use(p.CPUs)
 	return nil
 }
 

@@ -17,25 +17,25 @@ import (
 const resizeTimeout = 10 * time.Second
 
 // Resize adds vCPUs, or has the guest take the last ones offline, and pins all in the
-// order of cpus. With as many CPUs as before it pins them again, which is wanted after
+// order of the plan. With as many CPUs as before it pins them again, which is wanted after
 // each change of the control group: before Linux 6.2, that resets what threads are
 // pinned to.
 //
 // A vCPU that is offline stays for the next time, confined to the instance's CPUs. It is
 // not unplugged: under emulation, QEMU 7.2 never says that a CPU is gone, and aborts with
 // a broken heap when it is added again.
-func (i *instance) Resize(ctx context.Context, cpus alloc.CPUSet) error {
+func (i *instance) Resize(ctx context.Context, p *alloc.Plan) error {
 	i.resizing.Lock()
 	defer i.resizing.Unlock()
 	if i.monitor == nil {
 		return errors.New("an instance without a plan, or that was not started, cannot be resized")
 	}
-	if n := len(cpus); n < 1 || n > i.config.MaxCPUs {
+	if n := len(p.CPUs); n < 1 || n > i.config.MaxCPUs {
 		return fmt.Errorf("an instance of at most %d CPUs cannot be resized to %d", i.config.MaxCPUs, n)
 	}
-	err := i.resize(ctx, cpus)
+	err := i.resize(ctx, p.CPUs)
 	if err == nil {
-		i.cpus = cpus
+		i.cpus = p.CPUs
 		return nil
 	}
 	if back := i.resize(context.WithoutCancel(ctx), i.cpus); back != nil {

@@ -43,6 +43,7 @@ type Kernel struct {
 	files    map[string]string
 	links    map[string]string
 	children map[string]map[string]bool // of each directory
+	whole    map[string]string          // what files said that depend on which CPUs are there, while some are not
 }
 
 // FromRecording returns the host that was recorded, with control groups that can be
@@ -252,7 +253,7 @@ func (k *Kernel) write(name, value string) error {
 func (k *Kernel) affinity(name, value string) error {
 	irq, err := strconv.Atoi(path.Base(path.Dir(name)))
 	set, bad := alloc.ParseCPUs(value)
-	if err != nil || bad != nil || len(set.And(k.cpus("sys/devices/system/cpu/online"))) == 0 {
+	if err != nil || bad != nil || len(set.And(k.cpus(sysCPU+"online"))) == 0 {
 		return unix.EINVAL
 	}
 	if k.Fixed[irq] {
@@ -336,7 +337,7 @@ func (k *Kernel) revise(dir string) {
 	}
 	why := ""
 	set := k.cpus(dir + "/cpuset.cpus")
-	left := k.cpus("sys/devices/system/cpu/online").Minus(set)
+	left := k.cpus(sysCPU + "online").Minus(set)
 	for child := range k.children[cgroup2] {
 		other := path.Join(cgroup2, child)
 		if other == dir || k.children[other] == nil {

@@ -76,7 +76,7 @@ func (m Machine) where(is func(core int) bool) alloc.CPUSet {
 }
 
 func (m Machine) cpus(k *Kernel) {
-	const dir = "sys/devices/system/cpu/"
+	const dir = sysCPU
 	k.put(dir+"present", numbers(0, m.CPUs).String()+"\n")
 	k.put(dir+"online", m.online().String()+"\n")
 	k.put(dir+"isolated", m.Isolated.String()+"\n")
@@ -115,7 +115,7 @@ func (m Machine) nodes(k *Kernel) {
 		pages("sys/kernel/mm/hugepages")
 		return
 	}
-	const dir = "sys/devices/system/node/"
+	const dir = sysNode
 	n := max(m.Nodes, 1)
 	k.put(dir+"online", numbers(0, n).String()+"\n")
 	for node := range n {
