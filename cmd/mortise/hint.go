@@ -16,6 +16,7 @@ import (
 	"github.com/tenon-build/tenon/cmd/internal/cli"
 	"github.com/tenon-build/tenon/loader"
 	"github.com/tenon-build/tenon/loader/alloc"
+	"github.com/tenon-build/tenon/loader/cokernel"
 	"github.com/tenon-build/tenon/loader/instance"
 	"github.com/tenon-build/tenon/loader/qemu"
 	"github.com/tenon-build/tenon/signer/revocation"
@@ -36,6 +37,7 @@ var hints = []struct {
 	{instance.ErrUnattended, "'mortise start' attends to it again"},
 	{instance.ErrHolding, "'mortise gc' gives back what nobody looks after"},
 	{alloc.ErrJournal, "it says what is held: after a reboot nothing is, and it can be removed; so it can when no control group mortise-* is left, and no instance runs"},
+	{cokernel.ErrNoModule, "'modprobe mortise'; docs/cokernel.md says how it is installed, and its key enrolled"},
 	{qemu.ErrNoQEMU, "install qemu-system-x86"},
 	{syscall.ENOSPC, "make room where --root is"},
 }

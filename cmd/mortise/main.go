@@ -17,6 +17,7 @@ import (
 	"github.com/tenon-build/tenon/cmd/internal/cli"
 	"github.com/tenon-build/tenon/loader"
 	"github.com/tenon-build/tenon/loader/alloc"
+	"github.com/tenon-build/tenon/loader/cokernel"
 	"github.com/tenon-build/tenon/loader/engine"
 	"github.com/tenon-build/tenon/loader/instance"
 	"github.com/tenon-build/tenon/loader/qemu"
@@ -62,7 +63,7 @@ func (a *app) newRootCmd() *cobra.Command {
 		}
 		a.Policy, a.State = a.host.policy, a.host.state
 		if a.backends == nil {
-			a.backends = []loader.Backend{&qemu.Backend{Accel: a.host.accel, Log: a.Log}}
+			a.backends = []loader.Backend{&qemu.Backend{Accel: a.host.accel, Log: a.Log}, &cokernel.Backend{}}
 		}
 		return nil
 	}

@@ -25,7 +25,7 @@ func TestE2EBoot(t *testing.T) {
 		c, err := o.channel(streamConsole)
 		ok(t, "console", err)
 		ok(t, "start", o.start())
-		_ = c.SetReadDeadline(time.Now().Add(20*time.Second))
+		_ = c.SetReadDeadline(time.Now().Add(20 * time.Second))
 		data, err := io.ReadAll(c)
 		t.Logf("%s %v", data, err)
 		s, _ := o.status()

@@ -22,10 +22,12 @@ var ErrNoModule = errors.New("the kernel module mortise is not loaded")
 var ErrHost = errors.New("this host cannot run kernels side by side")
 
 // ErrUntrusted says that the host's kernel does not accept the bundle.
-var ErrUntrusted = errors.New("the host's kernel refuses the bundle")
+var ErrUntrusted = fmt.Errorf("%w by the host's kernel", loader.ErrRefused)
 
-// Backend runs kernels beside the host's.
+// Backend runs kernels beside the host's. It implements loader.Survivor.
 type Backend struct{}
+
+var _ loader.Survivor = (*Backend)(nil)
 
 // Name is "cokernel".
 func (b *Backend) Name() string { return "cokernel" }
@@ -229,6 +231,20 @@ func (b *Backend) Attach(_ context.Context, c loader.Config) (loader.Instance, e
 		return nil, errors.Join(err, i.closeFiles())
 	}
 	return i, nil
+}
+
+// Alive says whether an instance runs.
+func (b *Backend) Alive(id string) (bool, error) {
+	o, err := openObject(id)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer o.Close()
+	s, err := o.status()
+	return err == nil && s.state == stateRunning, err
 }
 
 // openObject returns what the module has of an instance; the error wraps fs.ErrNotExist
