@@ -10,7 +10,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -28,11 +27,9 @@ import (
 // inHost calls f in a guest that has the module, with the parameters.
 func inHost(t *testing.T, m debian.Machine, parameters string, f func(d *device)) {
 	t.Helper()
-	if !debian.Inside() {
-		t.Setenv("MORTISE_KO", buildModule(t))
-	}
+	module := debian.Module(t)
 	m.In(t, func() {
-		if out, err := exec.Command("insmod", append([]string{os.Getenv("MORTISE_KO")}, strings.Fields(parameters)...)...).CombinedOutput(); err != nil {
+		if out, err := exec.Command("insmod", append([]string{module}, strings.Fields(parameters)...)...).CombinedOutput(); err != nil {
 			t.Fatalf("insmod: %v: %s", err, out)
 		}
 		d, err := openDevice()
@@ -63,25 +60,6 @@ func inHost(t *testing.T, m debian.Machine, parameters string, f func(d *device)
 
 // complaint is how a kernel says that something is wrong with it.
 var complaint = regexp.MustCompile(`(?m)^.*(BUG|WARNING|Oops|general protection|\bstall|KASAN|INFO: task|possible circular|Call Trace).*$`)
-
-// buildModule makes mortise.ko for Debian's kernel, and returns its path.
-func buildModule(t *testing.T) string {
-	t.Helper()
-	headers, err := filepath.Glob("/lib/modules/*-amd64/build")
-	if err != nil || len(headers) == 0 {
-		t.Fatalf("no headers of Debian's package linux-headers-amd64: %v", err)
-	}
-	dir := t.TempDir()
-	for _, from := range []string{"module", "guest/src"} {
-		if err := os.CopyFS(dir, os.DirFS(from)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if out, err := exec.Command("make", "-C", headers[len(headers)-1], "M="+dir, "KCFLAGS=-Werror", "modules").CombinedOutput(); err != nil {
-		t.Fatalf("building the module: %v\n%s", err, out)
-	}
-	return filepath.Join(dir, "mortise.ko")
-}
 
 func dmesg(t *testing.T) string {
 	t.Helper()

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package debian
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// moduleEnv names the module in a guest, which does not build it again.
+const moduleEnv = "TENON_MORTISE_KO"
+
+// Module returns the path of mortise.ko, built for the kernel that guests boot. Outside of
+// a guest it has to be called before In.
+func Module(t *testing.T) string {
+	t.Helper()
+	if Inside() {
+		return os.Getenv(moduleEnv)
+	}
+	headers, err := filepath.Glob("/lib/modules/*-amd64/build")
+	if err != nil || len(headers) == 0 {
+		t.Fatalf("no headers of Debian's package linux-headers-amd64: %v", err)
+	}
+	root, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cokernel, dir := filepath.Join(strings.TrimSpace(string(root)), "loader/cokernel"), t.TempDir()
+	if err := os.CopyFS(dir, os.DirFS(cokernel+"/module")); err != nil {
+		t.Fatal(err)
+	}
+	for _, shared := range []string{"zone.h", "ring.h"} {
+		data, err := os.ReadFile(cokernel + "/guest/src/" + shared)
+		if err == nil {
+			err = os.WriteFile(filepath.Join(dir, shared), data, 0o644)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if out, err := exec.Command("make", "-C", slices.Max(headers), "M="+dir, "KCFLAGS=-Werror", "modules").CombinedOutput(); err != nil {
+		t.Fatalf("building mortise.ko: %v\n%s", err, out)
+	}
+	path := filepath.Join(dir, "mortise.ko")
+	t.Setenv(moduleEnv, path)
+	return path
+}
