@@ -4,6 +4,7 @@ package alloc_test
 
 import (
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -144,6 +145,38 @@ func TestSiblingComesOnline(t *testing.T) {
 	}
 	if len(now.Caches) != 1 || now.Caches[0].CPUs.String() != "0-7" {
 		t.Errorf("%+v", now.Caches)
+	}
+}
+
+// hotplug takes CPUs away while a host is read.
+type hotplug struct {
+	*alloctest.Kernel
+	at   string // before this file is read
+	away []alloc.CPUSet
+}
+
+func (h *hotplug) ReadFile(name string) ([]byte, error) {
+	if name == h.at && len(h.away) > 0 {
+		h.Away(h.away[0])
+		h.away = h.away[1:]
+	}
+	return h.Kernel.ReadFile(name)
+}
+
+// CPUs that come or go meanwhile do not make a host one that cannot be read.
+func TestReadMeanwhile(t *testing.T) {
+	const cpu, node = "sys/devices/system/cpu/cpu1/", "sys/devices/system/node/node0/"
+	for _, at := range []string{cpu + "topology/physical_package_id", cpu + "topology/thread_siblings_list", cpu + "cache/index3/level", node + "cpulist", node + "meminfo"} {
+		root := &hotplug{Kernel: busyHost.Kernel(), at: at, away: []alloc.CPUSet{{1}, {1, 5}, nil, {5}}}
+		now, err := alloc.Read(root)
+		if err != nil {
+			t.Errorf("%s: %v", at, err)
+			continue
+		}
+		want, err := alloc.Read(root.Kernel)
+		if err != nil || !reflect.DeepEqual(now, want) {
+			t.Errorf("%s: %v\n%+v\n%+v", at, err, now, want)
+		}
 	}
 }
 

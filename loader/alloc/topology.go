@@ -3,6 +3,7 @@
 package alloc
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -83,6 +84,24 @@ const (
 // Documentation/ABI/stable/sysfs-devices-system-cpu (topology, cache),
 // Documentation/ABI/stable/sysfs-devices-node and Documentation/ABI/testing/sysfs-bus-pci.
 func Read(root Root) (*Topology, error) {
+	for tries := 1; ; tries++ {
+		before, err := root.ReadFile(sysCPU + "/online")
+		if err != nil {
+			return nil, fmt.Errorf("reading the topology: %w", err)
+		}
+		t, err := read(root)
+		after, gone := root.ReadFile(sysCPU + "/online")
+		if gone != nil || bytes.Equal(before, after) || tries == maxTries {
+			return t, err
+		}
+		// A CPU came or went: what was read of it, or of its siblings, may contradict the rest.
+	}
+}
+
+// maxTries is how often a host is read whose CPUs come and go: many at once go one by one.
+const maxTries = 1000
+
+func read(root Root) (*Topology, error) {
 	r := &reader{root: root}
 	t := &Topology{}
 	r.cpus(t)

@@ -103,7 +103,7 @@ func TestUnattended(t *testing.T) {
 	}
 	v := verified(t, forCokernel)
 	_, start := h.Run(t.Context(), "web", v, Options{})
-	_, console := h.Engine.Attach(t.Context(), "web", true, false)
+	_, console := h.Attach(t.Context(), "web", true, false)
 	for verb, err := range map[string]error{"start": start, "remove": h.Remove(t.Context(), "web", false)} {
 		if e := new(instance.TransitionError); !errors.As(err, &e) || e.Verb != verb || e.State != instance.Running {
 			t.Errorf("%s: %v", verb, err)
@@ -257,12 +257,12 @@ func TestAttendAtOnce(t *testing.T) {
 			mu.Lock()
 			defer mu.Unlock()
 			if refused = append(refused, err); len(refused) == 3 {
-				go func() {
+				all.Go(func() {
 					<-started
 					if err := h.Stop(t.Context(), "web", 0, time.Minute); err != nil {
 						t.Error(err)
 					}
-				}()
+				})
 			}
 		})
 	}
