@@ -43,6 +43,7 @@ type Capabilities struct {
 	Resize   bool `json:"resize"`   // CPUs can be added and removed while an instance runs
 	Input    bool `json:"input"`    // the console can be typed on
 	Forwards bool `json:"forwards"` // ports of the host can be led to the instance
+	Network  bool `json:"network"`  // there is a network interface for bundles that claim one
 	Devices  bool `json:"devices"`  // PCI functions can be given
 	Offline  bool `json:"offline"`  // the back end takes CPUs from the host's kernel itself; no control group
 

@@ -164,7 +164,7 @@ func (b *backend) abilities() string {
 		text string
 	}{
 		{b.Can.Several, "several instances beside the host"}, {!b.Can.Several, "the whole machine"}, {b.Can.Resize, "resize"}, {b.Can.Input, "typing on the console"},
-		{b.Can.Forwards, "ports"}, {b.Can.Devices, "devices"}, {b.Can.Offline, "CPUs offline to the host"}, {b.Survives, "instances outlive their supervisor"},
+		{b.Can.Network, "network"}, {b.Can.Forwards, "ports"}, {b.Can.Devices, "devices"}, {b.Can.Offline, "CPUs offline to the host"}, {b.Survives, "instances outlive their supervisor"},
 	} {
 		if a.can {
 			out = append(out, a.text)

@@ -74,10 +74,10 @@ type rangeArg struct {
 }
 
 type statusArg struct {
-	version, state, end, alive, cpuCount, rangeCount uint32
-	low, zone, zoneBytes, started, idle              uint64
-	cpus                                             [maxCPUs]uint32
-	ranges                                           [maxRanges]rangeArg
+	version, state, end, alive, told, cpuCount, rangeCount, _ uint32
+	low, zone, zoneBytes, started, idle                       uint64
+	cpus                                                      [maxCPUs]uint32
+	ranges                                                    [maxRanges]rangeArg
 }
 
 // States and ends of statusArg.

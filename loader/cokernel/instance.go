@@ -58,11 +58,13 @@ func (i *instance) Start(ctx context.Context) error {
 		return fmt.Errorf("starting the first CPU: %w", err)
 	}
 	i.started = time.Now()
-	i.host = control.NewHost(newPort(i.channel), func() *control.Configure {
-		return &control.Configure{Hostname: i.config.Hostname, Time: time.Now().UnixNano(), Env: i.config.Env}
-	}, i.event)
+	i.host = control.NewHost(newPort(i.channel), i.configure, i.event)
 	i.follow(ctx)
 	return nil
+}
+
+func (i *instance) configure() *control.Configure {
+	return &control.Configure{Hostname: i.config.Hostname, Time: time.Now().UnixNano(), Env: i.config.Env}
 }
 
 // attach goes on with a guest that another process started.
@@ -85,7 +87,11 @@ func (i *instance) attach() error {
 		return err
 	}
 	i.started = time.Now().Add(time.Duration(int64(s.started) - now.Nano()))
-	i.host = control.NewHost(newPort(i.channel), nil, i.event)
+	configure := i.configure
+	if s.told != 0 {
+		configure = nil
+	}
+	i.host = control.NewHost(newPort(i.channel), configure, i.event)
 	i.follow(context.Background())
 	return nil
 }

@@ -61,6 +61,9 @@ func (e *Engine) want(m *manifest.Manifest, r *instance.Request) (*want, error) 
 	if len(r.Devices) > 0 && !b.Can().Devices {
 		return nil, fmt.Errorf("%w: %s gives no PCI functions", ErrBackend, b.Name())
 	}
+	if m.Claims.Device("net") != nil && !b.Can().Network {
+		return nil, fmt.Errorf("%w: bundle %q claims a network interface, and %s has none to give", ErrBackend, m.Name, b.Name())
+	}
 	if len(r.Forwards) > 0 && !b.Can().Forwards {
 		return nil, fmt.Errorf("%w: %s forwards no ports", ErrBackend, b.Name())
 	}

@@ -36,7 +36,7 @@ func (b *Backend) Name() string { return cmp.Or(b.Target, "qemu") }
 
 // Can implements loader.Backend.
 func (b *Backend) Can() loader.Capabilities {
-	return loader.Capabilities{Several: true, Resize: !b.Lacks.Resize, Input: !b.Lacks.Input, Forwards: !b.Lacks.Forwards, Devices: !b.Lacks.Devices}
+	return loader.Capabilities{Several: true, Resize: !b.Lacks.Resize, Input: !b.Lacks.Input, Forwards: !b.Lacks.Forwards, Network: !b.Lacks.Network, Devices: !b.Lacks.Devices}
 }
 
 // Check implements loader.Backend.

@@ -56,7 +56,7 @@ const (
 // Can says that devices alone cannot be given.
 func (b *Backend) Can() loader.Capabilities {
 	return loader.Capabilities{
-		Several: true, Resize: true, Input: true, Forwards: true,
+		Several: true, Resize: true, Input: true, Forwards: true, Network: true,
 		Isolation: "instances are virtual machines, for development and CI: their CPUs are kept by cpusets, their memory by QEMU and the MMU; caches, memory bandwidth and devices are shared",
 	}
 }

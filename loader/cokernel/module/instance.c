@@ -235,6 +235,7 @@ static int status(struct mortise *m, struct mortise_status *s)
 		.state = m->state,
 		.end = m->end,
 		.alive = m->started && READ_ONCE(m->zone->state) != TENON_STATE_NONE,
+		.told = m->started && READ_ONCE(m->zone->rings[TENON_RING_CONTROL_IN].head),
 		.cpu_count = m->cpu_count,
 		.range_count = m->range_count,
 		.low = m->low,

@@ -163,8 +163,10 @@ struct mortise_range {
  * @state: MORTISE_*
  * @end: MORTISE_END_*
  * @alive: 1 once its kernel was heard of
+ * @told: 1 once anything was written to its control channel
  * @cpu_count: of @cpus
  * @range_count: of @ranges
+ * @reserved: 0
  * @low: physical address of its piece below 1 MiB
  * @zone: physical address of what it shares with the host
  * @zone_bytes: the size of that
@@ -178,8 +180,10 @@ struct mortise_status {
 	__u32 state;
 	__u32 end;
 	__u32 alive;
+	__u32 told;
 	__u32 cpu_count;
 	__u32 range_count;
+	__u32 reserved;
 	__u64 low;
 	__u64 zone;
 	__u64 zone_bytes;
