@@ -116,8 +116,13 @@ func create(t *testing.T, d *device, name string) *object {
 }
 
 // An instance's life, each step refused where it does not belong.
-func TestE2EModule(t *testing.T) {
-	inHost(t, debian.Machine{}, "allow_unsigned=1", func(d *device) {
+func TestE2EModule(t *testing.T) { testModule(t, debian.Machine{}) }
+
+// UEFI uses memory below 1 MiB otherwise.
+func TestE2EModuleUEFI(t *testing.T) { testModule(t, debian.Machine{Firmware: debian.UEFI}) }
+
+func testModule(t *testing.T, m debian.Machine) {
+	inHost(t, m, "allow_unsigned=1", func(d *device) {
 		o := create(t, d, "one")
 		_, err := d.create("one")
 		want(t, "a name twice", err, unix.EEXIST)

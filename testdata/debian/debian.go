@@ -64,6 +64,7 @@ type Machine struct {
 	CommandLine string   // more of it
 	Args        []string // more of QEMU's options, such as devices
 	Small       bool     // four CPUs, and neither nodes nor threads of a core
+	Firmware    Firmware
 }
 
 // boot starts a machine. It returns when the machine takes commands.
@@ -90,7 +91,8 @@ func (m *Machine) boot(t *testing.T) *guest {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	args := append(m.options(), "-kernel", kernel, "-initrd", initrd, "-append", "console=ttyS0 loglevel=4 panic=-1 mitigations=off "+m.CommandLine,
+	args, kernel := m.Firmware.options(t, kernel)
+	args = append(append(args, m.options()...), "-kernel", kernel, "-initrd", initrd, "-append", "console=ttyS0 loglevel=4 panic=-1 mitigations=off "+m.CommandLine,
 		"-fsdev", "local,id=root,path=/,security_model=none,readonly=on,multidevs=remap", "-device", "virtio-9p-pci,fsdev=root,mount_tag=lower",
 		"-chardev", "socket,id=port,fd=3", "-device", "virtio-serial-pci", "-device", "virtserialport,chardev=port")
 	qemu := exec.CommandContext(ctx, "qemu-system-x86_64", append(args, m.Args...)...)
@@ -120,7 +122,7 @@ func (m *Machine) boot(t *testing.T) *guest {
 
 // options are QEMU's. It shows threads of a core on that vendor's alone.
 func (m *Machine) options() []string {
-	args := []string{"-accel", "tcg,thread=multi", "-machine", "q35", "-cpu", "max,vendor=GenuineIntel", "-m", "2048",
+	args := []string{"-accel", "tcg,thread=multi", "-cpu", "max,vendor=GenuineIntel", "-m", "2048",
 		"-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio"}
 	if m.Small {
 		return append(args, "-smp", "4")
