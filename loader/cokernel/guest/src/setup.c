@@ -79,6 +79,7 @@ static void __init own_machine_ops(void)
 	machine_ops.halt = power_off;
 	machine_ops.restart = restart;
 	machine_ops.emergency_restart = emergency_restart;
+	panic_timeout = -1; /* at once: the host decides what comes then */
 }
 
 /*
