@@ -12,6 +12,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -43,12 +44,8 @@ type besideHost struct {
 func beside(t *testing.T, m debian.Machine, f func(h *besideHost)) {
 	t.Helper()
 	module := debian.Module(t)
-	if !debian.Inside() && os.Getenv(bundleEnv) == "" {
-		healthy := func(c *v1.Config) {
-			c.Healthcheck = &v1.HealthConfig{Test: []string{"CMD", "/bin/probe", "healthy"}, Interval: time.Second}
-		}
-		bundle, _ := build(t, "-r", "../../testdata/recipes/cokernel.toml", "--name", "probe", image(t, healthy, probeFiles...))
-		t.Setenv(bundleEnv, bundle)
+	if !debian.Inside() {
+		t.Setenv(bundleEnv, besideBundle(t))
 	}
 	m.In(t, func() {
 		if o := execute(exec.Command("insmod", module, "allow_unsigned=1")); o.code != 0 {
@@ -68,6 +65,16 @@ func beside(t *testing.T, m debian.Machine, f func(h *besideHost)) {
 			t.Errorf("the host's kernel: %s", line)
 		}
 	})
+}
+
+// besideBundle builds the probe's bundle for such a host.
+func besideBundle(t *testing.T) string {
+	t.Helper()
+	healthy := func(c *v1.Config) {
+		c.Healthcheck = &v1.HealthConfig{Test: []string{"CMD", "/bin/probe", "healthy"}, Interval: time.Second}
+	}
+	bundle, _ := build(t, "-r", "../../testdata/recipes/cokernel.toml", "--name", "probe", image(t, healthy, probeFiles...))
+	return bundle
 }
 
 // complaint is how a kernel says that something is wrong with it.
@@ -344,6 +351,55 @@ func flatBundle(t *testing.T, code []byte) string {
 		t.Fatal(err)
 	}
 	return path
+}
+
+// When the host's kernel panics, the guest goes on. Only its memory can tell.
+func TestE2ECokernelHostPanics(t *testing.T) {
+	module, bundle := debian.Module(t), besideBundle(t)
+	dir := t.TempDir()
+	m := debian.Machine{Small: true, CommandLine: "panic=0", Args: []string{
+		"-object", "memory-backend-file,id=ram,size=2048M,share=on,mem-path=" + dir + "/ram", "-machine", "memory-backend=ram",
+	}}
+	g := m.Boot(t)
+	mortise := filepath.Join(required(t, "TENON_BIN"), "mortise")
+	for _, args := range [][]string{
+		{"insmod", module, "allow_unsigned=1"},
+		{mortise, "run", "--detach", "--allow-unsigned", "--memory", "64MiB", "--name", "x", "-e", "PROBE=beat", bundle},
+	} {
+		if r := g.Run(t, time.Minute, debian.Command{Args: args}); r.Status != 0 {
+			t.Fatal(args, r)
+		}
+	}
+	printed := watchRing(t, dir+"/ram")
+	g.Kill(t, 10*time.Second, debian.Command{Args: []string{"sh", "-c", "echo c >/proc/sysrq-trigger"}})
+	before := printed()
+	time.Sleep(5 * time.Second)
+	after := printed()
+	t.Logf("the host's kernel is dead; in 5 s the guest printed %d bytes", after-before)
+	if after-before < 100 {
+		t.Error("the guest is dead, too")
+	}
+}
+
+// watchRing finds a guest's console ring (loader/cokernel/guest/src/zone.h) in a machine's
+// memory. The function that it returns says how many bytes were ever written to it.
+func watchRing(t *testing.T, path string) (written func() uint32) {
+	t.Helper()
+	f := must(os.Open(path))
+	defer f.Close()
+	size := must(f.Stat()).Size()
+	ram := must(unix.Mmap(int(f.Fd()), 0, int(size), unix.PROT_READ, unix.MAP_SHARED))
+	t.Cleanup(func() { _ = unix.Munmap(ram) })
+	const page, ringsAt = 4096, 64
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); {
+		for at := 0; at < len(ram); at += page {
+			if zone := ram[at:]; string(zone[:8]) == "TENNZONE" && zone[8] == 1 && zone[12] == 1 { // its version, alive
+				return func() uint32 { return binary.LittleEndian.Uint32(zone[ringsAt:]) }
+			}
+		}
+	}
+	t.Fatal("the machine's memory has no zone")
+	return nil
 }
 
 // CPUs come and go while the guest runs, and the console takes what is typed.
