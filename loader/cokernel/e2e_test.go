@@ -128,7 +128,7 @@ func testModule(t *testing.T, m debian.Machine) {
 		want(t, "a name twice", err, unix.EEXIST)
 		_, err = d.open("two")
 		want(t, "a name that is none", err, unix.ENOENT)
-		for _, name := range []string{"", "a b", "a/b", "a\nb", strings.Repeat("a", 64)} {
+		for _, name := range []string{"", "a b", "a/b", "a\nb", "a\xe9", strings.Repeat("a", 64)} {
 			_, err = d.create(name)
 			want(t, fmt.Sprintf("the name %q", name), err, unix.EINVAL)
 		}
@@ -200,6 +200,59 @@ func self(t *testing.T) *os.File {
 	ok(t, "open", err)
 	t.Cleanup(func() { f.Close() })
 	return f
+}
+
+// listen is: movq 0x250(%rsi), %rax; movq 32(%rax), %rax; movl $0xf7, 28(%rax); cli; jmp .
+// It is a guest that seems to listen, by the zone that setup_data leads to, and does not.
+var listen = []byte{0x48, 0x8b, 0x86, 0x50, 0x02, 0, 0, 0x48, 0x8b, 0x40, 0x20, 0xc7, 0x40, 0x1c, 0xf7, 0, 0, 0, 0xfa, 0xeb, 0xfe}
+
+// What a guest has not answered it may still do: a CPU that it was offered is not the
+// host's before the guest has ended.
+func TestE2EUnanswered(t *testing.T) {
+	inHost(t, debian.Machine{Small: true}, "allow_unsigned=1", func(d *device) {
+		o := create(t, d, "deaf")
+		ok(t, "reserve", o.reserve(0, 32<<20))
+		ok(t, "take", o.take(1, false))
+		ok(t, "load", o.load(image{kernel: flat(t, listen), possibleCPUs: 4}))
+		ok(t, "start", o.start())
+		time.Sleep(100 * time.Millisecond)
+		ask := func(number uint32, cpu uint32) error {
+			_, err := o.call(number, unsafe.Pointer(&cpuArg{version: abiVersion, cpu: cpu, timeout: 200}))
+			return err
+		}
+		want(t, "take", ask(ioctlTake, 2), unix.ETIMEDOUT)
+		want(t, "give", ask(ioctlGive, 2), unix.ETIMEDOUT)
+		s, err := o.status()
+		ok(t, "status", err)
+		if s.cpuCount != 2 || s.cpus[1] != 2 || s.idle != 0 {
+			t.Errorf("status %+v", s)
+		}
+		want(t, "online behind its back", os.WriteFile("/sys/devices/system/cpu/cpu2/online", []byte("1"), 0), unix.EINVAL)
+		ok(t, "end", errors.Join(o.end(), o.Close()))
+	})
+}
+
+// Memory that has holes is taken around them. Sections are of 128 MiB: what is a hole has
+// not even descriptions of its pages.
+func TestE2EHoles(t *testing.T) {
+	inHost(t, debian.Machine{Small: true, CommandLine: "memmap=256M$0x30000000"}, "allow_unsigned=1", func(d *device) {
+		o := create(t, d, "one")
+		ok(t, "reserve", o.reserve(0, 1200<<20))
+		s, err := o.status()
+		ok(t, "status", err)
+		var sum uint64
+		for _, r := range s.ranges[:s.rangeCount] {
+			sum += r.bytes
+			t.Logf("%#x-%#x", r.start, r.start+r.bytes)
+			if r.start < 0x40000000 && r.start+r.bytes > 0x30000000 {
+				t.Error("it is in the hole")
+			}
+		}
+		if sum != 1200<<20 {
+			t.Errorf("%d bytes", sum)
+		}
+		ok(t, "end", errors.Join(o.end(), o.Close()))
+	})
 }
 
 // A guest that hangs with interrupts off is ended, and what it had comes back, also while
