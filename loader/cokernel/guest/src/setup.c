@@ -10,11 +10,13 @@
 #include <linux/cpu.h>
 #include <linux/init.h>
 #include <linux/io.h>
+#include <linux/jiffies.h>
 #include <linux/panic.h>
 #include <linux/printk.h>
 #include <linux/time64.h>
 
 #include <asm/cpufeature.h>
+#include <asm/i8259.h>
 #include <asm/reboot.h>
 #include <asm/setup.h>
 #include <asm/x86_init.h>
@@ -83,12 +85,18 @@ static void __init own_machine_ops(void)
 }
 
 /*
- * Timers and clocks that the kernel would measure, read or set through ports;
- * the CMOS RAM and the BIOS data area that it would write before a SIPI.
+ * Interrupt controllers, timers and clocks that the kernel would set up, measure
+ * or read through ports; the CMOS RAM and the BIOS data area that it would write
+ * before a SIPI.
  */
 static void __init own_platform(unsigned int tsc_khz)
 {
+	x86_init.irqs.pre_vector_init = x86_init_noop;
+	x86_init.timers.timer_init = x86_init_noop;
+	legacy_pic = &null_legacy_pic;
+
 	tsc_khz_of_host = tsc_khz;
+	preset_lpj = tsc_khz * 1000UL / HZ; /* or each CPU that comes measures it */
 	x86_platform.calibrate_cpu = get_tsc_khz;
 	x86_platform.calibrate_tsc = get_tsc_khz;
 	setup_force_cpu_cap(X86_FEATURE_TSC_KNOWN_FREQ);
