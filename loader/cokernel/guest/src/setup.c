@@ -22,13 +22,10 @@
 #include <asm/x86_init.h>
 
 #include "cokernel.h"
-#include "ring.h"
 
 /* What a plausible machine has. */
 #define MIN_TSC_KHZ	100000
 #define MAX_TSC_KHZ	20000000
-
-phys_addr_t tenon_zone_address;
 
 static unsigned int tsc_khz_of_host __ro_after_init;
 
@@ -109,27 +106,12 @@ static void __init own_platform(unsigned int tsc_khz)
 	x86_platform.legacy.i8042 = X86_LEGACY_I8042_PLATFORM_ABSENT;
 }
 
-/*
- * What is printed before there can be a mapping of the zone that stays. The
- * host looks by itself: there is no APIC yet to ring with.
- */
 static void __init early_write(struct console *con, const char *s, unsigned int n)
 {
-	struct tenon_stream out = { .size = TENON_CONSOLE_OUT_SIZE };
-	struct tenon_zone *zone;
-
-	zone = early_memremap(tenon_zone_address, PAGE_SIZE);
-	out.data = early_memremap(tenon_zone_address + TENON_CONSOLE_OUT_OFFSET, out.size);
-	if (zone && out.data) {
-		out.ring = &zone->rings[TENON_RING_CONSOLE_OUT];
-		tenon_stream_write(&out, s, n);
-	}
-	if (out.data)
-		early_memunmap(out.data, out.size);
-	if (zone)
-		early_memunmap(zone, PAGE_SIZE);
+	tenon_write_early(s, n);
 }
 
+/* What is printed before hvc0 can be there. */
 static struct console early_console_out __initdata = {
 	.name = "tenon",
 	.write = early_write,
@@ -185,7 +167,7 @@ static int __init tenon_setup(char *unused)
 		panic("tenon: the host's record is none of version %d\n", TENON_ZONE_VERSION);
 
 	own_platform(setup.tsc_khz);
-	tenon_zone_address = setup.zone;
+	tenon_find_zone(setup.zone);
 	register_console(&early_console_out);
 	return 0;
 }
