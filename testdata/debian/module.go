@@ -29,21 +29,14 @@ func Module(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cokernel, dir := filepath.Join(strings.TrimSpace(string(root)), "loader/cokernel"), t.TempDir()
-	if err := os.CopyFS(dir, os.DirFS(cokernel+"/module")); err != nil {
-		t.Fatal(err)
-	}
-	for _, shared := range []string{"zone.h", "ring.h"} {
-		data, err := os.ReadFile(cokernel + "/guest/src/" + shared)
-		if err == nil {
-			err = os.WriteFile(filepath.Join(dir, shared), data, 0o644)
+	dir := t.TempDir()
+	for _, args := range [][]string{
+		{"-s", "-C", strings.TrimSpace(string(root)), "module", "MODULE=" + dir},
+		{"-s", "-C", dir, "KDIR=" + slices.Max(headers), "KCFLAGS=-Werror"},
+	} {
+		if out, err := exec.Command("make", args...).CombinedOutput(); err != nil {
+			t.Fatalf("building mortise.ko: %v\n%s", err, out)
 		}
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	if out, err := exec.Command("make", "-C", slices.Max(headers), "M="+dir, "KCFLAGS=-Werror", "modules").CombinedOutput(); err != nil {
-		t.Fatalf("building mortise.ko: %v\n%s", err, out)
 	}
 	path := filepath.Join(dir, "mortise.ko")
 	t.Setenv(moduleEnv, path)
