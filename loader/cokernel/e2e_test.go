@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -127,7 +128,7 @@ func testModule(t *testing.T, m debian.Machine) {
 		want(t, "a name twice", err, unix.EEXIST)
 		_, err = d.open("two")
 		want(t, "a name that is none", err, unix.ENOENT)
-		for _, name := range []string{"", "a b", "a/b", "a\nb", strings.Repeat("a", 64)} {
+		for _, name := range []string{"", "a b", "a/b", "a\nb", "a\xe9", strings.Repeat("a", 64)} {
 			_, err = d.create(name)
 			want(t, fmt.Sprintf("the name %q", name), err, unix.EINVAL)
 		}
@@ -201,6 +202,59 @@ func self(t *testing.T) *os.File {
 	return f
 }
 
+// listen is: movq 0x250(%rsi), %rax; movq 32(%rax), %rax; movl $0xf7, 28(%rax); cli; jmp .
+// It is a guest that seems to listen, by the zone that setup_data leads to, and does not.
+var listen = []byte{0x48, 0x8b, 0x86, 0x50, 0x02, 0, 0, 0x48, 0x8b, 0x40, 0x20, 0xc7, 0x40, 0x1c, 0xf7, 0, 0, 0, 0xfa, 0xeb, 0xfe}
+
+// What a guest has not answered it may still do: a CPU that it was offered is not the
+// host's before the guest has ended.
+func TestE2EUnanswered(t *testing.T) {
+	inHost(t, debian.Machine{Small: true}, "allow_unsigned=1", func(d *device) {
+		o := create(t, d, "deaf")
+		ok(t, "reserve", o.reserve(0, 32<<20))
+		ok(t, "take", o.take(1, false))
+		ok(t, "load", o.load(image{kernel: flat(t, listen), possibleCPUs: 4}))
+		ok(t, "start", o.start())
+		time.Sleep(100 * time.Millisecond)
+		ask := func(number uint32, cpu uint32) error {
+			_, err := o.call(number, unsafe.Pointer(&cpuArg{version: abiVersion, cpu: cpu, timeout: 200}))
+			return err
+		}
+		want(t, "take", ask(ioctlTake, 2), unix.ETIMEDOUT)
+		want(t, "give", ask(ioctlGive, 2), unix.ETIMEDOUT)
+		s, err := o.status()
+		ok(t, "status", err)
+		if s.cpuCount != 2 || s.cpus[1] != 2 || s.idle != 0 {
+			t.Errorf("status %+v", s)
+		}
+		want(t, "online behind its back", os.WriteFile("/sys/devices/system/cpu/cpu2/online", []byte("1"), 0), unix.EINVAL)
+		ok(t, "end", errors.Join(o.end(), o.Close()))
+	})
+}
+
+// Memory that has holes is taken around them. Sections are of 128 MiB: what is a hole has
+// not even descriptions of its pages.
+func TestE2EHoles(t *testing.T) {
+	inHost(t, debian.Machine{Small: true, CommandLine: "memmap=256M$0x30000000"}, "allow_unsigned=1", func(d *device) {
+		o := create(t, d, "one")
+		ok(t, "reserve", o.reserve(0, 1200<<20))
+		s, err := o.status()
+		ok(t, "status", err)
+		var sum uint64
+		for _, r := range s.ranges[:s.rangeCount] {
+			sum += r.bytes
+			t.Logf("%#x-%#x", r.start, r.start+r.bytes)
+			if r.start < 0x40000000 && r.start+r.bytes > 0x30000000 {
+				t.Error("it is in the hole")
+			}
+		}
+		if sum != 1200<<20 {
+			t.Errorf("%d bytes", sum)
+		}
+		ok(t, "end", errors.Join(o.end(), o.Close()))
+	})
+}
+
 // A guest that hangs with interrupts off is ended, and what it had comes back, also while
 // the host is busy.
 func TestE2EHang(t *testing.T) {
@@ -229,6 +283,88 @@ func TestE2EHang(t *testing.T) {
 		_ = load.Wait()
 		t.Logf("giving 256 MiB and two CPUs back took up to %v on a busy host", longest)
 	})
+}
+
+// While a CPU is lent, the host's kernel neither works nor takes interrupts on it, however
+// busy its other CPUs are, and with calls to all others of them all the time.
+func TestE2EExclusive(t *testing.T) {
+	inHost(t, debian.Machine{Small: true}, "allow_unsigned=1", func(d *device) {
+		o := create(t, d, "lent")
+		ok(t, "reserve", o.reserve(0, 64<<20))
+		ok(t, "load", o.load(image{kernel: flat(t, hang), possibleCPUs: 1}))
+		storm := exec.Command(os.Args[0], "-test.run", "^TestStorm$")
+		storm.Env = append(os.Environ(), stormEnv+"=1")
+		ok(t, "storm", storm.Start())
+		time.Sleep(time.Second)
+		const lent, other = 2, 3
+		before := counters(t)
+		ok(t, "take", o.take(lent, false))
+		ok(t, "start", o.start())
+		time.Sleep(5 * time.Second)
+		ok(t, "end", o.end())
+		after := counters(t)
+		ok(t, "kill", storm.Process.Kill())
+		_ = storm.Wait()
+		for _, what := range []string{"ticks", "interrupts"} {
+			here, there := after[what][lent]-before[what][lent], after[what][other]-before[what][other]
+			t.Logf("%s while CPU %d was lent for 5 s, and to be taken and given back: %d, on CPU %d: %d", what, lent, here, other, there)
+			if here > there/4 {
+				t.Errorf("CPU %d had %d %s, CPU %d %d", lent, here, what, other, there)
+			}
+		}
+		ok(t, "close", o.Close())
+	})
+}
+
+const stormEnv = "TENON_STORM"
+
+// TestStorm is a process that keeps all CPUs busy, and has them call each other.
+func TestStorm(t *testing.T) {
+	if os.Getenv(stormEnv) == "" {
+		return // it is no test
+	}
+	for range 4 {
+		go func() {
+			for {
+				data, err := unix.Mmap(-1, 0, 1<<16, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+				if err != nil {
+					panic(err)
+				}
+				data[0] = 1
+				_ = unix.Munmap(data)
+				_, _, _ = unix.Syscall(unix.SYS_MEMBARRIER, 1, 0, 0) // MEMBARRIER_CMD_GLOBAL
+			}
+		}()
+	}
+	time.Sleep(time.Hour)
+}
+
+// counters are the ticks that CPUs worked, and the interrupts that they took, by CPU.
+func counters(t *testing.T) map[string]map[int]int {
+	t.Helper()
+	number := func(text string) int {
+		n, err := strconv.Atoi(text)
+		ok(t, "number", err)
+		return n
+	}
+	stat, err := os.ReadFile("/proc/stat")
+	ok(t, "read", err)
+	ticks, taken := map[int]int{}, map[int]int{}
+	for _, m := range regexp.MustCompile(`(?m)^cpu(\d+) (\d+) (\d+) (\d+)`).FindAllStringSubmatch(string(stat), -1) {
+		ticks[number(m[1])] = number(m[2]) + number(m[3]) + number(m[4])
+	}
+	text, err := os.ReadFile("/proc/interrupts")
+	ok(t, "read", err)
+	head, rows, _ := strings.Cut(string(text), "\n")
+	for line := range strings.Lines(rows) {
+		fields := strings.Fields(line)[1:]
+		for i, cpu := range strings.Fields(head) {
+			if i < len(fields) && strings.Trim(fields[i], "0123456789") == "" {
+				taken[number(strings.TrimPrefix(cpu, "CPU"))] += number(fields[i])
+			}
+		}
+	}
+	return map[string]map[int]int{"ticks": ticks, "interrupts": taken}
 }
 
 // Random calls break nothing, and leak nothing.

@@ -45,8 +45,8 @@ type Result struct {
 	Status int    // of exit; 128 and the number of the signal; 127: it did not start
 }
 
-// guest is a machine that runs, until its test ends.
-type guest struct {
+// Guest is a machine that runs, until its test ends.
+type Guest struct {
 	conn net.Conn
 	in   *json.Decoder
 }
@@ -67,15 +67,15 @@ type Machine struct {
 	Firmware    Firmware
 }
 
-// boot starts a machine. It returns when the machine takes commands.
-func (m *Machine) boot(t *testing.T) *guest {
+// Boot starts a machine. It returns when the machine takes commands.
+func (m *Machine) Boot(t *testing.T) *Guest {
 	t.Helper()
 	began := time.Now()
 	ours, theirs, err := pair()
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := &guest{ours, json.NewDecoder(ours)}
+	g := &Guest{ours, json.NewDecoder(ours)}
 
 	found, err := filepath.Glob("/boot/vmlinuz-*-amd64")
 	if err != nil || len(found) == 0 {
@@ -135,8 +135,8 @@ func (m *Machine) options() []string {
 	return append(args, "-numa", "dist,src=0,dst=1,val=20")
 }
 
-// run runs a command as root, one at a time.
-func (g *guest) run(t *testing.T, limit time.Duration, c Command) Result {
+// Run runs a command as root, one at a time.
+func (g *Guest) Run(t *testing.T, limit time.Duration, c Command) Result {
 	t.Helper()
 	g.deadline(t, limit)
 	var r Result
@@ -149,7 +149,21 @@ func (g *guest) run(t *testing.T, limit time.Duration, c Command) Result {
 	return r
 }
 
-func (g *guest) deadline(t *testing.T, limit time.Duration) {
+// Kill runs a command that ends the machine, and returns when that does not answer within
+// the limit.
+func (g *Guest) Kill(t *testing.T, limit time.Duration, c Command) {
+	t.Helper()
+	g.deadline(t, limit)
+	var r Result
+	if err := json.NewEncoder(g.conn).Encode(c); err != nil {
+		t.Fatalf("asking the guest for %q: %v", c.Args, err)
+	}
+	if err := g.in.Decode(&r); err == nil {
+		t.Fatalf("the guest goes on after %q: %+v", c.Args, r)
+	}
+}
+
+func (g *Guest) deadline(t *testing.T, limit time.Duration) {
 	t.Helper()
 	if err := g.conn.SetDeadline(time.Now().Add(limit)); err != nil {
 		t.Fatal(err)
@@ -189,8 +203,8 @@ func (m *Machine) In(t *testing.T, f func()) {
 	if os.Getenv("TENON_SOAK") != "" {
 		limit = soakLimit
 	}
-	g := m.boot(t)
-	r := g.run(t, limit, Command{Args: []string{program, "-test.v", "-test.timeout", (limit - time.Minute).String(), "-test.run", "^" + t.Name() + "$"}, Env: append(os.Environ(), inside+"=1"), Dir: dir})
+	g := m.Boot(t)
+	r := g.Run(t, limit, Command{Args: []string{program, "-test.v", "-test.timeout", (limit - time.Minute).String(), "-test.run", "^" + t.Name() + "$"}, Env: append(os.Environ(), inside+"=1"), Dir: dir})
 	t.Logf("in the guest:\n%s", r.Output)
 	if r.Status != 0 || !strings.Contains(r.Output, "--- PASS: "+t.Name()+" ") {
 		t.Errorf("it fails in the guest, status %d", r.Status)

@@ -201,7 +201,7 @@ int mortise_boot(struct mortise *m)
 
 	m->boot_cpu = m->cpus[first];
 	m->started = ktime_get_boottime_ns();
-	smp_store_release(&m->state, MORTISE_RUNNING);
+	smp_store_release(&m->state, MORTISE_RUNNING); /* its zone is made */
 	ret = mortise_cpu_start(m->boot_cpu, m->low + LOW_TRAMPOLINE, &t->started);
 	if (ret) {
 		mortise_cpu_reset(m->boot_cpu);

@@ -137,6 +137,7 @@ int mortise_cpu_take(u32 cpu)
 	ret = remove_cpu(cpu);
 	if (ret) {
 		cpumask_clear_cpu(cpu, &lent);
+		set_cpu_present(cpu, true);	/* somebody else may have taken it offline */
 		ret = ret > 0 ? -EINVAL : ret;	/* 1: it was offline already */
 		goto out;
 	}

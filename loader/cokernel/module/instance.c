@@ -36,9 +36,10 @@ static void look(struct work_struct *work)
 		[TENON_STATE_PANIC] = MORTISE_END_PANIC,
 	};
 	struct mortise *m = container_of(work, struct mortise, work);
-	u32 state = READ_ONCE(m->zone->state);
+	u32 state;
 
 	mutex_lock(&m->lock);
+	state = READ_ONCE(m->zone->state);
 	if (state < ARRAY_SIZE(ends) && ends[state])
 		mortise_stop(m, ends[state]);
 	mutex_unlock(&m->lock);
@@ -66,8 +67,8 @@ struct mortise *mortise_new(const char *name)
 	INIT_WORK(&m->work, look);
 	strscpy(m->name, name, sizeof(m->name));
 	/* ACPI has 32 bits for some of it. */
-	m->zone = (void *)__get_free_pages(GFP_KERNEL | GFP_DMA32 | __GFP_ZERO | __GFP_NOWARN,
-					   AREA_ORDER);
+	m->zone = (void *)__get_free_pages(GFP_KERNEL | GFP_DMA32 | __GFP_ZERO |
+					   __GFP_RETRY_MAYFAIL | __GFP_NOWARN, AREA_ORDER);
 	if (!m->zone)
 		goto out_free;
 	for (i = 0; i < TENON_RINGS; i++) {
@@ -104,27 +105,49 @@ void mortise_stop(struct mortise *m, u32 end)
 		for (i = 0; i < m->cpu_count; i++)
 			mortise_cpu_reset(m->cpus[i]);
 	m->end = end;
-	smp_store_release(&m->state, MORTISE_ENDED);
+	smp_store_release(&m->state, MORTISE_ENDED); /* how is said, and the rings are still */
 	wake_up_all(&m->wait);
+}
+
+/* Whoever waits for the guest, with the lock, gives up. */
+static void hurry(struct mortise *m)
+{
+	WRITE_ONCE(m->stopping, true);
+	wake_up_all(&m->wait);
+}
+
+/**
+ * mortise_down() - ends a guest for good, as the host goes down
+ * @m: the instance
+ *
+ * It cannot be started, nor used otherwise, any more.
+ */
+void mortise_down(struct mortise *m)
+{
+	hurry(m);
+	mutex_lock(&m->lock);
+	mortise_stop(m, MORTISE_END_STOPPED);
+	m->gone = true;
+	mutex_unlock(&m->lock);
 }
 
 /* Asks a running guest about a CPU, and waits for what it says. */
 static int ask(struct mortise *m, u32 op, u32 cpu, u32 timeout_ms)
 {
 	struct tenon_zone *z = m->zone;
-	u32 vector = READ_ONCE(z->guest_vector), number = z->cpu_request + 1;
+	u32 vector = READ_ONCE(z->guest_vector), number = READ_ONCE(z->cpu_request) + 1;
 	long left;
 
 	if (vector < 0x20 || vector > 0xff)
 		return -EAGAIN;	/* it does not listen yet */
 	WRITE_ONCE(z->cpu_op, op);
 	WRITE_ONCE(z->cpu_apicid, mortise_cpu_apicid(cpu));
-	smp_store_release(&z->cpu_request, number);
+	smp_store_release(&z->cpu_request, number); /* what is asked for is there */
 	mortise_cpu_ring(mortise_cpu_apicid(m->boot_cpu), vector);
-	left = wait_event_timeout(m->wait, smp_load_acquire(&z->cpu_answer) == number ||
+	left = wait_event_timeout(m->wait, READ_ONCE(z->cpu_answer) == number ||
 				  READ_ONCE(z->state) > TENON_STATE_ALIVE || READ_ONCE(m->stopping),
 				  msecs_to_jiffies(min(timeout_ms, MAX_TIMEOUT_MS)));
-	if (smp_load_acquire(&z->cpu_answer) == number) {
+	if (smp_load_acquire(&z->cpu_answer) == number) { /* and its status is there */
 		int status = READ_ONCE(z->cpu_status);
 
 		return status < 0 && status >= -MAX_ERRNO ? status : 0;
@@ -153,8 +176,11 @@ static int take(struct mortise *m, const struct mortise_cpu *c)
 	if (m->state != MORTISE_RUNNING || idle)
 		return 0;
 	ret = ask(m, TENON_CPU_ADD, c->cpu, c->timeout_ms);
-	if (ret) {
-		/* It may be about to start it: not after a reset from a CPU that is reset. */
+	/*
+	 * A guest that has not answered may start it at any time, whosever it is by
+	 * then: it stays the guest's until that gives it up, or is stopped.
+	 */
+	if (ret && ret != -ETIMEDOUT && ret != -EPIPE) {
 		m->cpu_count--;
 		mortise_cpu_give(c->cpu);
 	}
@@ -184,7 +210,7 @@ static int give(struct mortise *m, const struct mortise_cpu *c)
 		if (c->cpu == m->boot_cpu)
 			return -EBUSY;
 		ret = ask(m, TENON_CPU_REMOVE, c->cpu, c->timeout_ms);
-		if (ret)
+		if (ret && ret != -ENODEV)	/* it does not have it: it was asked too late before */
 			return ret;
 	}
 	forget(m, i);
@@ -253,10 +279,8 @@ static long locked_ioctl(struct mortise *m, unsigned int cmd, void *arg)
 {
 	int ret;
 
-	if (cmd == MORTISE_STOP) {
-		WRITE_ONCE(m->stopping, true);
-		wake_up_all(&m->wait);
-	}
+	if (cmd == MORTISE_STOP)
+		hurry(m);
 	mutex_lock(&m->lock);
 	if (m->gone) {
 		ret = -ENODEV;
@@ -332,7 +356,7 @@ static long instance_ioctl(struct file *file, unsigned int cmd, unsigned long us
 
 static bool has_ended(struct mortise *m)
 {
-	return smp_load_acquire(&m->state) == MORTISE_ENDED;
+	return smp_load_acquire(&m->state) == MORTISE_ENDED; /* how is said */
 }
 
 static ssize_t instance_read(struct file *file, char __user *to, size_t n, loff_t *pos)

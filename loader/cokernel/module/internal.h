@@ -89,7 +89,6 @@ struct mortise {
 };
 
 /* main.c */
-u32 mortise_refusals(void);
 bool mortise_unsigned_allowed(void);
 u32 mortise_doorbell_apicid(void);
 u32 mortise_doorbell_vector(void);
@@ -100,6 +99,7 @@ struct mortise *mortise_new(const char *name);
 void mortise_put(struct mortise *m);
 int mortise_fd(struct mortise *m);
 void mortise_stop(struct mortise *m, u32 end);
+void mortise_down(struct mortise *m);
 
 /* memory.c */
 int mortise_low_init(void);

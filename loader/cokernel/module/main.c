@@ -21,6 +21,7 @@
 #include <linux/uaccess.h>
 #include <asm/apic.h>
 #include <asm/hw_irq.h>
+#include <asm/i8259.h>
 #include <asm/irqdomain.h>
 #include <asm/tsc.h>
 
@@ -33,6 +34,8 @@ MODULE_PARM_DESC(allow_unsigned, "run images without a signature, where the kern
 static LIST_HEAD(instances);
 static DEFINE_SPINLOCK(instances_lock);
 static u32 count;
+static bool closed;	/* there can be no more; under the lock, too */
+static struct workqueue_struct *looking;
 static u32 refusals;	/* MORTISE_NO_*, but for what can change */
 static int doorbell;	/* its IRQ */
 static u32 doorbell_vector;
@@ -44,16 +47,26 @@ bool mortise_unsigned_allowed(void)
 
 /* ---- what this host is ---- */
 
-/* With interrupt remapping, MSI domains are not directly above the vectors. */
+/*
+ * With interrupt remapping, there is a domain between the vectors and those of MSIs
+ * and of I/O APICs. The latter have the legacy interrupts, which exist for good.
+ */
 static bool has_remapping(void)
 {
 	struct pci_dev *dev = NULL;
 	bool found = false;
+	int irq;
 
 	for_each_pci_dev(dev) {
 		struct irq_domain *d = dev_get_msi_domain(&dev->dev);
 
-		found |= d && d->parent != x86_vector_domain;
+		found |= d && d != x86_vector_domain && d->parent != x86_vector_domain;
+	}
+	for (irq = 0; irq < nr_legacy_irqs(); irq++) {
+		struct irq_data *data = irq_get_irq_data(irq);
+
+		if (data && data->parent_data)
+			found |= data->parent_data->domain != x86_vector_domain;
 	}
 	return found;
 }
@@ -75,11 +88,6 @@ static u32 __init find_refusals(void)
 	return r;
 }
 
-u32 mortise_refusals(void)
-{
-	return refusals;
-}
-
 /* ---- guests that have something to say ---- */
 
 static void look_at_all(void)
@@ -89,13 +97,13 @@ static void look_at_all(void)
 
 	spin_lock_irqsave(&instances_lock, flags);
 	list_for_each_entry(m, &instances, link) {
-		if (smp_load_acquire(&m->state) != MORTISE_RUNNING)
+		if (smp_load_acquire(&m->state) != MORTISE_RUNNING) /* its zone is made */
 			continue;
 		wake_up_all(&m->wait);
 		if (READ_ONCE(m->zone->state) <= TENON_STATE_ALIVE)
 			continue;
 		kref_get(&m->refs);
-		if (!queue_work(system_long_wq, &m->work))
+		if (!queue_work(looking, &m->work))
 			mortise_put(m);	/* not the last one: the list has one */
 	}
 	spin_unlock_irqrestore(&instances_lock, flags);
@@ -107,13 +115,14 @@ static irqreturn_t ring(int irq, void *unused)
 	return IRQ_HANDLED;
 }
 
-/* A guest that lost its doorbell, or never had one, is noticed by this. */
+/* A guest that lost its doorbell, or never had one, is noticed by this; see enlist(). */
 #define WATCH_INTERVAL (HZ / 10)
 
 static void watch(struct timer_list *t)
 {
 	look_at_all();
-	mod_timer(t, jiffies + WATCH_INTERVAL);
+	if (READ_ONCE(count))
+		mod_timer(t, jiffies + WATCH_INTERVAL);
 }
 
 static DEFINE_TIMER(watch_timer, watch);
@@ -186,6 +195,8 @@ static int enlist(struct mortise *m)
 		if (!strcmp(other->name, m->name))
 			ret = -EEXIST;
 	}
+	if (!ret && closed)
+		ret = -ESHUTDOWN;
 	if (!ret && count == MORTISE_INSTANCES)
 		ret = -ENOSPC;
 	if (!ret) {
@@ -193,6 +204,7 @@ static int enlist(struct mortise *m)
 		list_add_tail(&m->link, &instances);
 		count++;
 		__module_get(THIS_MODULE);
+		mod_timer(&watch_timer, jiffies + WATCH_INTERVAL);
 	}
 	spin_unlock_irq(&instances_lock);
 	return ret;
@@ -218,7 +230,7 @@ static bool valid_name(const char *name)
 	if (!n || n == MORTISE_NAME)
 		return false;
 	for (i = 0; i < n; i++)
-		if (!isalnum(name[i]) && !strchr("._-", name[i]))
+		if (!isascii(name[i]) || (!isalnum(name[i]) && !strchr("._-", name[i])))
 			return false;
 	return true;
 }
@@ -347,14 +359,13 @@ static int reboots(struct notifier_block *nb, unsigned long action, void *data)
 	struct mortise *m;
 
 	spin_lock_irq(&instances_lock);
+	closed = true;
 	while (!list_empty(&instances)) {
 		m = list_first_entry(&instances, struct mortise, link);
 		kref_get(&m->refs);
 		list_del_init(&m->link);
 		spin_unlock_irq(&instances_lock);
-		mutex_lock(&m->lock);
-		mortise_stop(m, MORTISE_END_STOPPED);
-		mutex_unlock(&m->lock);
+		mortise_down(m);
 		mortise_put(m);
 		spin_lock_irq(&instances_lock);
 	}
@@ -368,8 +379,13 @@ static struct notifier_block reboot_notifier = { .notifier_call = reboots };
 static int sleeps(struct notifier_block *nb, unsigned long action, void *data)
 {
 	bool prepares = action == PM_SUSPEND_PREPARE || action == PM_HIBERNATION_PREPARE;
+	bool refused;
 
-	if (!prepares || !READ_ONCE(count))
+	spin_lock_irq(&instances_lock);
+	refused = prepares && count;
+	closed = prepares && !refused;
+	spin_unlock_irq(&instances_lock);
+	if (!refused)
 		return NOTIFY_DONE;
 	pr_notice("refused to sleep, as there are instances\n");
 	return notifier_from_errno(-EBUSY);
@@ -387,9 +403,13 @@ static int __init mortise_init(void)
 	ret = mortise_cpu_init();
 	if (ret)
 		return ret;
+	ret = -ENOMEM;
+	looking = alloc_workqueue("mortise", 0, 0);
+	if (!looking)
+		goto out_cpu;
 	ret = make_doorbell();
 	if (ret)
-		goto out_cpu;
+		goto out_queue;
 	ret = register_reboot_notifier(&reboot_notifier);
 	if (ret)
 		goto out_doorbell;
@@ -399,7 +419,6 @@ static int __init mortise_init(void)
 	ret = misc_register(&device);
 	if (ret)
 		goto out_sleep;
-	mod_timer(&watch_timer, jiffies + WATCH_INTERVAL);
 	return 0;
 
 out_sleep:
@@ -408,6 +427,8 @@ out_reboot:
 	unregister_reboot_notifier(&reboot_notifier);
 out_doorbell:
 	free_doorbell();
+out_queue:
+	destroy_workqueue(looking);
 out_cpu:
 	mortise_cpu_exit();
 	return ret;
@@ -421,6 +442,7 @@ static void __exit mortise_exit(void)
 	unregister_pm_notifier(&sleep_notifier);
 	unregister_reboot_notifier(&reboot_notifier);
 	free_doorbell();
+	destroy_workqueue(looking);	/* with work of instances that are gone */
 	mortise_cpu_exit();
 }
 

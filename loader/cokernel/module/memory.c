@@ -127,7 +127,24 @@ static unsigned long claim(unsigned long start, unsigned long pages)
 	return got;
 }
 
-/* Adds ranges of at least least pages from a zone; returns how many pages. */
+/*
+ * Returns how many of the pages from start on are the zone's, in whole pageblocks: there
+ * may be holes in it, and others' memory, of which nothing may be asked for.
+ */
+static unsigned long span(struct zone *zone, unsigned long start, unsigned long pages)
+{
+	unsigned long n;
+
+	for (n = 0; n < pages; n += pageblock_nr_pages) {
+		struct page *page = pfn_to_online_page(start + n);
+
+		if (!page || page_zone(page) != zone)
+			break;
+	}
+	return n;
+}
+
+/* Adds ranges from a zone, none of fewer than least pages; returns how many pages. */
 static unsigned long claim_zone(struct mortise *m, struct zone *zone,
 				unsigned long pages, unsigned long least)
 {
@@ -137,11 +154,12 @@ static unsigned long claim_zone(struct mortise *m, struct zone *zone,
 	while (left && m->range_count < MORTISE_RANGES && pfn + min(left, least) <= end) {
 		if (fatal_signal_pending(current))
 			break;
-		if (!pfn_to_online_page(pfn)) {
-			pfn += pageblock_nr_pages;
+		got = span(zone, pfn, min(left, round_down(end - pfn, pageblock_nr_pages)));
+		if (got < min(left, least)) {
+			pfn += got + pageblock_nr_pages;
 			continue;
 		}
-		got = claim(pfn, min(left, round_down(end - pfn, pageblock_nr_pages)));
+		got = claim(pfn, got);
 		if (got >= min(left, least)) {
 			m->ranges[m->range_count++] = (struct mortise_range){
 				.start = PFN_PHYS(pfn),
@@ -186,7 +204,8 @@ int mortise_reserve(struct mortise *m, int node, u64 bytes)
 	int i;
 
 	if (!bytes || bytes % (pageblock_nr_pages * PAGE_SIZE) ||
-	    bytes > BIT_ULL(MAX_PHYSMEM_BITS) || node < 0 || node >= MAX_NUMNODES || !node_online(node))
+	    bytes > BIT_ULL(MAX_PHYSMEM_BITS) || node < 0 || node >= MAX_NUMNODES ||
+	    !node_online(node))
 		return -EINVAL;
 	few = max(least / 8, pageblock_nr_pages);
 	for (;;) {

@@ -29,7 +29,7 @@
 #define MORTISE_NO_REMAPPING	(1u << 1)	/* or interrupt remapping */
 #define MORTISE_NO_ENCRYPTION	(1u << 2)	/* or is a confidential guest, or encrypts its memory */
 #define MORTISE_NO_LOW		(1u << 3)	/* what it keeps below 1 MiB was not understood */
-#define MORTISE_NO_TSC		(1u << 4)	/* its time stamp counter is not reliable */
+#define MORTISE_NO_TSC		(1u << 4)	/* the frequency of its time stamp counter is not known */
 
 /**
  * struct mortise_info - what the module says about the host
