@@ -44,7 +44,7 @@ type besideHost struct {
 func beside(t *testing.T, m debian.Machine, f func(h *besideHost)) {
 	t.Helper()
 	module := debian.Module(t)
-	if !debian.Inside() {
+	if os.Getenv(bundleEnv) == "" {
 		t.Setenv(bundleEnv, besideBundle(t))
 	}
 	m.In(t, func() {
@@ -67,13 +67,33 @@ func beside(t *testing.T, m debian.Machine, f func(h *besideHost)) {
 	})
 }
 
-// besideBundle builds the probe's bundle for such a host.
+// besideBundle builds the probe's bundle for such a host, once for all tests.
 func besideBundle(t *testing.T) string {
+	t.Helper()
+	besideOnce.Do(func() {
+		built := buildBeside(t)
+		besidePath = filepath.Join(must(os.MkdirTemp("", "tenon-e2e-")), "probe.tenon")
+		if err := os.CopyFS(besidePath, os.DirFS(built)); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if besidePath == "" {
+		t.Fatal("the probe's bundle was not built")
+	}
+	return besidePath
+}
+
+var (
+	besideOnce sync.Once
+	besidePath string
+)
+
+func buildBeside(t *testing.T, args ...string) string {
 	t.Helper()
 	healthy := func(c *v1.Config) {
 		c.Healthcheck = &v1.HealthConfig{Test: []string{"CMD", "/bin/probe", "healthy"}, Interval: time.Second}
 	}
-	bundle, _ := build(t, "-r", "../../testdata/recipes/cokernel.toml", "--name", "probe", image(t, healthy, probeFiles...))
+	bundle, _ := build(t, append(args, "-r", "../../testdata/recipes/cokernel.toml", "--name", "probe", image(t, healthy, probeFiles...))...)
 	return bundle
 }
 

@@ -9,13 +9,15 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/tenon-build/tenon/signer/modsig"
 )
 
 // moduleEnv names the module in a guest, which does not build it again.
 const moduleEnv = "TENON_MORTISE_KO"
 
-// Module returns the path of mortise.ko, built for the kernel that guests boot. Outside of
-// a guest it has to be called before In.
+// Module returns the path of mortise.ko, built for the kernel that guests boot, and signed
+// by Authority. Outside of a guest it has to be called before In.
 func Module(t *testing.T) string {
 	t.Helper()
 	if Inside() {
@@ -39,6 +41,15 @@ func Module(t *testing.T) string {
 		}
 	}
 	path := filepath.Join(dir, "mortise.ko")
+	built, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	signed, err := modsig.Sign(Authority(t), built)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, path, signed)
 	t.Setenv(moduleEnv, path)
 	return path
 }
