@@ -19,7 +19,7 @@ import (
 // TestSoakSanitized makes random calls on a host whose kernel has KASAN and lockdep. 'make
 // soak' runs it: its kernel takes long to build, and to boot.
 func TestSoakSanitized(t *testing.T) {
-	module := os.Getenv("TENON_MORTISE_KO")
+	tree := ""
 	m := debian.Machine{Small: true, Args: []string{"-m", "4096"}}
 	if !debian.Inside() {
 		cache, err := kernel.OpenCache(os.Getenv("TENON_CACHE"))
@@ -45,14 +45,13 @@ func TestSoakSanitized(t *testing.T) {
 		ok(t, "build", err)
 		m.Kernel = k.Path("bzImage")
 
-		tree := t.TempDir()
+		tree = t.TempDir()
 		config, err := os.ReadFile(k.Path("config"))
 		ok(t, "read", err)
 		ok(t, "write", os.WriteFile(filepath.Join(tree, ".config"), config, 0o644))
 		if out, err := exec.Command("make", "-C", source.Dir, "O="+tree, "ARCH=x86_64", "-j2", "modules_prepare").CombinedOutput(); err != nil {
 			t.Fatalf("preparing the tree: %v\n%s", err, out)
 		}
-		module = debian.ModuleFor(t, tree, "KBUILD_MODPOST_WARN=1")
 	}
-	fuzz(t, m, module)
+	fuzz(t, m, debian.ModuleFor(t, tree, "KBUILD_MODPOST_WARN=1"))
 }
