@@ -11,7 +11,9 @@
 #include <linux/init.h>
 #include <linux/io.h>
 #include <linux/jiffies.h>
+#include <linux/notifier.h>
 #include <linux/panic.h>
+#include <linux/panic_notifier.h>
 #include <linux/printk.h>
 #include <linux/time64.h>
 
@@ -58,15 +60,24 @@ static void power_off(void)
 
 static void emergency_restart(void)
 {
-	bool panicked = atomic_read(&panic_cpu) != PANIC_CPU_INVALID;
-
-	tenon_stop(panicked ? TENON_STATE_PANIC : TENON_STATE_RESTART);
+	tenon_stop(TENON_STATE_RESTART);
 }
 
 static void restart(char *command)
 {
 	emergency_restart();
 }
+
+/* Whatever kernel.panic says: the host decides what comes then. */
+static int panicked(struct notifier_block *nb, unsigned long unused, void *message)
+{
+	console_flush_on_panic(CONSOLE_FLUSH_PENDING);
+	tenon_stop(TENON_STATE_PANIC);
+	return NOTIFY_DONE;
+}
+
+/* Last, as it is the end. */
+static struct notifier_block panic_notifier = { .notifier_call = panicked, .priority = INT_MIN };
 
 /*
  * The ways by which a machine is switched off and restarted would do that to
@@ -78,7 +89,7 @@ static void __init own_machine_ops(void)
 	machine_ops.halt = power_off;
 	machine_ops.restart = restart;
 	machine_ops.emergency_restart = emergency_restart;
-	panic_timeout = -1; /* at once: the host decides what comes then */
+	atomic_notifier_chain_register(&panic_notifier_list, &panic_notifier);
 }
 
 /*
