@@ -73,6 +73,7 @@ e2e: deps build $(IMAGES)
 
 bench: deps build $(IMAGES)
 	testdata/bench.sh bin/tenon $(IMAGES)
+	go test -tags e2e -count=1 -v -run '^TestBench' ./cmd/tenon | sed -n 's/.*bench: //p; /FAIL/{p;q1}'
 
 soak: deps build $(IMAGES)
 	TENON_SOAK=1 go test -tags e2e -count=1 -timeout 5h -v -run '^TestE2E' ./cmd/tenon ./loader/alloc

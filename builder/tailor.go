@@ -94,7 +94,6 @@ func Tailor(r *recipes.Recipe, m *manifest.Manifest) ([]*kconfig.Fragment, error
 // cokernelArgs keep a kernel from what its host still uses.
 var cokernelArgs = []string{
 	"console=hvc0", "tenon.cokernel", // the driver's
-	"panic=-1",           // by way of the driver, which tells the host
 	"pci=off",            // the ports by which all buses are found
 	"nopv",               // a hypervisor would write to memory that has gone back
 	"no_ipi_broadcast=1", // reaches all CPUs of the machine

@@ -17,7 +17,7 @@ import (
 
 // Cache is a directory of build results, each named by what it was made from:
 //
-//	source/HEX/    kernel sources, unpacked
+//	source/HEX/    kernel sources, unpacked, as they came and with drivers added
 //	config/HEX     resolved configurations
 //	objects/HEX/   compiled kernels of one source, HEX/ for each configuration
 //	kernel/HEX/    finished kernels

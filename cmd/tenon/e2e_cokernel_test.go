@@ -5,36 +5,441 @@
 package main
 
 import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
+	"time"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"golang.org/x/sys/unix"
+
+	"github.com/tenon-build/tenon/builder/bundle/manifest"
+	"github.com/tenon-build/tenon/loader/instance"
 	"github.com/tenon-build/tenon/testdata/debian"
+	"github.com/tenon-build/tenon/testdata/flat"
+	"github.com/tenon-build/tenon/testdata/testbundle"
 )
 
-// beside does a test on a Debian host that runs kernels beside its own.
-func beside(t *testing.T, m debian.Machine, f func(h *mortiseHost)) {
+// These tests run kernels beside Debian's, which is a guest of QEMU.
+
+// besideHost is a host that can do so. Its heart beats all the time.
+type besideHost struct {
+	*mortiseHost
+	before  string
+	longest time.Duration // between two beats of its heart
+}
+
+// beside does a test on a Debian host with mortise.ko.
+func beside(t *testing.T, m debian.Machine, f func(h *besideHost)) {
 	t.Helper()
 	module := debian.Module(t)
-	if !debian.Inside() {
-		bundle, _ := build(t, "-r", "../../testdata/recipes/cokernel.toml", "--name", "probe", image(t, nil, probeFiles...))
-		t.Setenv(bundleEnv, bundle)
+	if os.Getenv(bundleEnv) == "" {
+		t.Setenv(bundleEnv, besideBundle(t))
 	}
 	m.In(t, func() {
 		if o := execute(exec.Command("insmod", module, "allow_unsigned=1")); o.code != 0 {
 			t.Fatal(o)
 		}
-		f(newMortiseHost(t, os.Getenv(bundleEnv), true))
+		h := &besideHost{mortiseHost: newMortiseHost(t, os.Getenv(bundleEnv), true)}
+		h.before = h.cpus()
+		stop := h.beatHeart()
+		f(h)
+		stop()
+		t.Logf("the longest gap between two heartbeats of the host: %v", h.longest)
+		h.unchanged("in the end")
+		if o := execute(exec.Command("rmmod", "mortise")); o.code != 0 {
+			t.Error(o)
+		}
+		for _, line := range complaint.FindAllString(execute(exec.Command("dmesg")).stdout, -1) {
+			t.Errorf("the host's kernel: %s", line)
+		}
 	})
 }
 
-func TestE2ECokernel(t *testing.T) {
-	beside(t, debian.Machine{Small: true}, func(h *mortiseHost) {
-		o := h.mortise("run", "--allow-unsigned", "--backend", "cokernel", "--name", "one", h.bundle)
-		t.Log(o)
-		if !strings.Contains(o.stdout, "REPORT") {
-			t.Error(execute(exec.Command("dmesg")))
+// besideBundle builds the probe's bundle for such a host, once for all tests.
+func besideBundle(t *testing.T) string {
+	t.Helper()
+	besideOnce.Do(func() {
+		built := buildBeside(t)
+		besidePath = filepath.Join(must(os.MkdirTemp("", "tenon-e2e-")), "probe.tenon")
+		if err := os.CopyFS(besidePath, os.DirFS(built)); err != nil {
+			t.Fatal(err)
 		}
+	})
+	if besidePath == "" {
+		t.Fatal("the probe's bundle was not built")
+	}
+	return besidePath
+}
+
+var (
+	besideOnce sync.Once
+	besidePath string
+)
+
+func buildBeside(t *testing.T, args ...string) string {
+	t.Helper()
+	healthy := func(c *v1.Config) {
+		c.Healthcheck = &v1.HealthConfig{Test: []string{"CMD", "/bin/probe", "healthy"}, Interval: time.Second}
+	}
+	bundle, _ := build(t, append(args, "-r", "../../testdata/recipes/cokernel.toml", "--name", "probe", image(t, healthy, probeFiles...))...)
+	return bundle
+}
+
+// complaint is how a kernel says that something is wrong with it.
+var complaint = regexp.MustCompile(`(?m)^.*(BUG|WARNING|Oops|general protection|\bstall|INFO: task|Call Trace|No irq handler).*$`)
+
+// beatHeart notes the longest time that a thread of the host did not run for.
+func (h *besideHost) beatHeart() (stop func()) {
+	done, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		last := time.Now()
+		for tick := time.NewTicker(10 * time.Millisecond); ; {
+			select {
+			case <-done:
+				return
+			case <-tick.C:
+			}
+			now := time.Now()
+			h.longest = max(h.longest, now.Sub(last))
+			last = now
+		}
+	}()
+	return func() { close(done); <-stopped }
+}
+
+func (h *besideHost) cpus() string {
+	var out []string
+	for _, name := range []string{"online", "present", "offline"} {
+		out = append(out, name+" "+strings.TrimSpace(string(must(os.ReadFile("/sys/devices/system/cpu/"+name)))))
+	}
+	return strings.Join(out, ", ")
+}
+
+// unchanged says that nothing of an instance is left.
+func (h *besideHost) unchanged(when string) {
+	h.Helper()
+	if now := h.cpus(); now != h.before {
+		h.Errorf("%s, the host has %s, and had %s", when, now, h.before)
+	}
+	h.untouched(when)
+}
+
+// reason is why an instance has failed.
+func (h *besideHost) reason(name string) string {
+	h.Helper()
+	h.eventually(name+" does not fail", func() bool { return h.record(name).State == instance.Failed })
+	r := h.record(name)
+	if !r.Held.Empty() {
+		h.Errorf("%s holds %+v", name, r.Held)
+	}
+	return r.Reason
+}
+
+// beats are the lines of an instance that computes.
+func (h *besideHost) beats(name string) []string {
+	h.Helper()
+	return regexp.MustCompile(`(?m)^BEAT.*$`).FindAllString(strings.ReplaceAll(h.good("logs", name), "\r", ""), -1)
+}
+
+// Two kernels beside the host, all three at work. Nothing that the host does reaches the
+// CPUs that it has lent, and what guests do does not reach its memory.
+func TestE2ECokernel(t *testing.T) {
+	beside(t, debian.Machine{Small: true}, func(h *besideHost) {
+		h.Log(h.good("info"))
+		for _, name := range []string{"one", "two"} {
+			if o := h.start(name, "beat", "--backend", "cokernel", "--memory", "64MiB"); o.code != 0 {
+				h.Fatal(o, execute(exec.Command("dmesg")))
+			}
+		}
+		if o := h.start("three", "beat"); o.code != 0 {
+			h.Fatal(o)
+		}
+		if o := h.start("four", "beat"); o.code != 4 {
+			h.Error(o)
+		}
+		h.good("kill", "three")
+		h.good("rm", "three")
+
+		// The host's own work: memory with a pattern, and calls to all CPUs all the time.
+		check := h.fill()
+		storm := h.storm()
+		one := len(h.beats("one"))
+		two := len(h.beats("two"))
+		time.Sleep(5 * time.Second)
+		beats := h.beats("one")
+		if len(beats) < one+10 || len(h.beats("two")) < two+10 {
+			h.Errorf("they do not compute: %d and %d beats, then %d and %d", one, two, len(beats), len(h.beats("two")))
+		}
+		h.eventually("one is not healthy", func() bool { r := h.record("one"); return r.Health != nil && r.Health.Status == "healthy" })
+		h.Log(h.good("ps"))
+		last := beats[len(beats)-1]
+		h.Logf("in one: %s; the host sent %d function calls meanwhile", last, storm())
+		if !regexp.MustCompile(`^BEAT \d+ 1 (\w+=0 ?)+$`).MatchString(last) {
+			h.Errorf("interrupts that others sent have come: %s", last)
+		}
+		for _, name := range []string{"one", "two"} {
+			h.good("kill", name)
+		}
+		h.good("rm", "one", "two")
+		check()
+	})
+}
+
+// fill fills most of the free memory with a pattern. The function that it returns checks it.
+func (h *besideHost) fill() (check func()) {
+	h.Helper()
+	size := available() << 10 / 10 * 8
+	data := must(unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_POPULATE))
+	page := bytes.Repeat([]byte("of the host's memory, "), 1+os.Getpagesize()/20)[:os.Getpagesize()]
+	stamp := func(n int) []byte {
+		binary.LittleEndian.PutUint64(page, uint64(n))
+		return page
+	}
+	for n := 0; n < size/len(page); n++ {
+		copy(data[n*len(page):], stamp(n))
+	}
+	h.Logf("%d MiB of the host's memory have a pattern", size>>20)
+	return func() {
+		h.Helper()
+		for n := 0; n < size/len(page); n++ {
+			if !bytes.Equal(data[n*len(page):][:len(page)], stamp(n)) {
+				h.Fatalf("page %d of the host's memory was written to", n)
+			}
+		}
+		if err := unix.Munmap(data); err != nil {
+			h.Error(err)
+		}
+	}
+}
+
+// storm has the host's CPUs call each other all the time, by flushes of address spaces that
+// several threads use. The function that it returns ends that, and says how often.
+func (h *besideHost) storm() (end func() int) {
+	ctx, cancel := context.WithCancel(h.Context())
+	calls := func() (n int) {
+		for _, m := range regexp.MustCompile(`(?m)^ *(TLB|CAL):([ \d]+)`).FindAllStringSubmatch(string(must(os.ReadFile("/proc/interrupts"))), -1) {
+			for _, f := range strings.Fields(m[2]) {
+				n += must(strconv.Atoi(f))
+			}
+		}
+		return n
+	}
+	before := calls()
+	var threads sync.WaitGroup
+	for range 3 {
+		threads.Go(func() {
+			for ctx.Err() == nil {
+				data := must(unix.Mmap(-1, 0, 1<<16, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS))
+				data[0] = 1
+				_ = unix.Munmap(data)
+				_, _, _ = unix.Syscall(unix.SYS_MEMBARRIER, 1, 0, 0) // MEMBARRIER_CMD_GLOBAL
+			}
+		})
+	}
+	return func() int {
+		cancel()
+		threads.Wait()
+		return calls() - before
+	}
+}
+
+// Guests end in every way, and so does mortise; each time all comes back, and the next
+// one boots.
+func TestE2ECokernelDies(t *testing.T) {
+	rounds := 1
+	if soak() {
+		rounds = 20
+	}
+	beside(t, debian.Machine{Small: true}, func(h *besideHost) {
+		load := exec.Command("sh", "-c", "while :; do find /usr/share >/dev/null; done & while :; do :; done")
+		load.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+		if err := load.Start(); err != nil {
+			h.Fatal(err)
+		}
+		run := func(probe string, args ...string) {
+			h.Helper()
+			if o := h.start("x", probe, append([]string{"--cpus", "2", "--memory", "64MiB"}, args...)...); o.code != 0 {
+				h.Fatal(o, execute(exec.Command("dmesg")))
+			}
+		}
+		gone := func(when string) {
+			h.Helper()
+			h.good("rm", "x")
+			h.unchanged(when)
+		}
+		for round := range rounds {
+			when := func(what string) string { return fmt.Sprintf("%s, round %d", what, round) }
+			run("panic")
+			if r := h.reason("x"); r != "its kernel panicked" {
+				h.Error(r)
+			}
+			gone(when("panic"))
+
+			run("restart")
+			if r := h.reason("x"); !strings.HasPrefix(r, "its kernel restarted") {
+				h.Error(r)
+			}
+			gone(when("restart"))
+
+			hung := []string{"run", "--detach", "--allow-unsigned", "--name", "x", "--hang-timeout", "3s", flatBundle(h.T, flat.Hang)}
+			if o := h.mortise(hung...); o.code != 0 {
+				h.Fatal(o)
+			}
+			if r := h.reason("x"); !strings.HasPrefix(r, "nothing was heard of it") {
+				h.Error(r)
+			}
+			gone(when("hang"))
+
+			run("exit:3")
+			h.eventually("x does not end", func() bool { return h.record("x").State == instance.Stopped })
+			if r := h.record("x"); r.Exit == nil || r.Exit.Code != 3 {
+				h.Errorf("%+v", r)
+			}
+			gone(when("exit"))
+
+			// While it boots.
+			run("wait")
+			time.Sleep(rand.N(500 * time.Millisecond))
+			h.good("kill", "x")
+			gone(when("kill"))
+
+			// Its supervisor, when it is up: the next one goes on.
+			run("wait")
+			h.await("x", "WAITING")
+			supervisor := h.record("x").Supervisor.PID
+			_ = unix.Kill(supervisor, unix.SIGKILL)
+			h.gone(supervisor)
+			if ps := h.good("ps"); !strings.Contains(ps, "unattended") {
+				h.Error(ps)
+			}
+			if o := execute(exec.Command("rmmod", "mortise")); o.code == 0 {
+				h.Fatal("the module is gone")
+			}
+			h.good("start", "x")
+			if o := h.mortise("stop", "x"); o.code != 0 {
+				h.Error(o)
+			}
+			if r := h.record("x"); r.State != instance.Stopped || r.Exit == nil || r.Exit.Code != 7 || r.Starts != 1 {
+				h.Errorf("%+v", r)
+			}
+			gone(when("supervisor"))
+
+			// Nobody goes on: it is ended.
+			run("wait")
+			h.await("x", "WAITING")
+			_ = unix.Kill(h.record("x").Supervisor.PID, unix.SIGKILL)
+			h.good("rm", "-f", "x")
+			h.unchanged(when("rm"))
+		}
+		// At any point of a start.
+		for i := range rounds * 5 {
+			cmd := h.command("run", "--allow-unsigned", "--name", "x", "--memory", "64MiB", "-e", "PROBE=wait", h.bundle)
+			if err := cmd.Start(); err != nil {
+				h.Fatal(err)
+			}
+			time.Sleep(rand.N(1500 * time.Millisecond))
+			_ = cmd.Process.Kill()
+			_ = cmd.Wait()
+			_ = h.mortise("rm", "-f", "x")
+			h.unchanged(fmt.Sprint("killed ", i))
+		}
+		_ = unix.Kill(-load.Process.Pid, unix.SIGKILL)
+		_ = load.Wait()
+	})
+}
+
+// flatBundle is a bundle of bare code.
+func flatBundle(t *testing.T, code []byte) string {
+	t.Helper()
+	path, _, err := testbundle.Write(t.Context(), t.TempDir(), flat.Kernel(code), "", func(m *manifest.Manifest) {
+		m.Target, m.Claims.Devices, m.Parameters = "cokernel", nil, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// When the host's kernel panics, the guest goes on. Only its memory can tell.
+func TestE2ECokernelHostPanics(t *testing.T) {
+	module, bundle := debian.Module(t), besideBundle(t)
+	dir := t.TempDir()
+	m := debian.Machine{Small: true, CommandLine: "panic=0", Args: []string{
+		"-object", "memory-backend-file,id=ram,size=2048M,share=on,mem-path=" + dir + "/ram", "-machine", "memory-backend=ram",
+	}}
+	g := m.Boot(t)
+	mortise := filepath.Join(required(t, "TENON_BIN"), "mortise")
+	for _, args := range [][]string{
+		{"insmod", module, "allow_unsigned=1"},
+		{mortise, "run", "--detach", "--allow-unsigned", "--memory", "64MiB", "--name", "x", "-e", "PROBE=beat", bundle},
+	} {
+		if r := g.Run(t, time.Minute, debian.Command{Args: args}); r.Status != 0 {
+			t.Fatal(args, r)
+		}
+	}
+	printed := watchRing(t, dir+"/ram")
+	g.Kill(t, 10*time.Second, debian.Command{Args: []string{"sh", "-c", "echo c >/proc/sysrq-trigger"}})
+	before := printed()
+	time.Sleep(5 * time.Second)
+	after := printed()
+	t.Logf("the host's kernel is dead; in 5 s the guest printed %d bytes", after-before)
+	if after-before < 100 {
+		t.Error("the guest is dead, too")
+	}
+}
+
+// watchRing finds a guest's console ring (loader/cokernel/guest/src/zone.h) in a machine's
+// memory. The function that it returns says how many bytes were ever written to it.
+func watchRing(t *testing.T, path string) (written func() uint32) {
+	t.Helper()
+	f := must(os.Open(path))
+	defer f.Close()
+	size := must(f.Stat()).Size()
+	ram := must(unix.Mmap(int(f.Fd()), 0, int(size), unix.PROT_READ, unix.MAP_SHARED))
+	t.Cleanup(func() { _ = unix.Munmap(ram) })
+	const page, ringsAt = 4096, 64
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); {
+		for at := 0; at < len(ram); at += page {
+			if zone := ram[at:]; string(zone[:8]) == "TENNZONE" && zone[8] == 1 && zone[12] == 1 { // its version, alive
+				return func() uint32 { return binary.LittleEndian.Uint32(zone[ringsAt:]) }
+			}
+		}
+	}
+	t.Fatal("the machine's memory has no zone")
+	return nil
+}
+
+// CPUs come and go while the guest runs, and the console takes what is typed.
+func TestE2ECokernelResize(t *testing.T) {
+	beside(t, debian.Machine{}, func(h *besideHost) {
+		if o := h.start("x", "cpus", "--cpus", "1", "--memory", "64MiB"); o.code != 0 {
+			h.Fatal(o, execute(exec.Command("dmesg")))
+		}
+		h.await("x", "CPUS 1")
+		for i, n := range []int{3, 2, 4, 1, 2} {
+			if o := h.mortise("resize", "--cpus", fmt.Sprint(n), "x"); o.code != 0 {
+				h.Fatal(o, h.good("logs", "x"), execute(exec.Command("dmesg")))
+			}
+			h.eventually("the guest has other CPUs", func() bool {
+				seen := regexp.MustCompile(`CPUS \d`).FindAllString(h.good("logs", "x"), -1)
+				return len(seen) > 0 && seen[len(seen)-1] == fmt.Sprintf("CPUS %d", n)
+			})
+			h.Log(i, n, h.record("x").Held.CPUs, h.cpus())
+		}
+		h.good("kill", "x")
+		h.good("rm", "x")
 	})
 }

@@ -32,6 +32,7 @@ import (
 	"github.com/tenon-build/tenon/signer/modsig"
 	"github.com/tenon-build/tenon/signer/pkcs7"
 	"github.com/tenon-build/tenon/signer/trust"
+	"github.com/tenon-build/tenon/testdata/debian"
 	"github.com/tenon-build/tenon/testdata/judge"
 	"github.com/tenon-build/tenon/testdata/judge/uefi"
 )
@@ -44,9 +45,8 @@ type authority struct {
 
 func testCA(t *testing.T) *authority {
 	t.Helper()
-	chain := must(cryptoutils.LoadCertificatesFromPEM(bytes.NewReader(must(os.ReadFile(judgeDir + "/ca.crt")))))
-	key := must(cryptoutils.UnmarshalPEMToPrivateKey(must(os.ReadFile(judgeDir+"/ca.key")), cryptoutils.SkipPassword))
-	return &authority{chain[0], key.(*rsa.PrivateKey)}
+	key := debian.Authority(t)
+	return &authority{key.Chain[0], key.Signer}
 }
 
 func (a *authority) identity() *trust.Identity {

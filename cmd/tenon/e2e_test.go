@@ -196,7 +196,7 @@ var (
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	for _, path := range []string{probePath, keysPath} {
+	for _, path := range []string{probePath, besidePath, keysPath} {
 		if path != "" {
 			_ = os.RemoveAll(filepath.Dir(path))
 		}

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -27,7 +28,12 @@ import (
 // inHost calls f in a guest that has the module, with the parameters.
 func inHost(t *testing.T, m debian.Machine, parameters string, f func(d *device)) {
 	t.Helper()
-	module := debian.Module(t)
+	withModule(t, m, debian.Module(t), parameters, f)
+}
+
+// withModule does so with a module that was built before.
+func withModule(t *testing.T, m debian.Machine, module, parameters string, f func(d *device)) {
+	t.Helper()
 	m.In(t, func() {
 		if out, err := exec.Command("insmod", append([]string{module}, strings.Fields(parameters)...)...).CombinedOutput(); err != nil {
 			t.Fatalf("insmod: %v: %s", err, out)
@@ -115,8 +121,13 @@ func create(t *testing.T, d *device, name string) *object {
 }
 
 // An instance's life, each step refused where it does not belong.
-func TestE2EModule(t *testing.T) {
-	inHost(t, debian.Machine{}, "allow_unsigned=1", func(d *device) {
+func TestE2EModule(t *testing.T) { testModule(t, debian.Machine{}) }
+
+// UEFI uses memory below 1 MiB otherwise.
+func TestE2EModuleUEFI(t *testing.T) { testModule(t, debian.Machine{Firmware: debian.UEFI}) }
+
+func testModule(t *testing.T, m debian.Machine) {
+	inHost(t, m, "allow_unsigned=1", func(d *device) {
 		o := create(t, d, "one")
 		_, err := d.create("one")
 		want(t, "a name twice", err, unix.EEXIST)
@@ -294,13 +305,100 @@ func TestE2EHang(t *testing.T) {
 	})
 }
 
+// While a CPU is lent, the host's kernel neither works nor takes interrupts on it, however
+// busy its other CPUs are, and with calls to all others of them all the time.
+func TestE2EExclusive(t *testing.T) {
+	inHost(t, debian.Machine{Small: true}, "allow_unsigned=1", func(d *device) {
+		o := create(t, d, "lent")
+		ok(t, "reserve", o.reserve(0, 64<<20))
+		ok(t, "load", o.load(image{kernel: flat(t, hang), possibleCPUs: 1}))
+		storm := exec.Command(os.Args[0], "-test.run", "^TestStorm$")
+		storm.Env = append(os.Environ(), stormEnv+"=1")
+		ok(t, "storm", storm.Start())
+		time.Sleep(time.Second)
+		const lent, other = 2, 3
+		before := counters(t)
+		ok(t, "take", o.take(lent, false))
+		ok(t, "start", o.start())
+		time.Sleep(5 * time.Second)
+		ok(t, "end", o.end())
+		after := counters(t)
+		ok(t, "kill", storm.Process.Kill())
+		_ = storm.Wait()
+		for _, what := range []string{"ticks", "interrupts"} {
+			here, there := after[what][lent]-before[what][lent], after[what][other]-before[what][other]
+			t.Logf("%s while CPU %d was lent for 5 s, and to be taken and given back: %d, on CPU %d: %d", what, lent, here, other, there)
+			if here > there/4 {
+				t.Errorf("CPU %d had %d %s, CPU %d %d", lent, here, what, other, there)
+			}
+		}
+		ok(t, "close", o.Close())
+	})
+}
+
+const stormEnv = "TENON_STORM"
+
+// TestStorm is a process that keeps all CPUs busy, and has them call each other.
+func TestStorm(t *testing.T) {
+	if os.Getenv(stormEnv) == "" {
+		return // it is no test
+	}
+	for range 4 {
+		go func() {
+			for {
+				data, err := unix.Mmap(-1, 0, 1<<16, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+				if err != nil {
+					panic(err)
+				}
+				data[0] = 1
+				_ = unix.Munmap(data)
+				_, _, _ = unix.Syscall(unix.SYS_MEMBARRIER, 1, 0, 0) // MEMBARRIER_CMD_GLOBAL
+			}
+		}()
+	}
+	time.Sleep(time.Hour)
+}
+
+// counters are the ticks that CPUs worked, and the interrupts that they took, by CPU.
+func counters(t *testing.T) map[string]map[int]int {
+	t.Helper()
+	number := func(text string) int {
+		n, err := strconv.Atoi(text)
+		ok(t, "number", err)
+		return n
+	}
+	stat, err := os.ReadFile("/proc/stat")
+	ok(t, "read", err)
+	ticks, taken := map[int]int{}, map[int]int{}
+	for _, m := range regexp.MustCompile(`(?m)^cpu(\d+) (\d+) (\d+) (\d+)`).FindAllStringSubmatch(string(stat), -1) {
+		ticks[number(m[1])] = number(m[2]) + number(m[3]) + number(m[4])
+	}
+	text, err := os.ReadFile("/proc/interrupts")
+	ok(t, "read", err)
+	head, rows, _ := strings.Cut(string(text), "\n")
+	for line := range strings.Lines(rows) {
+		fields := strings.Fields(line)[1:]
+		for i, cpu := range strings.Fields(head) {
+			if i < len(fields) && strings.Trim(fields[i], "0123456789") == "" {
+				taken[number(strings.TrimPrefix(cpu, "CPU"))] += number(fields[i])
+			}
+		}
+	}
+	return map[string]map[int]int{"ticks": ticks, "interrupts": taken}
+}
+
 // Random calls break nothing, and leak nothing.
 func TestE2EFuzz(t *testing.T) {
+	fuzz(t, debian.Machine{Small: true}, debian.Module(t))
+}
+
+func fuzz(t *testing.T, m debian.Machine, module string) {
+	t.Helper()
 	calls := 2000
 	if os.Getenv("TENON_SOAK") != "" {
-		calls = 200000
+		calls = 100000
 	}
-	inHost(t, debian.Machine{Small: true}, "allow_unsigned=1", func(d *device) {
+	withModule(t, m, module, "allow_unsigned=1", func(d *device) {
 		seed := uint64(time.Now().UnixNano())
 		t.Logf("seed %d", seed)
 		f := &fuzzer{Rand: rand.New(rand.NewPCG(seed, 0)), d: d, t: t, counts: map[string]int{}}
@@ -348,7 +446,7 @@ func (f *fuzzer) call(n int) (string, error) {
 	}
 	at := f.IntN(len(f.objects))
 	o := f.objects[at]
-	switch f.IntN(14) {
+	switch f.IntN(60) { // most are cheap: CPUs take long to come and go
 	case 0:
 		return "reserve", o.reserve(int(f.pick(0)), f.pick(2<<20, 32<<20))
 	case 1, 2:

@@ -45,8 +45,8 @@ type Result struct {
 	Status int    // of exit; 128 and the number of the signal; 127: it did not start
 }
 
-// guest is a machine that runs, until its test ends.
-type guest struct {
+// Guest is a machine that runs, until its test ends.
+type Guest struct {
 	conn net.Conn
 	in   *json.Decoder
 }
@@ -60,21 +60,22 @@ const (
 
 // Machine is what a guest can have that others have not.
 type Machine struct {
-	Kernel      string   // empty: Debian's
+	Kernel      string   // empty: Debian's; another one has all that it boots with built in
 	CommandLine string   // more of it
 	Args        []string // more of QEMU's options, such as devices
 	Small       bool     // four CPUs, and neither nodes nor threads of a core
+	Firmware    Firmware
 }
 
-// boot starts a machine. It returns when the machine takes commands.
-func (m *Machine) boot(t *testing.T) *guest {
+// Boot starts a machine. It returns when the machine takes commands.
+func (m *Machine) Boot(t *testing.T) *Guest {
 	t.Helper()
 	began := time.Now()
 	ours, theirs, err := pair()
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := &guest{ours, json.NewDecoder(ours)}
+	g := &Guest{ours, json.NewDecoder(ours)}
 
 	found, err := filepath.Glob("/boot/vmlinuz-*-amd64")
 	if err != nil || len(found) == 0 {
@@ -82,15 +83,17 @@ func (m *Machine) boot(t *testing.T) *guest {
 	}
 	kernel := slices.Max(found)
 	release := strings.TrimPrefix(kernel, "/boot/vmlinuz-")
+	modules := "/lib/modules/" + release
 	if m.Kernel != "" {
-		kernel = m.Kernel
+		kernel, modules = m.Kernel, ""
 	}
 	initrd := filepath.Join(t.TempDir(), "initrd")
-	if err := writeInitrd(t.Context(), initrd, release); err != nil {
+	if err := writeInitrd(t.Context(), initrd, modules); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	args := append(m.options(), "-kernel", kernel, "-initrd", initrd, "-append", "console=ttyS0 loglevel=4 panic=-1 mitigations=off "+m.CommandLine,
+	args, kernel := m.Firmware.options(t, kernel)
+	args = append(append(args, m.options()...), "-kernel", kernel, "-initrd", initrd, "-append", "console=ttyS0 loglevel=4 panic=-1 mitigations=off "+m.CommandLine,
 		"-fsdev", "local,id=root,path=/,security_model=none,readonly=on,multidevs=remap", "-device", "virtio-9p-pci,fsdev=root,mount_tag=lower",
 		"-chardev", "socket,id=port,fd=3", "-device", "virtio-serial-pci", "-device", "virtserialport,chardev=port")
 	qemu := exec.CommandContext(ctx, "qemu-system-x86_64", append(args, m.Args...)...)
@@ -120,7 +123,7 @@ func (m *Machine) boot(t *testing.T) *guest {
 
 // options are QEMU's. It shows threads of a core on that vendor's alone.
 func (m *Machine) options() []string {
-	args := []string{"-accel", "tcg,thread=multi", "-machine", "q35", "-cpu", "max,vendor=GenuineIntel", "-m", "2048",
+	args := []string{"-accel", "tcg,thread=multi", "-cpu", "max,vendor=GenuineIntel", "-m", "2048",
 		"-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio"}
 	if m.Small {
 		return append(args, "-smp", "4")
@@ -133,8 +136,8 @@ func (m *Machine) options() []string {
 	return append(args, "-numa", "dist,src=0,dst=1,val=20")
 }
 
-// run runs a command as root, one at a time.
-func (g *guest) run(t *testing.T, limit time.Duration, c Command) Result {
+// Run runs a command as root, one at a time.
+func (g *Guest) Run(t *testing.T, limit time.Duration, c Command) Result {
 	t.Helper()
 	g.deadline(t, limit)
 	var r Result
@@ -147,7 +150,21 @@ func (g *guest) run(t *testing.T, limit time.Duration, c Command) Result {
 	return r
 }
 
-func (g *guest) deadline(t *testing.T, limit time.Duration) {
+// Kill runs a command that ends the machine, and returns when that does not answer within
+// the limit.
+func (g *Guest) Kill(t *testing.T, limit time.Duration, c Command) {
+	t.Helper()
+	g.deadline(t, limit)
+	var r Result
+	if err := json.NewEncoder(g.conn).Encode(c); err != nil {
+		t.Fatalf("asking the guest for %q: %v", c.Args, err)
+	}
+	if err := g.in.Decode(&r); err == nil {
+		t.Fatalf("the guest goes on after %q: %+v", c.Args, r)
+	}
+}
+
+func (g *Guest) deadline(t *testing.T, limit time.Duration) {
 	t.Helper()
 	if err := g.conn.SetDeadline(time.Now().Add(limit)); err != nil {
 		t.Fatal(err)
@@ -187,8 +204,8 @@ func (m *Machine) In(t *testing.T, f func()) {
 	if os.Getenv("TENON_SOAK") != "" {
 		limit = soakLimit
 	}
-	g := m.boot(t)
-	r := g.run(t, limit, Command{Args: []string{program, "-test.v", "-test.timeout", (limit - time.Minute).String(), "-test.run", "^" + t.Name() + "$"}, Env: append(os.Environ(), inside+"=1"), Dir: dir})
+	g := m.Boot(t)
+	r := g.Run(t, limit, Command{Args: []string{program, "-test.v", "-test.timeout", (limit - time.Minute).String(), "-test.run", "^" + t.Name() + "$"}, Env: append(os.Environ(), inside+"=1"), Dir: dir})
 	t.Logf("in the guest:\n%s", r.Output)
 	if r.Status != 0 || !strings.Contains(r.Output, "--- PASS: "+t.Name()+" ") {
 		t.Errorf("it fails in the guest, status %d", r.Status)
@@ -212,8 +229,8 @@ func pair() (ours net.Conn, theirs *os.File, err error) {
 }
 
 // writeInitrd makes an initramfs of command guest and the modules that it needs for
-// its root.
-func writeInitrd(ctx context.Context, name, release string) error {
+// its root, if it needs any.
+func writeInitrd(ctx context.Context, name, dir string) error {
 	init := name + ".init"
 	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", init, "github.com/tenon-build/tenon/testdata/debian/guest")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -221,11 +238,13 @@ func writeInitrd(ctx context.Context, name, release string) error {
 		return fmt.Errorf("%w: %s", err, out)
 	}
 	files := []string{init}
-	modules, err := modulesOf("/lib/modules/"+release, "virtio_pci", "virtio_console", "9pnet_virtio", "9p", "overlay")
-	if err != nil {
-		return err
+	if dir != "" {
+		modules, err := modulesOf(dir, "virtio_pci", "virtio_console", "9pnet_virtio", "9p", "overlay")
+		if err != nil {
+			return err
+		}
+		files = append(files, modules...)
 	}
-	files = append(files, modules...)
 
 	tree := rootfs.New()
 	for i, file := range files {

@@ -9,13 +9,15 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/tenon-build/tenon/signer/modsig"
 )
 
 // moduleEnv names the module in a guest, which does not build it again.
 const moduleEnv = "TENON_MORTISE_KO"
 
-// Module returns the path of mortise.ko, built for the kernel that guests boot. Outside of
-// a guest it has to be called before In.
+// Module returns the path of mortise.ko, built for the kernel that guests boot, and signed
+// by Authority. Outside of a guest it has to be called before In.
 func Module(t *testing.T) string {
 	t.Helper()
 	if Inside() {
@@ -25,6 +27,16 @@ func Module(t *testing.T) string {
 	if err != nil || len(headers) == 0 {
 		t.Fatalf("no headers of Debian's package linux-headers-amd64: %v", err)
 	}
+	return ModuleFor(t, slices.Max(headers), "KCFLAGS=-Werror")
+}
+
+// ModuleFor is as Module, for a kernel of which this is the prepared tree, with more
+// arguments to make.
+func ModuleFor(t *testing.T, tree string, args ...string) string {
+	t.Helper()
+	if Inside() {
+		return os.Getenv(moduleEnv)
+	}
 	root, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}").Output()
 	if err != nil {
 		t.Fatal(err)
@@ -32,13 +44,22 @@ func Module(t *testing.T) string {
 	dir := t.TempDir()
 	for _, args := range [][]string{
 		{"-s", "-C", strings.TrimSpace(string(root)), "module", "MODULE=" + dir},
-		{"-s", "-C", dir, "KDIR=" + slices.Max(headers), "KCFLAGS=-Werror"},
+		append([]string{"-s", "-C", dir, "KDIR=" + tree}, args...),
 	} {
 		if out, err := exec.Command("make", args...).CombinedOutput(); err != nil {
 			t.Fatalf("building mortise.ko: %v\n%s", err, out)
 		}
 	}
 	path := filepath.Join(dir, "mortise.ko")
+	built, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	signed, err := modsig.Sign(Authority(t), built)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, path, signed)
 	t.Setenv(moduleEnv, path)
 	return path
 }

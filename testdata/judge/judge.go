@@ -6,7 +6,16 @@ package judge
 
 import (
 	"bytes"
+	_ "embed"
 	"slices"
+)
+
+// The authority that the kernels of tests trust, in PEM.
+var (
+	//go:embed ca.crt
+	Certificate []byte
+	//go:embed ca.key
+	Key []byte
 )
 
 // Where things lie in the guest's initramfs.

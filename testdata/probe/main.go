@@ -7,6 +7,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -45,6 +46,9 @@ type Report struct {
 }
 
 func main() {
+	if len(os.Args) > 1 && os.Args[1] == "healthy" { // a health check
+		return
+	}
 	verb, arg, _ := strings.Cut(os.Getenv("PROBE"), ":")
 	n, _ := strconv.Atoi(arg)
 	switch verb {
@@ -73,6 +77,15 @@ func main() {
 		var hog [][]byte
 		for {
 			hog = append(hog, bytes.Repeat([]byte{1}, 16<<20))
+		}
+	case "restart": // the machine
+		fmt.Println(syscall.Reboot(syscall.LINUX_REBOOT_CMD_RESTART))
+	case "beat":
+		beat()
+	case "flood": // the console
+		line := strings.Repeat("x", 79)
+		for i := range n {
+			fmt.Println(i, line)
 		}
 	case "orphans": // children that outlive their parent and do not obey
 		for range 20 {
@@ -191,6 +204,26 @@ func cpus(hidden bool) {
 			fmt.Println("CPUS", n)
 		}
 		before = n
+	}
+}
+
+// beat computes, and says ten times a second how far it got, and which interrupts came that
+// only other CPUs send, or that nobody expects.
+func beat() {
+	sum := sha256.Sum256(nil)
+	for n := 0; ; n++ {
+		for until := time.Now().Add(100 * time.Millisecond); time.Now().Before(until); {
+			sum = sha256.Sum256(sum[:])
+		}
+		var foreign []string
+		for _, line := range strings.Split(read("/proc/interrupts"), "\n") {
+			name, counts, _ := strings.Cut(strings.TrimSpace(line), ":")
+			switch name {
+			case "CAL", "RES", "TLB", "NMI", "SPU", "ERR", "MCE", "TRM", "THR":
+				foreign = append(foreign, name+"="+strings.Fields(counts)[0])
+			}
+		}
+		fmt.Println("BEAT", n, strings.Count(read("/proc/cpuinfo"), "processor\t"), strings.Join(foreign, " "))
 	}
 }
 

@@ -19,6 +19,9 @@
 #define PEEK	sizeof(struct setup_header)
 #define SETUP	offsetof(struct boot_params, hdr)
 
+/* Where the 64-bit entry is behind the real-mode part. */
+#define ENTRY	0x200
+
 /* Bytes of the real-mode part, which the rest follows. */
 static size_t setup_size(const struct setup_header *h)
 {
@@ -35,17 +38,25 @@ static int peek(struct file *file, struct setup_header *h)
 	return n == PEEK ? 0 : -ENOEXEC;
 }
 
+/* Where the header ends: there its jump leads to. */
+static size_t header_end(const struct setup_header *h)
+{
+	return 0x202 + (h->jump >> 8);
+}
+
 /* Documentation/x86/boot.rst, "The Real-Mode Kernel Header". */
 static int check_header(const struct setup_header *h, size_t size)
 {
 	if (h->boot_flag != 0xaa55 || h->header != 0x53726448 || h->version < 0x20c)
+		return -ENOEXEC;
+	if (header_end(h) < SETUP + offsetofend(struct setup_header, init_size))
 		return -ENOEXEC;
 	if (!(h->loadflags & LOADED_HIGH) || !h->relocatable_kernel ||
 	    !(h->xloadflags & XLF_KERNEL_64))
 		return -ENOEXEC;
 	if (!is_power_of_2(h->kernel_alignment) || h->kernel_alignment > SZ_1G)
 		return -ENOEXEC;
-	if (size <= setup_size(h) || h->init_size < size - setup_size(h))
+	if (size <= setup_size(h) + ENTRY || h->init_size < size - setup_size(h))
 		return -ENOEXEC;
 	return 0;
 }
@@ -69,12 +80,12 @@ static phys_addr_t find_place(struct mortise *m, const struct setup_header *h, s
 	return 0;
 }
 
-static int read_initrd(struct mortise *m, struct boot_params *bp, phys_addr_t end, struct file *file)
+/* There is room for that many bytes before the end: the file may be larger by now. */
+static int read_initrd(struct boot_params *bp, phys_addr_t end, size_t room, struct file *file)
 {
-	size_t size = i_size_read(file_inode(file));
-	phys_addr_t at = end - PAGE_ALIGN(size);
+	phys_addr_t at = end - PAGE_ALIGN(room);
 	void *to = phys_to_virt(at);
-	ssize_t n = kernel_read_file(file, 0, &to, PAGE_ALIGN(size), NULL, READING_KEXEC_INITRAMFS);
+	ssize_t n = kernel_read_file(file, 0, &to, room, NULL, READING_KEXEC_INITRAMFS);
 
 	if (n < 0)
 		return n;
@@ -101,6 +112,7 @@ static int load_files(struct mortise *m, const struct mortise_load *load,
 	void *area = m->zone;
 	struct boot_params *bp = area + AREA_PARAMS;
 	struct setup_header h;
+	size_t initrd_size = initrd ? i_size_read(file_inode(initrd)) : 0;
 	phys_addr_t at, end;
 	ssize_t size;
 	void *to;
@@ -113,7 +125,7 @@ static int load_files(struct mortise *m, const struct mortise_load *load,
 	ret = check_header(&h, size);
 	if (ret)
 		return ret;
-	at = find_place(m, &h, initrd ? i_size_read(file_inode(initrd)) : 0);
+	at = find_place(m, &h, initrd_size);
 	if (!at)
 		return -ENOSPC;
 	end = range_end(m, at);
@@ -132,14 +144,21 @@ static int load_files(struct mortise *m, const struct mortise_load *load,
 		return ret;
 
 	memset(bp, 0, sizeof(*bp));
-	/* The header ends where its jump leads to. */
-	memcpy(&bp->hdr, &h, min_t(size_t, sizeof(h), 0x202 + (h.jump >> 8) - SETUP));
+	memcpy(&bp->hdr, &h, min_t(size_t, sizeof(h), header_end(&h) - SETUP));
 	bp->hdr.type_of_loader = 0xff;	/* none of the assigned ones */
 	bp->hdr.loadflags &= ~CAN_USE_HEAP;
-	m->entry = at + 0x200;
+	m->entry = at + ENTRY;
 	if (initrd)
-		return read_initrd(m, bp, end, initrd);
+		return read_initrd(bp, end, initrd_size, initrd);
 	return 0;
+}
+
+/* Reading anything but a regular file may take forever. */
+static int check_file(struct file *file)
+{
+	if (!(file->f_mode & FMODE_READ))
+		return -EBADF;
+	return S_ISREG(file_inode(file)->i_mode) ? 0 : -EINVAL;
 }
 
 static int copy_cmdline(struct mortise *m, const struct mortise_load *load)
@@ -182,9 +201,10 @@ int mortise_load(struct mortise *m, const struct mortise_load *load)
 			goto out;
 		}
 	}
-	ret = -EBADF;
-	if (!(image.file->f_mode & FMODE_READ) ||
-	    (initrd.file && !(initrd.file->f_mode & FMODE_READ)))
+	ret = check_file(image.file);
+	if (!ret && initrd.file)
+		ret = check_file(initrd.file);
+	if (ret)
 		goto out;
 	ret = copy_cmdline(m, load);
 	if (!ret)

@@ -8,18 +8,21 @@
 
 #include "zone.h"
 
-/* Physical address of the zone; 0: there is no host. */
-extern phys_addr_t tenon_zone_address;
-
-/* The zone; NULL until console_init(). */
+/* The zone's first page, and from console_init() on all of it; NULL: there is no host. */
 extern struct tenon_zone *tenon_zone;
 
 /*
- * tenon_map_zone - maps the zone for good, and says that we are alive
+ * tenon_find_zone - maps the first page of the zone, and says that we are alive
  *
  * Panics when it is not what the record promised: nothing would work.
  */
+void tenon_find_zone(phys_addr_t at);
+
+/* tenon_map_zone - maps all of the zone for good, or panics */
 void tenon_map_zone(void);
+
+/* tenon_write_early - writes to the console's ring before tenon_map_zone() */
+void tenon_write_early(const char *s, unsigned int n);
 
 /* tenon_ring_host - sends the host's doorbell, from any context */
 void tenon_ring_host(void);

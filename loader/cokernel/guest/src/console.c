@@ -76,7 +76,7 @@ int __init tenon_console_start(void)
 
 static int __init tenon_console_init(void)
 {
-	if (!tenon_zone_address)
+	if (!tenon_zone)
 		return 0;
 	tenon_map_zone();
 	tenon_stream_init(&console_in, tenon_zone, TENON_RING_CONSOLE_IN);

@@ -10,23 +10,22 @@
 #include <linux/cpu.h>
 #include <linux/init.h>
 #include <linux/io.h>
+#include <linux/jiffies.h>
 #include <linux/panic.h>
 #include <linux/printk.h>
 #include <linux/time64.h>
 
 #include <asm/cpufeature.h>
+#include <asm/i8259.h>
 #include <asm/reboot.h>
 #include <asm/setup.h>
 #include <asm/x86_init.h>
 
 #include "cokernel.h"
-#include "ring.h"
 
 /* What a plausible machine has. */
 #define MIN_TSC_KHZ	100000
 #define MAX_TSC_KHZ	20000000
-
-phys_addr_t tenon_zone_address;
 
 static unsigned int tsc_khz_of_host __ro_after_init;
 
@@ -79,15 +78,22 @@ static void __init own_machine_ops(void)
 	machine_ops.halt = power_off;
 	machine_ops.restart = restart;
 	machine_ops.emergency_restart = emergency_restart;
+	panic_timeout = -1; /* at once: the host decides what comes then */
 }
 
 /*
- * Timers and clocks that the kernel would measure, read or set through ports;
- * the CMOS RAM and the BIOS data area that it would write before a SIPI.
+ * Interrupt controllers, timers and clocks that the kernel would set up, measure
+ * or read through ports; the CMOS RAM and the BIOS data area that it would write
+ * before a SIPI.
  */
 static void __init own_platform(unsigned int tsc_khz)
 {
+	x86_init.irqs.pre_vector_init = x86_init_noop;
+	x86_init.timers.timer_init = x86_init_noop;
+	legacy_pic = &null_legacy_pic;
+
 	tsc_khz_of_host = tsc_khz;
+	preset_lpj = tsc_khz * 1000UL / HZ; /* or each CPU that comes measures it */
 	x86_platform.calibrate_cpu = get_tsc_khz;
 	x86_platform.calibrate_tsc = get_tsc_khz;
 	setup_force_cpu_cap(X86_FEATURE_TSC_KNOWN_FREQ);
@@ -100,27 +106,12 @@ static void __init own_platform(unsigned int tsc_khz)
 	x86_platform.legacy.i8042 = X86_LEGACY_I8042_PLATFORM_ABSENT;
 }
 
-/*
- * What is printed before there can be a mapping of the zone that stays. The
- * host looks by itself: there is no APIC yet to ring with.
- */
 static void __init early_write(struct console *con, const char *s, unsigned int n)
 {
-	struct tenon_stream out = { .size = TENON_CONSOLE_OUT_SIZE };
-	struct tenon_zone *zone;
-
-	zone = early_memremap(tenon_zone_address, PAGE_SIZE);
-	out.data = early_memremap(tenon_zone_address + TENON_CONSOLE_OUT_OFFSET, out.size);
-	if (zone && out.data) {
-		out.ring = &zone->rings[TENON_RING_CONSOLE_OUT];
-		tenon_stream_write(&out, s, n);
-	}
-	if (out.data)
-		early_memunmap(out.data, out.size);
-	if (zone)
-		early_memunmap(zone, PAGE_SIZE);
+	tenon_write_early(s, n);
 }
 
+/* What is printed before hvc0 can be there. */
 static struct console early_console_out __initdata = {
 	.name = "tenon",
 	.write = early_write,
@@ -176,7 +167,7 @@ static int __init tenon_setup(char *unused)
 		panic("tenon: the host's record is none of version %d\n", TENON_ZONE_VERSION);
 
 	own_platform(setup.tsc_khz);
-	tenon_zone_address = setup.zone;
+	tenon_find_zone(setup.zone);
 	register_console(&early_console_out);
 	return 0;
 }

@@ -16,18 +16,47 @@
 #include <asm/smp.h>
 
 #include "cokernel.h"
+#include "ring.h"
 
 struct tenon_zone *tenon_zone;
 
-void __init tenon_map_zone(void)
+static phys_addr_t zone_at __initdata;
+static bool mapped; /* all of it */
+
+void __init tenon_find_zone(phys_addr_t at)
 {
-	struct tenon_zone *zone = memremap(tenon_zone_address, TENON_ZONE_SIZE, MEMREMAP_WB);
+	struct tenon_zone *zone = early_memremap(at, PAGE_SIZE);
 
 	if (!zone || zone->magic != TENON_ZONE_MAGIC || zone->version != TENON_ZONE_VERSION)
-		panic("tenon: no zone of version %d at %pa\n", TENON_ZONE_VERSION,
-		      &tenon_zone_address);
+		panic("tenon: no zone of version %d at %pa\n", TENON_ZONE_VERSION, &at);
 	WRITE_ONCE(zone->state, TENON_STATE_ALIVE);
 	tenon_zone = zone;
+	zone_at = at;
+}
+
+void __init tenon_map_zone(void)
+{
+	struct tenon_zone *zone = memremap(zone_at, TENON_ZONE_SIZE, MEMREMAP_WB);
+
+	if (!zone)
+		panic("tenon: mapping the zone at %pa failed\n", &zone_at);
+	early_memunmap(tenon_zone, PAGE_SIZE);
+	tenon_zone = zone;
+	mapped = true;
+}
+
+void __init tenon_write_early(const char *s, unsigned int n)
+{
+	struct tenon_stream out = {
+		.ring = &tenon_zone->rings[TENON_RING_CONSOLE_OUT],
+		.data = early_memremap(zone_at + TENON_CONSOLE_OUT_OFFSET, TENON_CONSOLE_OUT_SIZE),
+		.size = TENON_CONSOLE_OUT_SIZE,
+	};
+
+	if (!out.data)
+		return;
+	tenon_stream_write(&out, s, n);
+	early_memunmap(out.data, out.size);
 }
 
 void tenon_ring_host(void)
@@ -44,27 +73,17 @@ void tenon_ring_host(void)
 	local_irq_restore(flags);
 }
 
-/*
- * Tells the host how we end. Before console_init() there is no zone that is
- * mapped for good, and no APIC to ring with: the host looks by itself.
- */
-static void __ref tell(u32 state)
-{
-	struct tenon_zone *zone = tenon_zone;
-
-	if (!zone && tenon_zone_address && system_state == SYSTEM_BOOTING)
-		zone = early_memremap(tenon_zone_address, PAGE_SIZE);
-	if (zone)
-		smp_store_release(&zone->state, state);	/* the rings have all that was said */
-	if (tenon_zone)
-		tenon_ring_host();
-}
-
 void tenon_stop(u32 state)
 {
 	local_irq_disable();
 	smp_send_stop();
-	tell(state);
+	if (tenon_zone) {
+		/* The rings have all that was said before. */
+		smp_store_release(&tenon_zone->state, state);
+	}
+	/* Else there may be no APIC to ring with: the host looks by itself. */
+	if (mapped)
+		tenon_ring_host();
 	for (;;)
 		halt();
 }

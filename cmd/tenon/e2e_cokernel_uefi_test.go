@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build e2e
+
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/tenon-build/tenon/cmd/internal/cli"
+	"github.com/tenon-build/tenon/testdata/debian"
+)
+
+// Firmware of the other kind lays memory below 1 MiB out otherwise, and leaves CPUs in
+// other states.
+func TestE2ECokernelUEFI4(t *testing.T) {
+	runBeside(t, debian.Machine{Small: true, Firmware: debian.UEFI}, 3)
+}
+
+func TestE2ECokernelUEFI8(t *testing.T) { runBeside(t, debian.Machine{Firmware: debian.UEFI}, 4) }
+
+// runBeside runs the probe once, with so many CPUs.
+func runBeside(t *testing.T, m debian.Machine, cpus int) {
+	beside(t, m, func(h *besideHost) {
+		o := h.mortise("run", "--allow-unsigned", "--backend", "cokernel", "--cpus", fmt.Sprint(cpus), "--rm", h.bundle)
+		if r := parseReport(t, o.stdout); o.code != 0 || r.CPUs != cpus {
+			t.Errorf("%d CPUs: %s", r.CPUs, o)
+		}
+	})
+}
+
+const lockdownPolicy = `version = 1
+
+[[identity]]
+name = "release"
+certificates = "ca.crt"
+bundles = ["*"]
+
+[[identity]]
+name = "whom the kernel does not know"
+certificates = "other.crt"
+bundles = ["*"]
+`
+
+// lockdownSite makes a folder of bundles, and of a policy that takes them all: what is
+// refused then, the host's kernel refuses. It returns the path of the signed bundle.
+func lockdownSite(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	good := func(args ...string) {
+		t.Helper()
+		if o := command(t, args...); o.code != 0 {
+			t.Fatal(o)
+		}
+	}
+	good("key", "create", dir+"/release", "--profile", "release", "--issuer", must(filepath.Abs(judgeDir)), "--name", "release")
+	keys := map[string]string{"signed": dir + "/release/signing.key", "other": testKeys(t) + "/signing.key"}
+	for _, name := range []string{"signed", "other", "unsigned"} {
+		path := filepath.Join(dir, name+".tenon")
+		if err := os.CopyFS(path, os.DirFS(besideBundle(t))); err != nil {
+			t.Fatal(err)
+		}
+		if key := keys[name]; key != "" {
+			good("sign", path, "--key", key)
+		}
+	}
+	detached := buildBeside(t, "--detached", "--key", keys["signed"])
+	if err := os.Rename(detached, dir+"/detached.tenon"); err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, dir+"/policy.toml", []byte(lockdownPolicy))
+	writeFile(t, dir+"/ca.crt", must(os.ReadFile(judgeDir+"/ca.crt")))
+	writeFile(t, dir+"/other.crt", must(os.ReadFile(testKeys(t)+"/ca.crt")))
+	return dir + "/signed.tenon"
+}
+
+// TestE2ECokernelLockdown: a host with Secure Boot runs what a key in db has signed, and
+// nothing else, whatever mortise is told.
+func TestE2ECokernelLockdown(t *testing.T) {
+	if os.Getenv(bundleEnv) == "" {
+		t.Setenv(bundleEnv, lockdownSite(t))
+	}
+	beside(t, debian.Machine{Small: true, Firmware: debian.UEFISecure}, func(h *besideHost) {
+		if text := string(must(os.ReadFile("/sys/kernel/security/lockdown"))); !strings.Contains(text, "[integrity]") {
+			t.Fatalf("the host is not locked down: %q", text)
+		}
+		dir := filepath.Dir(h.bundle)
+		policy := []string{"--policy", dir + "/policy.toml"}
+		for _, test := range []struct {
+			bundle string
+			trust  []string
+			code   int
+			stderr string
+		}{
+			{"signed", policy, 42, ""},
+			{"unsigned", []string{"--allow-unsigned"}, cli.ExitRun, "refused by the host's kernel: its statement is not signed, and the module takes no such bundle here"},
+			{"other", policy, cli.ExitRun, "refused by the host's kernel: no key in the kernel's keyrings made the signature of its statement"},
+			{"detached", policy, cli.ExitRun, "refused by the host's kernel: it is detached, and the kernel is locked down"},
+		} {
+			o := h.mortise(append(append([]string{"run", "--rm", "--backend", "cokernel", "-e", "PROBE=exit:42"}, test.trust...), dir+"/"+test.bundle+".tenon")...)
+			t.Logf("%s: %s", test.bundle, o)
+			errors := regexp.MustCompile("(?m)^mortise: error: .*$").FindAllString(o.stderr, -1)
+			if o.code != test.code || !strings.Contains(o.stderr, test.stderr) || (test.stderr == "") != (len(errors) == 0) || len(errors) > 1 {
+				t.Errorf("%s: want %d and %q: %s", test.bundle, test.code, test.stderr, o)
+			}
+			if strings.Contains(o.stderr, "runs as root") {
+				t.Errorf("%s: that is no hint: %s", test.bundle, o)
+			}
+			h.unchanged(test.bundle)
+		}
+		h.good("create", "--name", "later", "--backend", "cokernel", "--allow-unsigned", dir+"/unsigned.tenon")
+		if o := h.mortise("start", "later"); o.code != cli.ExitRefused {
+			t.Error(o)
+		}
+		h.good("rm", "later")
+	})
+}
