@@ -140,6 +140,7 @@ func testModule(t *testing.T, m debian.Machine) {
 		if out, err := exec.Command("rmmod", "mortise").CombinedOutput(); err == nil {
 			t.Errorf("the module went while there is an instance: %s", out)
 		}
+		want(t, "sleep while there is an instance", os.WriteFile("/sys/power/state", []byte("freeze"), 0), unix.EBUSY)
 		want(t, "start without an image", o.start(), unix.EBUSY)
 		want(t, "stop before start", o.stop(), unix.EINVAL)
 		want(t, "load without memory", o.load(image{kernel: flat(t, hang), possibleCPUs: 1}), unix.ENOSPC)
