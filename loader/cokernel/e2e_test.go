@@ -140,6 +140,7 @@ func testModule(t *testing.T, m debian.Machine) {
 		if out, err := exec.Command("rmmod", "mortise").CombinedOutput(); err == nil {
 			t.Errorf("the module went while there is an instance: %s", out)
 		}
+		want(t, "sleep while there is an instance", os.WriteFile("/sys/power/state", []byte("freeze"), 0), unix.EBUSY)
 		want(t, "start without an image", o.start(), unix.EBUSY)
 		want(t, "stop before start", o.stop(), unix.EINVAL)
 		want(t, "load without memory", o.load(image{kernel: flat(t, hang), possibleCPUs: 1}), unix.ENOSPC)
@@ -211,22 +212,37 @@ func self(t *testing.T) *os.File {
 // It is a guest that seems to listen, by the zone that setup_data leads to, and does not.
 var listen = []byte{0x48, 0x8b, 0x86, 0x50, 0x02, 0, 0, 0x48, 0x8b, 0x40, 0x20, 0xc7, 0x40, 0x1c, 0xf7, 0, 0, 0, 0xfa, 0xeb, 0xfe}
 
+// refuse begins likewise, and then answers with -ERESTARTSYS:
+// 1: movl 32(%rax), %ecx; movl $-512, 48(%rax); movl %ecx, 44(%rax); jmp 1b.
+var refuse = append(listen[:18:18], 0x8b, 0x48, 0x20, 0xc7, 0x40, 0x30, 0, 0xfe, 0xff, 0xff, 0x89, 0x48, 0x2c, 0xeb, 0xf1)
+
 // What a guest has not answered it may still do: a CPU that it was offered is not the
-// host's before the guest has ended.
+// host's before the guest has ended. What it refuses is.
 func TestE2EUnanswered(t *testing.T) {
 	inHost(t, debian.Machine{Small: true}, "allow_unsigned=1", func(d *device) {
-		o := create(t, d, "deaf")
-		ok(t, "reserve", o.reserve(0, 32<<20))
-		ok(t, "take", o.take(1, false))
-		ok(t, "load", o.load(image{kernel: flat(t, listen), possibleCPUs: 4}))
-		ok(t, "start", o.start())
-		time.Sleep(100 * time.Millisecond)
-		ask := func(number uint32, cpu uint32) error {
-			_, err := o.call(number, unsafe.Pointer(&cpuArg{version: abiVersion, cpu: cpu, timeout: 200}))
+		var o *object
+		start := func(code []byte) {
+			o = create(t, d, "one")
+			ok(t, "reserve", o.reserve(0, 32<<20))
+			ok(t, "take", o.take(1, false))
+			ok(t, "load", o.load(image{kernel: flat(t, code), possibleCPUs: 4}))
+			ok(t, "start", o.start())
+			time.Sleep(100 * time.Millisecond)
+		}
+		ask := func(number uint32, cpu, timeout uint32) error {
+			_, err := o.call(number, unsafe.Pointer(&cpuArg{version: abiVersion, cpu: cpu, timeout: timeout}))
 			return err
 		}
-		want(t, "take", ask(ioctlTake, 2), unix.ETIMEDOUT)
-		want(t, "give", ask(ioctlGive, 2), unix.ETIMEDOUT)
+		start(refuse)
+		want(t, "take", ask(ioctlTake, 2, 10000), unix.EIO)
+		if s, err := o.status(); err != nil || s.cpuCount != 1 {
+			t.Errorf("status %+v, %v", s, err)
+		}
+		ok(t, "end", errors.Join(o.end(), o.Close()))
+
+		start(listen)
+		want(t, "take", ask(ioctlTake, 2, 200), unix.ETIMEDOUT)
+		want(t, "give", ask(ioctlGive, 2, 200), unix.ETIMEDOUT)
 		s, err := o.status()
 		ok(t, "status", err)
 		if s.cpuCount != 2 || s.cpus[1] != 2 || s.idle != 0 {

@@ -131,6 +131,14 @@ void mortise_down(struct mortise *m)
 	mutex_unlock(&m->lock);
 }
 
+/* An error of the guest's, unless it would mean something to our system calls. */
+static int guest_error(int status)
+{
+	if (!status)
+		return 0;
+	return status < 0 && status > -ERESTARTSYS && status != -EINTR ? status : -EIO;
+}
+
 /* Asks a running guest about a CPU, and waits for what it says. */
 static int ask(struct mortise *m, u32 op, u32 cpu, u32 timeout_ms)
 {
@@ -147,11 +155,8 @@ static int ask(struct mortise *m, u32 op, u32 cpu, u32 timeout_ms)
 	left = wait_event_timeout(m->wait, READ_ONCE(z->cpu_answer) == number ||
 				  READ_ONCE(z->state) > TENON_STATE_ALIVE || READ_ONCE(m->stopping),
 				  msecs_to_jiffies(min(timeout_ms, MAX_TIMEOUT_MS)));
-	if (smp_load_acquire(&z->cpu_answer) == number) { /* and its status is there */
-		int status = READ_ONCE(z->cpu_status);
-
-		return status < 0 && status >= -MAX_ERRNO ? status : 0;
-	}
+	if (smp_load_acquire(&z->cpu_answer) == number) /* and its status is there */
+		return guest_error(READ_ONCE(z->cpu_status));
 	return left ? -EPIPE : -ETIMEDOUT;
 }
 
