@@ -402,7 +402,7 @@ func TestTailor(t *testing.T) {
 			}
 			want := "quiet rdinit=/.tenon/init initramfs_options=size=90%" + map[string]string{
 				"qemu": " console=ttyS0", "kexec": " console=ttyS0",
-				"cokernel": " console=hvc0 tenon.cokernel pci=off nopv no_ipi_broadcast=1 apic_extnmi=none tsc=reliable",
+				"cokernel": " console=hvc0 tenon.cokernel pci=off nopv no_ipi_broadcast=1 apic_extnmi=none mce=ignore_ce tsc=reliable",
 			}[target]
 			if got := commandLine(m); got != want {
 				t.Errorf("%s: got %s, want %s", target, got, want)

@@ -98,6 +98,7 @@ var cokernelArgs = []string{
 	"nopv",               // a hypervisor would write to memory that has gone back
 	"no_ipi_broadcast=1", // reaches all CPUs of the machine
 	"apic_extnmi=none",   // the machine's NMI button and errors
+	"mce=ignore_ce",      // corrected errors are for the host to see
 	"tsc=reliable",       // there is no other clock to compare it with
 }
 

@@ -76,7 +76,7 @@ func refusals(bits uint32) string {
 		"it remaps interrupts, which is not supported yet (intremap=off turns it off)",
 		"its memory is encrypted, or it is a confidential guest",
 		"what its kernel keeps below 1 MiB was not understood",
-		"its time stamp counter has no known frequency",
+		"its time stamp counter is not stable, or has no known frequency",
 	} {
 		if bits&(1<<i) != 0 {
 			reasons = append(reasons, text)

@@ -140,7 +140,9 @@ static ssize_t write_once(struct file *file, const void *data, size_t n)
 	ssize_t got = 0;
 
 	mutex_lock(lock);
-	if (ended(m))
+	if (READ_ONCE(m->state) < MORTISE_RUNNING)
+		got = -ENOTCONN;	/* the start would clear the rings */
+	else if (ended(m))
 		got = -EPIPE;
 	else if (writable(file, n))
 		got = tenon_stream_write(s, data, n);
@@ -218,7 +220,8 @@ static const struct file_operations control_ops = CHANNEL_OPS;
  *
  * Read what the guest wrote; write what it will read, of the control channel one
  * whole frame with each call. After the guest's end,
- * reading returns what is left and then 0, and writing fails with -EPIPE.
+ * reading returns what is left and then 0, and writing fails with -EPIPE; before its
+ * start, with -ENOTCONN.
  *
  * Return: the descriptor, -EINVAL for another stream, or as anon_inode_getfd().
  */

@@ -18,6 +18,7 @@ static void free_instance(struct kref *refs)
 {
 	struct mortise *m = container_of(refs, struct mortise, refs);
 
+	memzero_explicit(m->zone, AREA_SIZE); /* it was told secrets */
 	free_pages((unsigned long)m->zone, AREA_ORDER);
 	kfree(m);
 }

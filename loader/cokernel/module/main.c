@@ -81,7 +81,7 @@ static u32 __init find_refusals(void)
 		r |= MORTISE_NO_REMAPPING;
 	if (cc_platform_has(CC_ATTR_MEM_ENCRYPT))
 		r |= MORTISE_NO_ENCRYPTION;
-	if (!tsc_khz)
+	if (!tsc_khz || check_tsc_unstable())
 		r |= MORTISE_NO_TSC;
 	if (mortise_low_init())
 		r |= MORTISE_NO_LOW;

@@ -29,7 +29,7 @@
 #define MORTISE_NO_REMAPPING	(1u << 1)	/* or interrupt remapping */
 #define MORTISE_NO_ENCRYPTION	(1u << 2)	/* or encrypts its memory, as confidential guests do */
 #define MORTISE_NO_LOW		(1u << 3)	/* what it keeps below 1 MiB was not understood */
-#define MORTISE_NO_TSC		(1u << 4)	/* its time stamp counter has no known frequency */
+#define MORTISE_NO_TSC		(1u << 4)	/* its time stamp counter is not stable, or has no known frequency */
 
 /**
  * struct mortise_info - what the module says about the host
