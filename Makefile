@@ -20,20 +20,26 @@ export TENON_NGINX_IMAGE := $(CURDIR)/demo/nginx-image
 
 PACKAGES := make gcc libc6-dev flex bison bc libelf-dev zstd perl xz-utils linux-source-6.1 linux-image-amd64 \
 	qemu-system-x86 cpio libarchive-tools mmdebstrap umoci skopeo busybox-static redis-tools procps time libcap2-bin \
-	sbsigntool osslsigncode openssl pesign libnss3-tools libssl-dev kmod ovmf efitools linux-headers-amd64 softhsm2 opensc strace docker-registry systemd
+	sbsigntool osslsigncode openssl pesign libnss3-tools libssl-dev kmod ovmf efitools linux-headers-amd64 dkms softhsm2 opensc strace docker-registry systemd
 
 GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
 FUZZ := $(shell grep -rHoE '^func Fuzz[A-Za-z]+' --include=*_test.go . | sed -E 's|/[^/]*:func |:|')
 
-.PHONY: build demo test unit e2e lint bench soak deps clean
+.PHONY: build module demo test unit e2e lint bench soak deps clean
 
-build:
+build: module
 	go build -trimpath -o bin/tenon ./cmd/tenon
 	go build -trimpath -ldflags='-s -w' -o bin/mortise ./cmd/mortise
 	go build -trimpath -buildvcs=false -ldflags='-s -w' -o bin/appinit ./cmd/appinit # the same bytes in every checkout
 	CGO_ENABLED=1 go build -trimpath -o bin/sigstore-kms-pkcs11 ./cmd/sigstore-kms-pkcs11 # loads an HSM's library
 	@size=$$(stat -c %s bin/appinit); test $$size -le 2600000 || { echo "appinit has $$size bytes: it is in every initramfs, 2.6 MB at most" >&2; exit 1; }
+
+# module makes a directory of mortise.ko's sources, for DKMS or make; see docs/cokernel.md.
+MODULE := bin/mortise-module
+module:
+	@rm -rf $(MODULE) && mkdir -p $(MODULE)
+	@cp -t $(MODULE) loader/cokernel/module/* loader/cokernel/guest/src/zone.h loader/cokernel/guest/src/ring.h
 
 # deps installs Debian packages, once.
 deps:
@@ -63,7 +69,7 @@ unit:
 	go test ./...
 
 e2e: deps build $(IMAGES)
-	for p in ./builder ./builder/rootfs ./builder/initramfs ./signer/... ./loader/alloc ./loader/instance ./cmd/mortise ./cmd/tenon; do go test -tags e2e -count=1 -timeout 80m -v -run '^TestE2E' $$p; done
+	for p in ./builder ./builder/rootfs ./builder/initramfs ./signer/... ./loader/alloc ./loader/instance ./loader/cokernel ./cmd/mortise ./cmd/tenon; do go test -tags e2e -count=1 -timeout 80m -v -run '^TestE2E' $$p; done
 
 bench: deps build $(IMAGES)
 	testdata/bench.sh bin/tenon $(IMAGES)

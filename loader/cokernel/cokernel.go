@@ -19,7 +19,7 @@ import (
 var ErrNoModule = errors.New("the kernel module mortise is not loaded")
 
 // ErrHost says that the module does not run instances on this host.
-var ErrHost = errors.New("this host cannot run kernels side by side")
+var ErrHost = errors.New("the kernel module mortise is loaded, but refuses this host")
 
 // ErrUntrusted says that the host's kernel does not accept the bundle.
 var ErrUntrusted = fmt.Errorf("%w by the host's kernel", loader.ErrRefused)
@@ -36,7 +36,7 @@ func (b *Backend) Name() string { return "cokernel" }
 func (b *Backend) Can() loader.Capabilities {
 	return loader.Capabilities{
 		Several: true, Resize: true, Input: true, Offline: true,
-		Isolation: "instances are kernels beside the host's: CPUs are offline to it, and memory is out of its hands; nothing but their signature keeps a kernel from another's memory; caches, memory bandwidth and the machine itself, such as a triple fault, are shared",
+		Isolation: "instances are kernels beside the host's, on CPUs that are offline to it and in memory that it does not use; nothing keeps a kernel from others' memory and CPUs but that it was signed by somebody whom you trust; caches, memory bandwidth and faults of the machine are shared",
 	}
 }
 

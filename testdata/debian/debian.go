@@ -60,7 +60,7 @@ const (
 
 // Machine is what a guest can have that others have not.
 type Machine struct {
-	Kernel      string   // empty: Debian's
+	Kernel      string   // empty: Debian's; another one has all that it boots with built in
 	CommandLine string   // more of it
 	Args        []string // more of QEMU's options, such as devices
 	Small       bool     // four CPUs, and neither nodes nor threads of a core
@@ -83,11 +83,12 @@ func (m *Machine) Boot(t *testing.T) *Guest {
 	}
 	kernel := slices.Max(found)
 	release := strings.TrimPrefix(kernel, "/boot/vmlinuz-")
+	modules := "/lib/modules/" + release
 	if m.Kernel != "" {
-		kernel = m.Kernel
+		kernel, modules = m.Kernel, ""
 	}
 	initrd := filepath.Join(t.TempDir(), "initrd")
-	if err := writeInitrd(t.Context(), initrd, release); err != nil {
+	if err := writeInitrd(t.Context(), initrd, modules); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -228,8 +229,8 @@ func pair() (ours net.Conn, theirs *os.File, err error) {
 }
 
 // writeInitrd makes an initramfs of command guest and the modules that it needs for
-// its root.
-func writeInitrd(ctx context.Context, name, release string) error {
+// its root, if it needs any.
+func writeInitrd(ctx context.Context, name, dir string) error {
 	init := name + ".init"
 	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", init, "github.com/tenon-build/tenon/testdata/debian/guest")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -237,11 +238,13 @@ func writeInitrd(ctx context.Context, name, release string) error {
 		return fmt.Errorf("%w: %s", err, out)
 	}
 	files := []string{init}
-	modules, err := modulesOf("/lib/modules/"+release, "virtio_pci", "virtio_console", "9pnet_virtio", "9p", "overlay")
-	if err != nil {
-		return err
+	if dir != "" {
+		modules, err := modulesOf(dir, "virtio_pci", "virtio_console", "9pnet_virtio", "9p", "overlay")
+		if err != nil {
+			return err
+		}
+		files = append(files, modules...)
 	}
-	files = append(files, modules...)
 
 	tree := rootfs.New()
 	for i, file := range files {

@@ -27,25 +27,28 @@ func Module(t *testing.T) string {
 	if err != nil || len(headers) == 0 {
 		t.Fatalf("no headers of Debian's package linux-headers-amd64: %v", err)
 	}
+	return ModuleFor(t, slices.Max(headers), "KCFLAGS=-Werror")
+}
+
+// ModuleFor is as Module, for a kernel of which this is the prepared tree, with more
+// arguments to make.
+func ModuleFor(t *testing.T, tree string, args ...string) string {
+	t.Helper()
+	if Inside() {
+		return os.Getenv(moduleEnv)
+	}
 	root, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}").Output()
 	if err != nil {
 		t.Fatal(err)
 	}
-	cokernel, dir := filepath.Join(strings.TrimSpace(string(root)), "loader/cokernel"), t.TempDir()
-	if err := os.CopyFS(dir, os.DirFS(cokernel+"/module")); err != nil {
-		t.Fatal(err)
-	}
-	for _, shared := range []string{"zone.h", "ring.h"} {
-		data, err := os.ReadFile(cokernel + "/guest/src/" + shared)
-		if err == nil {
-			err = os.WriteFile(filepath.Join(dir, shared), data, 0o644)
+	dir := t.TempDir()
+	for _, args := range [][]string{
+		{"-s", "-C", strings.TrimSpace(string(root)), "module", "MODULE=" + dir},
+		append([]string{"-s", "-C", dir, "KDIR=" + tree}, args...),
+	} {
+		if out, err := exec.Command("make", args...).CombinedOutput(); err != nil {
+			t.Fatalf("building mortise.ko: %v\n%s", err, out)
 		}
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	if out, err := exec.Command("make", "-C", slices.Max(headers), "M="+dir, "KCFLAGS=-Werror", "modules").CombinedOutput(); err != nil {
-		t.Fatalf("building mortise.ko: %v\n%s", err, out)
 	}
 	path := filepath.Join(dir, "mortise.ko")
 	built, err := os.ReadFile(path)

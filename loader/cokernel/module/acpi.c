@@ -10,11 +10,7 @@
 
 #include "internal.h"
 
-/**
- * struct tables - one page
- *
- * The MADT is last, as it grows.
- */
+/* One page. The MADT is last, as it grows. */
 struct tables {
 	struct acpi_table_rsdp rsdp;
 	u8 pad[4];

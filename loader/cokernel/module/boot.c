@@ -30,8 +30,6 @@ struct trampoline {
 	u16 jump64_segment;
 } __packed;
 
-extern const u8 mortise_trampoline[], mortise_trampoline_data[], mortise_trampoline_end[];
-
 static phys_addr_t area_phys(struct mortise *m, size_t offset)
 {
 	return virt_to_phys(m->zone) + offset;

@@ -210,7 +210,7 @@ static int give(struct mortise *m, const struct mortise_cpu *c)
 		if (c->cpu == m->boot_cpu)
 			return -EBUSY;
 		ret = ask(m, TENON_CPU_REMOVE, c->cpu, c->timeout_ms);
-		if (ret && ret != -ENODEV)	/* it does not have it: it was asked too late before */
+		if (ret && ret != -ENODEV)	/* it has given it up by itself */
 			return ret;
 	}
 	forget(m, i);

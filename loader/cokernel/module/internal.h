@@ -41,7 +41,7 @@
 /**
  * struct mortise - an instance
  * @refs: of the list, of each descriptor, and of work under way
- * @link: in the list, under its lock
+ * @link: in the list, under the list's lock
  * @lock: of all that follows, but where something else is said
  * @name: does not change
  * @gone: it is not in the list any more
@@ -52,9 +52,12 @@
  * @work: looks what that was
  * @low: physical address of the piece below 1 MiB
  * @zone: the area; as long as there are descriptors
- * @streams: the zone's rings, each under the lock of the same number
+ * @streams: the zone's rings
+ * @stream_locks: each is of the host's end of the ring of that number
+ * @range_count: of @ranges
  * @ranges: of memory
- * @cpus: numbers on the host; the first @cpu_count are taken
+ * @cpu_count: of @cpus
+ * @cpus: numbers on the host
  * @idle: which of these nobody uses
  * @boot_cpu: of @cpus, the one that the guest's doorbell is at, and which it
  *	keeps; valid while it runs
@@ -128,6 +131,9 @@ int mortise_load(struct mortise *m, const struct mortise_load *load);
 
 /* boot.c */
 int mortise_boot(struct mortise *m);
+
+/* trampoline.S */
+extern const u8 mortise_trampoline[], mortise_trampoline_data[], mortise_trampoline_end[];
 
 /* acpi.c */
 void mortise_acpi(struct mortise *m, void *page, phys_addr_t at, phys_addr_t ioapic);

@@ -189,7 +189,7 @@ static void release_from(struct mortise *m, u32 first)
  * mortise_reserve() - adds memory of a node to an instance
  * @m: the instance, locked
  * @node: NUMA node
- * @bytes: a multiple of a pageblock
+ * @bytes: a multiple of 2 MiB; more where the host's pageblocks are larger
  *
  * It is one range if there is one, or else few large ones.
  *
@@ -199,12 +199,11 @@ static void release_from(struct mortise *m, u32 first)
 int mortise_reserve(struct mortise *m, int node, u64 bytes)
 {
 	static const enum zone_type zones[] = { ZONE_NORMAL, ZONE_DMA32 };
-	unsigned long left = PHYS_PFN(bytes), least = left, few;
+	unsigned long left = round_up(PHYS_PFN(bytes), pageblock_nr_pages), least = left, few;
 	u32 first = m->range_count;
 	int i;
 
-	if (!bytes || bytes % (pageblock_nr_pages * PAGE_SIZE) ||
-	    bytes > BIT_ULL(MAX_PHYSMEM_BITS) || node < 0 || node >= MAX_NUMNODES ||
+	if (!bytes || bytes % SZ_2M || bytes > BIT_ULL(MAX_PHYSMEM_BITS) || node < 0 || node >= MAX_NUMNODES ||
 	    !node_online(node))
 		return -EINVAL;
 	few = max(least / 8, pageblock_nr_pages);

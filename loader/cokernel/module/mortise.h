@@ -27,9 +27,9 @@
 /* Reasons why this host cannot run instances. */
 #define MORTISE_NO_X2APIC	(1u << 0)	/* the host uses x2APIC */
 #define MORTISE_NO_REMAPPING	(1u << 1)	/* or interrupt remapping */
-#define MORTISE_NO_ENCRYPTION	(1u << 2)	/* or is a confidential guest, or encrypts its memory */
+#define MORTISE_NO_ENCRYPTION	(1u << 2)	/* or encrypts its memory, as confidential guests do */
 #define MORTISE_NO_LOW		(1u << 3)	/* what it keeps below 1 MiB was not understood */
-#define MORTISE_NO_TSC		(1u << 4)	/* the frequency of its time stamp counter is not known */
+#define MORTISE_NO_TSC		(1u << 4)	/* its time stamp counter has no known frequency */
 
 /**
  * struct mortise_info - what the module says about the host
@@ -39,6 +39,7 @@
  * @locked: 1 when the host's kernel is locked down
  * @pieces: how many more instances the memory below 1 MiB is enough for
  * @instances: how many there are
+ * @reserved: 0
  */
 struct mortise_info {
 	__u32 version;
