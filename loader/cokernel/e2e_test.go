@@ -13,6 +13,8 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 	"unsafe"
@@ -189,6 +191,8 @@ func testModule(t *testing.T, m debian.Machine) {
 		want(t, "status of what is gone", err, unix.ENODEV)
 		ok(t, "close", o.Close())
 
+		growingInitrd(t, d)
+
 		var all []*object
 		for n := range 8 {
 			all = append(all, create(t, d, fmt.Sprintf("n%d", n)))
@@ -199,6 +203,39 @@ func testModule(t *testing.T, m debian.Machine) {
 			ok(t, "destroy", errors.Join(o.destroy(), o.Close()))
 		}
 	})
+}
+
+// growingInitrd loads an initrd whose size changes meanwhile: it is not read to where the
+// kernel is, nor to the host's memory before that.
+func growingInitrd(t *testing.T, d *device) {
+	t.Helper()
+	o := create(t, d, "grows")
+	ok(t, "reserve", o.reserve(0, 32<<20))
+	kernel, initrd := flat(t, hang), memory(t, make([]byte, 4096))
+	var done atomic.Bool
+	var writer sync.WaitGroup
+	writer.Go(func() {
+		for n := 0; !done.Load(); n++ {
+			if err := initrd.Truncate([]int64{4096, 16 << 20, 256 << 20}[n%3]); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	})
+	seen := map[string]int{}
+	for began := time.Now(); time.Since(began) < time.Second; {
+		err := o.load(image{kernel: kernel, initrd: initrd, possibleCPUs: 1})
+		var errno unix.Errno
+		errors.As(err, &errno)
+		seen[unix.ErrnoName(errno)]++
+		if err != nil && errno != unix.EFBIG && errno != unix.ENOSPC && errno != unix.EIO {
+			t.Error(err)
+		}
+	}
+	done.Store(true)
+	writer.Wait()
+	t.Logf("an initrd, while it grows: %v", seen)
+	ok(t, "end", errors.Join(o.end(), o.Close()))
 }
 
 func self(t *testing.T) *os.File {

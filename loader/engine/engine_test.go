@@ -242,6 +242,9 @@ func TestFailures(t *testing.T) {
 		want   string
 	}{
 		{"load", func(h *host, _ *instance.Request) { h.backend.LoadErr = errors.New("no such\nmachine") }, "no such; machine"},
+		{"refused", func(h *host, _ *instance.Request) {
+			h.backend.LoadErr = fmt.Errorf("%w by the kernel", loader.ErrRefused)
+		}, "refused by the kernel"},
 		{"panic", func(h *host, _ *instance.Request) {
 			h.backend.Started = func(i *loadertest.Instance) { i.End(nil, errors.New("it panicked")) }
 		}, "it panicked"},
@@ -267,8 +270,19 @@ func TestFailures(t *testing.T) {
 			}
 			h.create(t, "web", v, r)
 			_, err := h.Run(t.Context(), "web", v, o)
-			if test.name == "cgroup" && (err == nil || err.Error() != test.want) || test.name != "cgroup" && err != nil {
-				t.Error(err)
+			switch test.name {
+			case "cgroup":
+				if err == nil || err.Error() != test.want {
+					t.Error(err)
+				}
+			case "refused":
+				if !errors.Is(err, loader.ErrRefused) {
+					t.Error(err)
+				}
+			default:
+				if err != nil {
+					t.Error(err)
+				}
 			}
 			if r := h.record(t, "web"); r.State != instance.Failed || r.Reason != test.want || !r.Held.Empty() || r.Supervisor != nil {
 				t.Errorf("%+v", r)

@@ -37,7 +37,8 @@ type Options struct {
 //
 // Run returns the record when the instance has ended, however it ended. An error says
 // that it was not started, or that something is still held; what is short is a
-// *alloc.PlanError, and then the record is as before.
+// *alloc.PlanError, and then the record is as before. What the host's kernel refuses is a
+// loader.ErrRefused.
 func (e *Engine) Run(ctx context.Context, name string, v *loader.Verified, o Options) (*instance.Record, error) {
 	s := e.supervisor(name)
 	if err := s.take(ctx, v); err != nil {
@@ -45,9 +46,12 @@ func (e *Engine) Run(ctx context.Context, name string, v *loader.Verified, o Opt
 	}
 	defer s.goodbye()
 	// What was taken is given back, whatever becomes of ctx.
-	exit, err := s.run(ctx, o, func(ctx context.Context, c loader.Config) error { return s.boot(ctx, v, c) })
-	r, err := s.finish(exit, err)
+	exit, failure := s.run(ctx, o, func(ctx context.Context, c loader.Config) error { return s.boot(ctx, v, c) })
+	r, err := s.finish(exit, failure)
 	s.result = err
+	if err == nil && errors.Is(failure, loader.ErrRefused) { // by the host's kernel, which is asked last
+		err = fmt.Errorf("instance %q: %w", name, failure)
+	}
 	return r, err
 }
 
