@@ -38,7 +38,7 @@ var hints = []struct {
 	{instance.ErrHolding, "'mortise gc' gives back what nobody looks after"},
 	{alloc.ErrJournal, "it says what is held: after a reboot nothing is, and it can be removed; so it can when no control group mortise-* is left, and no instance runs"},
 	{cokernel.ErrNoModule, "'modprobe mortise'; docs/cokernel.md says how it is installed, and its key enrolled"},
-	{cokernel.ErrUntrusted, "docs/keys.md says how a kernel comes to know a key; under lockdown nothing but sealed, signed bundles run"},
+	{cokernel.ErrUntrusted, "docs/cokernel.md says what a host's kernel takes, locked down or not"},
 	{qemu.ErrNoQEMU, "install qemu-system-x86"},
 	{syscall.ENOSPC, "make room where --root is"},
 }

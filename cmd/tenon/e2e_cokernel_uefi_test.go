@@ -12,8 +12,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/tenon-build/tenon/builder/bundle/manifest"
 	"github.com/tenon-build/tenon/cmd/internal/cli"
 	"github.com/tenon-build/tenon/testdata/debian"
+	"github.com/tenon-build/tenon/testdata/testbundle"
 )
 
 // Firmware of the other kind lays memory below 1 MiB out otherwise, and leaves CPUs in
@@ -69,10 +71,18 @@ func lockdownSite(t *testing.T) string {
 			good("sign", path, "--key", key)
 		}
 	}
-	detached := buildBeside(t, "--detached", "--key", keys["signed"])
-	if err := os.Rename(detached, dir+"/detached.tenon"); err != nil {
+	// It is refused before anybody sees that there is nothing in its initramfs.
+	kernel := must(os.ReadFile(layerFile(t, besideBundle(t), true)))
+	web, _, err := testbundle.Write(t.Context(), t.TempDir(), kernel, "empty", func(m *manifest.Manifest) {
+		m.Name, m.Target, m.Claims.Devices = "probe", "cokernel", nil
+	})
+	if err == nil {
+		err = os.Rename(web, dir+"/detached.tenon")
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
+	good("sign", dir+"/detached.tenon", "--key", keys["signed"])
 	writeFile(t, dir+"/policy.toml", []byte(lockdownPolicy))
 	writeFile(t, dir+"/ca.crt", must(os.ReadFile(judgeDir+"/ca.crt")))
 	writeFile(t, dir+"/other.crt", must(os.ReadFile(testKeys(t)+"/ca.crt")))
@@ -97,12 +107,12 @@ func TestE2ECokernelLockdown(t *testing.T) {
 			code   int
 			stderr string
 		}{
-			{"signed", policy, 42, ""},
+			{"signed", append(policy, "-e", "PROBE=exit:42"), 42, ""},
 			{"unsigned", []string{"--allow-unsigned"}, cli.ExitRun, "refused by the host's kernel: its statement is not signed, and the module takes no such bundle here"},
 			{"other", policy, cli.ExitRun, "refused by the host's kernel: no key in the kernel's keyrings made the signature of its statement"},
 			{"detached", policy, cli.ExitRun, "refused by the host's kernel: it is detached, and the kernel is locked down"},
 		} {
-			o := h.mortise(append(append([]string{"run", "--rm", "--backend", "cokernel", "-e", "PROBE=exit:42"}, test.trust...), dir+"/"+test.bundle+".tenon")...)
+			o := h.mortise(append(append([]string{"run", "--rm", "--backend", "cokernel"}, test.trust...), dir+"/"+test.bundle+".tenon")...)
 			t.Logf("%s: %s", test.bundle, o)
 			errors := regexp.MustCompile("(?m)^mortise: error: .*$").FindAllString(o.stderr, -1)
 			if o.code != test.code || !strings.Contains(o.stderr, test.stderr) || (test.stderr == "") != (len(errors) == 0) || len(errors) > 1 {

@@ -466,7 +466,7 @@ func (a *attacker) races() {
 			}
 		})
 		seen := map[string]int{}
-		for began, started := time.Now(), 0; time.Since(began) < time.Second; {
+		for began, started := time.Now(), 0; time.Since(began) < time.Second || len(seen) < 2 && time.Since(began) < time.Minute; {
 			err := a.o.load(image{kernel: f, statement: p7, possibleCPUs: 1})
 			var errno unix.Errno
 			errors.As(err, &errno)

@@ -178,7 +178,8 @@ static int copy_cmdline(struct mortise *m, const struct mortise_load *load)
  *
  * Return: 0; -EINVAL, -EBADF, -EFAULT for what user space says, -ENOEXEC for a
  * file that is no relocatable 64-bit bzImage, -ENOSPC when no range is large
- * enough, -EAGAIN when the file changed meanwhile, or as mortise_verify().
+ * enough, -EAGAIN when the file changed meanwhile, as kernel_read_file() (-EFBIG,
+ * -EIO, -ETXTBSY), or as mortise_verify().
  */
 int mortise_load(struct mortise *m, const struct mortise_load *load)
 {
