@@ -76,7 +76,7 @@ bench: deps build $(IMAGES)
 	go test -tags e2e -count=1 -v -run '^TestBench' ./cmd/tenon | sed -n 's/.*bench: //p; /FAIL/{p;q1}'
 
 soak: deps build $(IMAGES)
-	TENON_SOAK=1 go test -tags e2e -count=1 -timeout 5h -v -run '^TestE2E' ./cmd/tenon ./loader/alloc
+	TENON_SOAK=1 go test -tags e2e -count=1 -timeout 5h -v -run '^Test(E2E|Soak)' ./cmd/tenon ./loader/alloc ./loader/cokernel
 	TENON_SOAK=1 go test -count=1 -timeout 1h -v -run '^TestSequences$$' ./loader/alloc
 	CGO_ENABLED=1 go test -race ./...
 	for t in $(FUZZ); do go test -run '^$$' -fuzz "^$${t#*:}$$" -fuzztime 3m -fuzzminimizetime 20x $${t%:*}; done

@@ -71,7 +71,10 @@ func beside(t *testing.T, m debian.Machine, f func(h *besideHost)) {
 func besideBundle(t *testing.T) string {
 	t.Helper()
 	besideOnce.Do(func() {
-		built := buildBeside(t)
+		healthy := func(c *v1.Config) {
+			c.Healthcheck = &v1.HealthConfig{Test: []string{"CMD", "/bin/probe", "healthy"}, Interval: time.Second}
+		}
+		built, _ := build(t, "-r", "../../testdata/recipes/cokernel.toml", "--name", "probe", image(t, healthy, probeFiles...))
 		besidePath = filepath.Join(must(os.MkdirTemp("", "tenon-e2e-")), "probe.tenon")
 		if err := os.CopyFS(besidePath, os.DirFS(built)); err != nil {
 			t.Fatal(err)
@@ -87,15 +90,6 @@ var (
 	besideOnce sync.Once
 	besidePath string
 )
-
-func buildBeside(t *testing.T, args ...string) string {
-	t.Helper()
-	healthy := func(c *v1.Config) {
-		c.Healthcheck = &v1.HealthConfig{Test: []string{"CMD", "/bin/probe", "healthy"}, Interval: time.Second}
-	}
-	bundle, _ := build(t, append(args, "-r", "../../testdata/recipes/cokernel.toml", "--name", "probe", image(t, healthy, probeFiles...))...)
-	return bundle
-}
 
 // complaint is how a kernel says that something is wrong with it.
 var complaint = regexp.MustCompile(`(?m)^.*(BUG|WARNING|Oops|general protection|\bstall|INFO: task|Call Trace|No irq handler).*$`)

@@ -103,7 +103,7 @@ func TestE2ECokernelLockdown(t *testing.T) {
 		policy := []string{"--policy", dir + "/policy.toml"}
 		for _, test := range []struct {
 			bundle string
-			trust  []string
+			args   []string
 			code   int
 			stderr string
 		}{
@@ -112,7 +112,7 @@ func TestE2ECokernelLockdown(t *testing.T) {
 			{"other", policy, cli.ExitRun, "refused by the host's kernel: no key in the kernel's keyrings made the signature of its statement"},
 			{"detached", policy, cli.ExitRun, "refused by the host's kernel: it is detached, and the kernel is locked down"},
 		} {
-			o := h.mortise(append(append([]string{"run", "--rm", "--backend", "cokernel"}, test.trust...), dir+"/"+test.bundle+".tenon")...)
+			o := h.mortise(append(append([]string{"run", "--rm", "--backend", "cokernel"}, test.args...), dir+"/"+test.bundle+".tenon")...)
 			t.Logf("%s: %s", test.bundle, o)
 			errors := regexp.MustCompile("(?m)^mortise: error: .*$").FindAllString(o.stderr, -1)
 			if o.code != test.code || !strings.Contains(o.stderr, test.stderr) || (test.stderr == "") != (len(errors) == 0) || len(errors) > 1 {
