@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/exec"
 	"path"
-	"path/filepath"
 	"strings"
 )
 
@@ -38,31 +37,12 @@ func (s *Source) with(ctx context.Context, cache *Cache, d Driver) (*Source, err
 		return nil, err
 	}
 	digest := key(append([]string{"driver", s.Digest, d.Name}, files...)...)
-	out := &Source{Dir: cache.Path("source", digest), Digest: "sha256:" + digest}
-	if cache.has("source", digest) {
-		return out, nil
-	}
-	lock, err := cache.lock(ctx, "source", digest)
-	if err != nil {
-		return nil, err
-	}
-	defer lock.Close()
-	if cache.has("source", digest) {
-		return out, nil
-	}
-	tmp, err := cache.TempDir()
-	if err != nil {
-		return nil, err
-	}
-	defer os.RemoveAll(tmp)
-	tree := filepath.Join(tmp, "tree")
-	if err := linkTree(ctx, s.Dir, tree); err != nil {
-		return nil, err
-	}
-	if err := d.add(tree, files); err != nil {
-		return nil, err
-	}
-	return out, cache.commit(tree, "source", digest)
+	return cache.source(ctx, digest, func(tree string) error {
+		if err := linkTree(ctx, s.Dir, tree); err != nil {
+			return err
+		}
+		return d.add(tree, files)
+	})
 }
 
 // read returns names and contents by turns, in the order of the names.
@@ -82,7 +62,7 @@ func (d Driver) read() ([]string, error) {
 // linkTree copies a tree by hard links. Nothing may write to a file of the copy:
 // the kernel's build does not, as its objects are elsewhere.
 func linkTree(ctx context.Context, from, to string) error {
-	out, err := exec.CommandContext(ctx, "cp", "-a", "--link", from, to).CombinedOutput()
+	out, err := exec.CommandContext(ctx, "cp", "-a", "--link", from+"/.", to).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("%w: %s", err, strings.TrimSpace(string(out)))
 	}

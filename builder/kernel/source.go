@@ -58,30 +58,45 @@ func OpenSource(ctx context.Context, cache *Cache, spec string) (*Source, error)
 	if err != nil {
 		return nil, fmt.Errorf("kernel source %q: %w", spec, err)
 	}
-	s := &Source{Dir: cache.Path("source", digest), Digest: "sha256:" + digest}
-	if cache.has("source", digest) {
+	s, err := cache.source(ctx, digest, func(tree string) error {
+		if err := fill(ctx, path, tree); err != nil {
+			return err
+		}
+		if _, err := os.Stat(filepath.Join(tree, "Kconfig")); err != nil {
+			return errors.New("not a kernel source tree: no Kconfig at its top")
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("kernel source %q: %w", spec, err)
+	}
+	return s, nil
+}
+
+// source returns the tree of a digest in hexadecimal. fill fills the folder that is to
+// become it, unless it is there.
+func (c *Cache) source(ctx context.Context, digest string, fill func(tree string) error) (*Source, error) {
+	s := &Source{Dir: c.Path("source", digest), Digest: "sha256:" + digest}
+	if c.has("source", digest) {
 		return s, nil
 	}
-	lock, err := cache.lock(ctx, "source", digest)
+	lock, err := c.lock(ctx, "source", digest)
 	if err != nil {
 		return nil, err
 	}
 	defer lock.Close()
-	if cache.has("source", digest) {
+	if c.has("source", digest) {
 		return s, nil
 	}
-	tmp, err := cache.TempDir()
+	tmp, err := c.TempDir()
 	if err != nil {
 		return nil, err
 	}
 	defer os.RemoveAll(tmp)
-	if err := fill(ctx, path, tmp); err != nil {
-		return nil, fmt.Errorf("kernel source %q: %w", spec, err)
+	if err := fill(tmp); err != nil {
+		return nil, err
 	}
-	if _, err := os.Stat(filepath.Join(tmp, "Kconfig")); err != nil {
-		return nil, fmt.Errorf("kernel source %q: not a kernel source tree: no Kconfig at its top", spec)
-	}
-	return s, cache.commit(tmp, "source", digest)
+	return s, c.commit(tmp, "source", digest)
 }
 
 func digestFile(_ context.Context, path string) (string, error) {

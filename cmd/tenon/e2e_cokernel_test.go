@@ -70,26 +70,16 @@ func beside(t *testing.T, m debian.Machine, f func(h *besideHost)) {
 // besideBundle builds the probe's bundle for such a host, once for all tests.
 func besideBundle(t *testing.T) string {
 	t.Helper()
-	besideOnce.Do(func() {
+	return theProbeBeside.get(t, func() string {
 		healthy := func(c *v1.Config) {
 			c.Healthcheck = &v1.HealthConfig{Test: []string{"CMD", "/bin/probe", "healthy"}, Interval: time.Second}
 		}
-		built, _ := build(t, "-r", "../../testdata/recipes/cokernel.toml", "--name", "probe", image(t, healthy, probeFiles...))
-		besidePath = filepath.Join(must(os.MkdirTemp("", "tenon-e2e-")), "probe.tenon")
-		if err := os.CopyFS(besidePath, os.DirFS(built)); err != nil {
-			t.Fatal(err)
-		}
+		path, _ := build(t, "-r", "../../testdata/recipes/cokernel.toml", "--name", "probe", image(t, healthy, probeFiles...))
+		return path
 	})
-	if besidePath == "" {
-		t.Fatal("the probe's bundle was not built")
-	}
-	return besidePath
 }
 
-var (
-	besideOnce sync.Once
-	besidePath string
-)
+var theProbeBeside shared
 
 // complaint is how a kernel says that something is wrong with it.
 var complaint = regexp.MustCompile(`(?m)^.*(BUG|WARNING|Oops|general protection|\bstall|INFO: task|Call Trace|No irq handler).*$`)

@@ -174,29 +174,38 @@ var probeFiles = []file{
 // probeBundle builds the probe's sealed bundle once for all tests.
 func probeBundle(t *testing.T) string {
 	t.Helper()
-	probeOnce.Do(func() {
-		built, _ := build(t, "-r", probeRecipe, "--name", "probe", image(t, nil, probeFiles...))
-		// Outlive the first test that asked for it.
-		dir := must(os.MkdirTemp("", "tenon-e2e-"))
-		probePath = filepath.Join(dir, "probe.tenon")
-		if err := os.CopyFS(probePath, os.DirFS(built)); err != nil {
-			t.Fatal(err)
-		}
+	return theProbe.get(t, func() string {
+		path, _ := build(t, "-r", probeRecipe, "--name", "probe", image(t, nil, probeFiles...))
+		return path
 	})
-	if probePath == "" {
-		t.Fatal("the probe's bundle was not built")
-	}
-	return probePath
 }
 
-var (
-	probeOnce sync.Once
-	probePath string
-)
+var theProbe shared
+
+// shared is a bundle that outlives the first test that asked for it.
+type shared struct {
+	once sync.Once
+	path string
+}
+
+func (s *shared) get(t *testing.T, build func() string) string {
+	t.Helper()
+	s.once.Do(func() {
+		path := filepath.Join(must(os.MkdirTemp("", "tenon-e2e-")), "probe.tenon")
+		if err := os.CopyFS(path, os.DirFS(build())); err != nil {
+			t.Fatal(err)
+		}
+		s.path = path
+	})
+	if s.path == "" {
+		t.Fatal("the bundle was not built")
+	}
+	return s.path
+}
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	for _, path := range []string{probePath, besidePath, keysPath} {
+	for _, path := range []string{theProbe.path, theProbeBeside.path, keysPath} {
 		if path != "" {
 			_ = os.RemoveAll(filepath.Dir(path))
 		}

@@ -101,9 +101,9 @@ func (i *instance) follow(ctx context.Context) {
 	i.running.Store(true)
 	var output sync.WaitGroup
 	output.Go(func() {
-		out := &sink{w: i.config.Console}
+		out := &loader.Sink{W: i.config.Console}
 		_, _ = io.Copy(out, i.console) // ends with the guest
-		i.consoleErr = out.err
+		i.consoleErr = out.Err
 	})
 	output.Go(func() {
 		if err := i.host.Converse(); err != nil {
@@ -123,20 +123,6 @@ func (i *instance) follow(ctx context.Context) {
 		case <-i.exited:
 		}
 	}()
-}
-
-// sink passes on what is written to it until that fails, and takes the rest, so that the
-// guest does not hang because nobody reads its console.
-type sink struct {
-	w   io.Writer
-	err error
-}
-
-func (s *sink) Write(p []byte) (int, error) {
-	if s.err == nil && s.w != nil {
-		_, s.err = s.w.Write(p)
-	}
-	return len(p), nil
 }
 
 func (i *instance) event(m *control.Message) {

@@ -143,20 +143,6 @@ func (t *tail) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// sink passes on what is written to it until that fails, and takes the rest, so
-// that the machine does not hang because nobody reads its console.
-type sink struct {
-	w   io.Writer
-	err error
-}
-
-func (s *sink) Write(p []byte) (int, error) {
-	if s.err == nil {
-		_, s.err = s.w.Write(p)
-	}
-	return len(p), nil
-}
-
 func (i *instance) prepare(program, accel string, v *loader.Verified) error {
 	m := v.Manifest()
 	i.network = m.Claims.Device("net") != nil
@@ -262,9 +248,9 @@ func (i *instance) Start(ctx context.Context) error {
 	closeAll(&i.files)
 	var output sync.WaitGroup
 	output.Go(func() {
-		out := &sink{w: i.config.Console}
+		out := &loader.Sink{W: i.config.Console}
 		_, _ = io.Copy(out, i.console) // ends with QEMU
-		i.consoleErr = out.err
+		i.consoleErr = out.Err
 	})
 	output.Go(func() {
 		if err := i.control.Converse(); err != nil {
