@@ -248,6 +248,7 @@ func TestE2ECokernelDies(t *testing.T) {
 		rounds = 20
 	}
 	beside(t, debian.Machine{Small: true}, func(h *besideHost) {
+		free := h.free()
 		load := exec.Command("sh", "-c", "while :; do find /usr/share >/dev/null; done & while :; do :; done")
 		load.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 		if err := load.Start(); err != nil {
@@ -342,7 +343,22 @@ func TestE2ECokernelDies(t *testing.T) {
 		}
 		_ = unix.Kill(-load.Process.Pid, unix.SIGKILL)
 		_ = load.Wait()
+		// One instance had 64 MiB. What the load has used may stay in use.
+		if now := h.free(); free-now > 60<<10 {
+			h.Errorf("the host has %d KiB of memory, and had %d", now, free)
+		} else {
+			h.Logf("the host has %d KiB of memory, and had %d", now, free)
+		}
 	})
+}
+
+// free is how much memory the host can use, in KiB, when its caches are empty.
+func (h *besideHost) free() int {
+	h.Helper()
+	if err := os.WriteFile("/proc/sys/vm/drop_caches", []byte("3"), 0); err != nil {
+		h.Error(err)
+	}
+	return available()
 }
 
 // flatBundle is a bundle of bare code.
