@@ -68,7 +68,7 @@
 struct mortise {
 	struct kref refs;
 	struct list_head link;
-	struct mutex lock;
+	struct mutex lock;	/* see above */
 	char name[MORTISE_NAME];
 	bool gone;
 	u32 state;
@@ -79,7 +79,7 @@ struct mortise {
 	phys_addr_t low;
 	struct tenon_zone *zone;
 	struct tenon_stream streams[TENON_RINGS];
-	struct mutex stream_locks[TENON_RINGS];
+	struct mutex stream_locks[TENON_RINGS];	/* likewise */
 	u32 range_count;
 	struct mortise_range ranges[MORTISE_RANGES];
 	u32 cpu_count;

@@ -130,7 +130,8 @@ static int load_files(struct mortise *m, const struct mortise_load *load,
 		return -ENOSPC;
 	end = range_end(m, at);
 	to = phys_to_virt(at) - setup_size(&h);
-	size = kernel_read_file(image, 0, &to, setup_size(&h) + h.init_size, NULL, READING_KEXEC_IMAGE);
+	size = kernel_read_file(image, 0, &to, setup_size(&h) + h.init_size, NULL,
+				READING_KEXEC_IMAGE);
 	if (size < 0)
 		return size;
 	/* From here on, what is in memory counts: it does not change any more. */

@@ -203,8 +203,8 @@ int mortise_reserve(struct mortise *m, int node, u64 bytes)
 	u32 first = m->range_count;
 	int i;
 
-	if (!bytes || bytes % SZ_2M || bytes > BIT_ULL(MAX_PHYSMEM_BITS) || node < 0 || node >= MAX_NUMNODES ||
-	    !node_online(node))
+	if (!bytes || bytes % SZ_2M || bytes > BIT_ULL(MAX_PHYSMEM_BITS) ||
+	    node < 0 || node >= MAX_NUMNODES || !node_online(node))
 		return -EINVAL;
 	few = max(least / 8, pageblock_nr_pages);
 	for (;;) {

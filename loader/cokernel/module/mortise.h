@@ -27,9 +27,9 @@
 /* Reasons why this host cannot run instances. */
 #define MORTISE_NO_X2APIC	(1u << 0)	/* the host uses x2APIC */
 #define MORTISE_NO_REMAPPING	(1u << 1)	/* or interrupt remapping */
-#define MORTISE_NO_ENCRYPTION	(1u << 2)	/* or encrypts its memory, as confidential guests do */
+#define MORTISE_NO_ENCRYPTION	(1u << 2)	/* or encrypts memory, as confidential guests do */
 #define MORTISE_NO_LOW		(1u << 3)	/* what it keeps below 1 MiB was not understood */
-#define MORTISE_NO_TSC		(1u << 4)	/* its time stamp counter is not stable, or has no known frequency */
+#define MORTISE_NO_TSC		(1u << 4)	/* its clock, the TSC, is not stable, or unknown */
 
 /**
  * struct mortise_info - what the module says about the host
@@ -101,9 +101,9 @@ struct mortise_cpu {
 	__u32 timeout_ms;
 };
 
-#define MORTISE_CPU_IDLE	(1u << 0)	/* nobody uses it: its core's other thread is the guest's */
+#define MORTISE_CPU_IDLE	(1u << 0)	/* nobody uses it: it shares the core of one in use */
 
-#define MORTISE_LOAD_DETACHED	(1u << 0)	/* initramfs and command line are not in the image */
+#define MORTISE_LOAD_DETACHED	(1u << 0)	/* initramfs and command line are beside the image */
 
 /**
  * struct mortise_load - the image to load

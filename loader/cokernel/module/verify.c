@@ -57,7 +57,7 @@ out_tfm:
 }
 
 /* Of an image without a signature. */
-static int allow_unsigned(void)
+static int take_unsigned(void)
 {
 	if (security_locked_down(LOCKDOWN_KEXEC)) {
 		pr_notice("refused an image without a signature: the kernel is locked down\n");
@@ -101,7 +101,7 @@ int mortise_verify(const void *image, size_t size, bool sealed,
 	int ret;
 
 	if (!statement_size)
-		return allow_unsigned();
+		return take_unsigned();
 	if (!sealed && security_locked_down(LOCKDOWN_KEXEC)) {
 		pr_notice("refused a detached image: the kernel is locked down\n");
 		return -EPERM;
