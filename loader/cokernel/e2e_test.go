@@ -497,8 +497,15 @@ func (f *fuzzer) call(n int) (string, error) {
 		return "load", o.load(image{kernel: flat(f.t, code), possibleCPUs: int(f.pick(1, 2, 4)), statement: make([]byte, f.IntN(2)*f.IntN(200))})
 	case 5:
 		return "load rubbish", o.load(image{kernel: self(f.t), possibleCPUs: int(f.pick(1, 2))})
-	case 6, 7:
+	case 6:
 		return "start", o.start()
+	case 7: // all that it takes, where it is not there yet
+		if s, err := o.status(); err == nil && s.rangeCount == 0 {
+			_ = o.reserve(0, 32<<20)
+		}
+		_ = o.take(1+f.IntN(3), false)
+		_ = o.load(image{kernel: flat(f.t, hang), possibleCPUs: 4})
+		return "boot", o.start()
 	case 8:
 		return "stop", o.stop()
 	case 9:

@@ -185,6 +185,9 @@ static void release_from(struct mortise *m, u32 first)
 	}
 }
 
+/* The host keeps 64 MiB at least: what is moved away has to go somewhere. */
+#define HOST_PAGES	PHYS_PFN(SZ_64M)
+
 /**
  * mortise_reserve() - adds memory of a node to an instance
  * @m: the instance, locked
@@ -206,6 +209,8 @@ int mortise_reserve(struct mortise *m, int node, u64 bytes)
 	if (!bytes || bytes % SZ_2M || bytes > BIT_ULL(MAX_PHYSMEM_BITS) ||
 	    node < 0 || node >= MAX_NUMNODES || !node_online(node))
 		return -EINVAL;
+	if (si_mem_available() < (long)(left + HOST_PAGES))
+		return -ENOMEM;
 	few = max(least / 8, pageblock_nr_pages);
 	for (;;) {
 		for (i = 0; i < ARRAY_SIZE(zones); i++) {
