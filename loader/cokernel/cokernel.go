@@ -106,8 +106,10 @@ func (b *Backend) Load(_ context.Context, v *loader.Verified, c loader.Config) (
 	switch {
 	case errors.Is(err, unix.ENOSPC):
 		return nil, errors.New("the memory below 1 MiB, of which each instance needs 64 KiB, is used up")
+	case errors.Is(err, unix.ESHUTDOWN):
+		return nil, errors.New("the host is about to go down, or to sleep")
 	case err != nil:
-		return nil, fmt.Errorf("making an instance in the module: %w", err)
+		return nil, fmt.Errorf("making the module's instance %s: %w", c.ID, err)
 	}
 	i := newInstance(o, c)
 	if err := i.fill(v); err != nil {
@@ -139,7 +141,7 @@ func (i *instance) fill(v *loader.Verified) error {
 		bytes := (m.Bytes + pageblock - 1) / pageblock * pageblock
 		err := i.object.reserve(m.Node, bytes)
 		if errors.Is(err, unix.ENOMEM) {
-			return fmt.Errorf("node %d has no %d MiB that its kernel can free in large pieces: %w", m.Node, bytes>>20, err)
+			return fmt.Errorf("node %d has no %d MiB that the host's kernel can spare in large pieces: %w", m.Node, bytes>>20, err)
 		}
 		if err != nil {
 			return fmt.Errorf("reserving %d MiB of node %d: %w", bytes>>20, m.Node, err)
@@ -189,13 +191,13 @@ func (i *instance) load(v *loader.Verified) error {
 		if err == nil {
 			return nil
 		}
-		errs = append(errs, i.explain(err, &image))
+		errs = append(errs, explain(err, &image))
 	}
 	return errors.Join(errs...)
 }
 
 // explain says what an error of load means.
-func (i *instance) explain(err error, image *image) error {
+func explain(err error, image *image) error {
 	why := ""
 	switch {
 	case errors.Is(err, unix.EPERM) && image.statement == nil:

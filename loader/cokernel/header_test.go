@@ -118,7 +118,7 @@ func TestDocs(t *testing.T) {
 		}
 	}
 	source := read(t, "cokernel.go")
-	_, explained, _ := strings.Cut(source, "func (i *instance) explain(")
+	_, explained, _ := strings.Cut(source, "func explain(")
 	explained, _, _ = strings.Cut(explained, "\n}\n")
 	_, table, _ := strings.Cut(doc, "## Troubleshooting")
 	if in, out := matches(explained, `unix\.(E[A-Z]+)`), matches(table, "`(E[A-Z]+)`"); len(in) == 0 || slices.ContainsFunc(in, func(errno string) bool { return !slices.Contains(out, errno) }) {

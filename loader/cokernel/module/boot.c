@@ -137,7 +137,7 @@ static int fill_tables(struct mortise *m, struct boot_params *bp)
 	memset((void *)m->zone + AREA_TABLES, 0, AREA_END - AREA_TABLES);
 	map(&t, 0, SZ_1M);
 	map(&t, area_phys(m, 0), AREA_SIZE);
-	map(&t, m->entry - 0x200, bp->hdr.init_size);
+	map(&t, m->entry - KERNEL_ENTRY, bp->hdr.init_size);
 	return t.full ? -ENOSPC : 0;
 }
 

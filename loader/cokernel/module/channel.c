@@ -70,18 +70,6 @@ static bool writable(struct file *file, size_t n)
 	return is_control(file) ? room >= n : room;
 }
 
-/*
- * Tells the guest that a ring changed. Should it end meanwhile, its CPU waits for
- * a SIPI, or is the host's, which counts a spurious interrupt.
- */
-static void ring_guest(struct mortise *m)
-{
-	u32 vector = READ_ONCE(m->zone->guest_vector);
-
-	if (vector >= 0x20 && vector <= 0xff && READ_ONCE(m->state) == MORTISE_RUNNING)
-		mortise_cpu_ring(mortise_cpu_apicid(m->boot_cpu), vector);
-}
-
 static ssize_t read_once(struct file *file, char __user *to, size_t n)
 {
 	struct mortise *m = file->private_data;
@@ -104,7 +92,7 @@ static ssize_t read_once(struct file *file, char __user *to, size_t n)
 		got = tenon_stream_read(s, buffer, min_t(size_t, got, n));
 	mutex_unlock(lock);
 	if (got > 0 && full)
-		ring_guest(m);	/* it may wait for room */
+		mortise_ring(m);	/* it may wait for room */
 	if (got > 0 && copy_to_user(to, buffer, got))
 		got = -EFAULT;
 	kvfree(buffer);
@@ -148,7 +136,7 @@ static ssize_t write_once(struct file *file, const void *data, size_t n)
 		got = tenon_stream_write(s, data, n);
 	mutex_unlock(lock);
 	if (got > 0)
-		ring_guest(m);
+		mortise_ring(m);
 	return got;
 }
 
@@ -219,9 +207,8 @@ static const struct file_operations control_ops = CHANNEL_OPS;
  * @stream: MORTISE_CONSOLE or MORTISE_CONTROL
  *
  * Read what the guest wrote; write what it will read, of the control channel one
- * whole frame with each call. After the guest's end,
- * reading returns what is left and then 0, and writing fails with -EPIPE; before its
- * start, with -ENOTCONN.
+ * whole frame with each call. After the guest's end, reading returns what is left
+ * and then 0, and writing fails with -EPIPE; before its start, with -ENOTCONN.
  *
  * Return: the descriptor, -EINVAL for another stream, or as anon_inode_getfd().
  */

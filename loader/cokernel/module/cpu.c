@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * CPUs that are lent: offline and not present for the host; in
- * truth they wait for a SIPI, or run a guest's kernel.
+ * CPUs that are lent: offline and not present for the host; in truth they wait
+ * for a SIPI, or run a guest's kernel.
  */
 #include <linux/cpu.h>
 #include <linux/cpuhotplug.h>
@@ -107,9 +107,9 @@ int mortise_cpu_start(u32 cpu, phys_addr_t page, const u32 *started)
 }
 
 /* Sends a guest's CPU an interrupt. */
-void mortise_cpu_ring(u32 apicid, u32 vector)
+void mortise_cpu_ring(u32 cpu, u32 vector)
 {
-	send(APIC_DM_FIXED | vector, apicid);
+	send(APIC_DM_FIXED | vector, mortise_cpu_apicid(cpu));
 }
 
 /**

@@ -132,6 +132,31 @@ void mortise_down(struct mortise *m)
 	mutex_unlock(&m->lock);
 }
 
+/* The vector by which a guest is rung at, 0 when it does not listen. */
+static u32 guest_vector(struct mortise *m)
+{
+	u32 vector = READ_ONCE(m->zone->guest_vector);
+
+	if (vector < 0x20 || vector > 0xff || READ_ONCE(m->state) != MORTISE_RUNNING)
+		return 0;
+	return vector;
+}
+
+/**
+ * mortise_ring() - tells a guest that something in its zone has changed
+ * @m: the instance, locked or not
+ *
+ * Should it end meanwhile, its CPU waits for a SIPI, or is the host's, which counts
+ * a spurious interrupt.
+ */
+void mortise_ring(struct mortise *m)
+{
+	u32 vector = guest_vector(m);
+
+	if (vector)
+		mortise_cpu_ring(m->boot_cpu, vector);
+}
+
 /* An error of the guest's, unless it would mean something to our system calls. */
 static int guest_error(int status)
 {
@@ -144,15 +169,15 @@ static int guest_error(int status)
 static int ask(struct mortise *m, u32 op, u32 cpu, u32 timeout_ms)
 {
 	struct tenon_zone *z = m->zone;
-	u32 vector = READ_ONCE(z->guest_vector), number = READ_ONCE(z->cpu_request) + 1;
+	u32 number = READ_ONCE(z->cpu_request) + 1;
 	long left;
 
-	if (vector < 0x20 || vector > 0xff)
-		return -EAGAIN;	/* it does not listen yet */
+	if (!guest_vector(m))
+		return -EAGAIN;	/* it would find later, by itself, what nobody waits for */
 	WRITE_ONCE(z->cpu_op, op);
 	WRITE_ONCE(z->cpu_apicid, mortise_cpu_apicid(cpu));
 	smp_store_release(&z->cpu_request, number); /* what is asked for is there */
-	mortise_cpu_ring(mortise_cpu_apicid(m->boot_cpu), vector);
+	mortise_ring(m);
 	left = wait_event_timeout(m->wait, READ_ONCE(z->cpu_answer) == number ||
 				  READ_ONCE(z->state) > TENON_STATE_ALIVE || READ_ONCE(m->stopping),
 				  msecs_to_jiffies(min(timeout_ms, MAX_TIMEOUT_MS)));

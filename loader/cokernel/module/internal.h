@@ -17,6 +17,9 @@
 #undef pr_fmt
 #define pr_fmt(fmt) "mortise: " fmt
 
+/* Where a bzImage's 64-bit entry is behind its real-mode part. */
+#define KERNEL_ENTRY	0x200
+
 /* Below 1 MiB, each instance has a piece of this many pages. */
 #define LOW_PAGES	16
 #define LOW_SIZE	(LOW_PAGES * PAGE_SIZE)
@@ -103,6 +106,7 @@ void mortise_put(struct mortise *m);
 int mortise_fd(struct mortise *m);
 void mortise_stop(struct mortise *m, u32 end);
 void mortise_down(struct mortise *m);
+void mortise_ring(struct mortise *m);
 
 /* memory.c */
 int mortise_low_init(void);
@@ -120,7 +124,7 @@ void mortise_cpu_give(u32 cpu);
 u32 mortise_cpu_apicid(u32 cpu);
 void mortise_cpu_reset(u32 cpu);
 int mortise_cpu_start(u32 cpu, phys_addr_t page, const u32 *started);
-void mortise_cpu_ring(u32 apicid, u32 vector);
+void mortise_cpu_ring(u32 cpu, u32 vector);
 
 /* verify.c */
 int mortise_verify(const void *image, size_t size, bool sealed,

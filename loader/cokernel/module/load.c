@@ -19,9 +19,6 @@
 #define PEEK	sizeof(struct setup_header)
 #define SETUP	offsetof(struct boot_params, hdr)
 
-/* Where the 64-bit entry is behind the real-mode part. */
-#define ENTRY	0x200
-
 /* Bytes of the real-mode part, which the rest follows. */
 static size_t setup_size(const struct setup_header *h)
 {
@@ -56,16 +53,17 @@ static int check_header(const struct setup_header *h, size_t size)
 		return -ENOEXEC;
 	if (!is_power_of_2(h->kernel_alignment) || h->kernel_alignment > SZ_1G)
 		return -ENOEXEC;
-	if (size <= setup_size(h) + ENTRY || h->init_size < size - setup_size(h))
+	if (size <= setup_size(h) + KERNEL_ENTRY || h->init_size < size - setup_size(h))
 		return -ENOEXEC;
 	return 0;
 }
 
 /*
  * Where the kernel can be: aligned, with the setup before it, and with room for
- * what it unpacks, and at the end for an initrd.
+ * what it unpacks, and before the end of the range for an initrd. Or 0.
  */
-static phys_addr_t find_place(struct mortise *m, const struct setup_header *h, size_t initrd)
+static phys_addr_t find_place(struct mortise *m, const struct setup_header *h, size_t initrd,
+			      phys_addr_t *range_end)
 {
 	u32 i;
 
@@ -73,8 +71,9 @@ static phys_addr_t find_place(struct mortise *m, const struct setup_header *h, s
 		const struct mortise_range *r = &m->ranges[i];
 		u64 at = ALIGN(max(r->start + setup_size(h), h->pref_address), h->kernel_alignment);
 
-		if (h->pref_address < r->start + r->bytes &&
-		    at + h->init_size + PAGE_ALIGN(initrd) <= r->start + r->bytes)
+		*range_end = r->start + r->bytes;
+		if (h->pref_address < *range_end &&
+		    at + h->init_size + PAGE_ALIGN(initrd) <= *range_end)
 			return at;
 	}
 	return 0;
@@ -93,16 +92,6 @@ static int read_initrd(struct boot_params *bp, phys_addr_t end, size_t room, str
 	bp->ext_ramdisk_image = upper_32_bits(at);
 	bp->hdr.ramdisk_size = lower_32_bits(n);
 	bp->ext_ramdisk_size = upper_32_bits((u64)n);
-	return 0;
-}
-
-static phys_addr_t range_end(struct mortise *m, phys_addr_t at)
-{
-	u32 i;
-
-	for (i = 0; i < m->range_count; i++)
-		if (at >= m->ranges[i].start && at - m->ranges[i].start < m->ranges[i].bytes)
-			return m->ranges[i].start + m->ranges[i].bytes;
 	return 0;
 }
 
@@ -125,10 +114,9 @@ static int load_files(struct mortise *m, const struct mortise_load *load,
 	ret = check_header(&h, size);
 	if (ret)
 		return ret;
-	at = find_place(m, &h, initrd_size);
+	at = find_place(m, &h, initrd_size, &end);
 	if (!at)
 		return -ENOSPC;
-	end = range_end(m, at);
 	to = phys_to_virt(at) - setup_size(&h);
 	size = kernel_read_file(image, 0, &to, setup_size(&h) + h.init_size, NULL,
 				READING_KEXEC_IMAGE);
@@ -148,7 +136,7 @@ static int load_files(struct mortise *m, const struct mortise_load *load,
 	memcpy(&bp->hdr, &h, min_t(size_t, sizeof(h), header_end(&h) - SETUP));
 	bp->hdr.type_of_loader = 0xff;	/* none of the assigned ones */
 	bp->hdr.loadflags &= ~CAN_USE_HEAP;
-	m->entry = at + ENTRY;
+	m->entry = at + KERNEL_ENTRY;
 	if (initrd)
 		return read_initrd(bp, end, initrd_size, initrd);
 	return 0;

@@ -197,7 +197,7 @@ static void release_from(struct mortise *m, u32 first)
  * It is one range if there is one, or else few large ones.
  *
  * Return: 0, -EINVAL for a node or size that is none, -ENOMEM when there is not
- * enough that can be moved away; -EINTR.
+ * enough that can be moved away, or too little would be left; -EINTR.
  */
 int mortise_reserve(struct mortise *m, int node, u64 bytes)
 {

@@ -109,7 +109,6 @@ static int __init tenon_start(void)
 	if (err)
 		return err;
 	x86_platform_ipi_callback = doorbell;
-	WRITE_ONCE(tenon_zone->guest_apicid, boot_cpu_physical_apicid);
 	/* The host rings once this is there. */
 	smp_store_release(&tenon_zone->guest_vector, X86_PLATFORM_IPI_VECTOR);
 	smp_mb();	/* what the host did before it could ring is seen now */

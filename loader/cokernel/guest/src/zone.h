@@ -76,14 +76,15 @@ enum tenon_ring_id {
  * @state: TENON_STATE_*, the guest's
  * @host_apicid: where the guest's doorbell goes to
  * @host_vector: and by which vector; 0: the host looks by itself
- * @guest_apicid: where the host's doorbell goes to, the guest's; valid once
- *	@guest_vector is not 0
- * @guest_vector: and by which vector
+ * @guest_vector: by which vector the host's doorbell comes to the guest's first
+ *	CPU, the guest's; 0: it does not listen yet
  * @cpu_request: counts what the host asked for about CPUs
  * @cpu_op: TENON_CPU_*, what it asked for last
  * @cpu_apicid: and of which CPU
  * @cpu_answer: the request that the guest answered last, the guest's
  * @cpu_status: 0, or a negative errno: its answer
+ * @reserved0: 0
+ * @reserved: 0
  * @rings: by enum tenon_ring_id
  *
  * Fields are the host's where nothing else is said.
@@ -94,7 +95,7 @@ struct tenon_zone {
 	__u32 state;
 	__u32 host_apicid;
 	__u32 host_vector;
-	__u32 guest_apicid;
+	__u32 reserved0;
 	__u32 guest_vector;
 	__u32 cpu_request;
 	__u32 cpu_op;
