@@ -59,6 +59,9 @@ type Capabilities struct {
 type Survivor interface {
 	Backend
 
+	// List returns the IDs of all that the back end holds anything of, whoever loaded it.
+	List() ([]string, error)
+
 	// Alive says whether the instance that was started with an ID runs. On a host that
 	// cannot run the back end, none does. After an error, it is taken to run.
 	Alive(id string) (bool, error)

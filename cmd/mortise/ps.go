@@ -149,7 +149,8 @@ func newGCCmd(a *app) *cobra.Command {
 		Short: "Give back what nobody looks after, and remove damaged instances",
 		Long: `Give back what instances held that ended with their supervisor, and mark them as failed;
 most verbs do that first, too. Remove instances whose records are damaged, and print
-their names. Records of another version are left alone: 'rm --force' removes them.`,
+their names. Records of another version are left alone: 'rm --force' removes them. Warn
+of what runs and is not noted here, by its ID: 'rm --force ID' ends it.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			removed, err := a.here().GC(cmd.Context())

@@ -94,7 +94,7 @@ func newRmCmd(a *app) *cobra.Command {
 			return a.each(cmd.Context(), args, func(ctx context.Context, name string) error { return a.here().Remove(ctx, name, force) })
 		},
 	}
-	cmd.Flags().BoolVarP(&force, "force", "f", false, "end them first, and remove those whose records cannot be read, too")
+	cmd.Flags().BoolVarP(&force, "force", "f", false, "end them first, also those whose records cannot be read, and, by ID, those that have none")
 	return cmd
 }
 

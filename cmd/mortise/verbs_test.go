@@ -298,8 +298,9 @@ func TestUnattended(t *testing.T) {
 	if o := h.mortise("kill", "web"); o.code != 1 || !strings.Contains(o.stderr, "it is stopped, not running") {
 		t.Errorf("%+v", o)
 	}
-	if now := h.kernel.State(); !reflect.DeepEqual(now, h.before) || len(b.Machines()) > 0 {
-		t.Errorf("%v\n%v\n%v", h.before, now, b.Machines())
+	now := h.kernel.State()
+	if ids, err := b.List(); err != nil || len(ids) > 0 || !reflect.DeepEqual(now, h.before) {
+		t.Errorf("%v\n%v\n%q, %v", h.before, now, ids, err)
 	}
 }
 

@@ -328,6 +328,21 @@ func TestE2ECokernelDies(t *testing.T) {
 			_ = unix.Kill(h.record("x").Supervisor.PID, unix.SIGKILL)
 			h.good("rm", "-f", "x")
 			h.unchanged(when("rm"))
+
+			// Nobody can: what was noted of it is lost.
+			run("wait")
+			h.await("x", "WAITING")
+			lost := h.record("x")
+			_ = unix.Kill(lost.Supervisor.PID, unix.SIGKILL)
+			h.gone(lost.Supervisor.PID)
+			if err := os.RemoveAll(instance.DefaultDir); err != nil {
+				h.Fatal(err)
+			}
+			if o := h.mortise("gc"); o.code != 0 || !strings.Contains(o.stderr, lost.ID) {
+				h.Error(o)
+			}
+			h.good("rm", "-f", lost.ID)
+			h.unchanged(when("rm ID"))
 		}
 		// At any point of a start.
 		for i := range rounds * 5 {
@@ -398,6 +413,38 @@ func TestE2ECokernelHostPanics(t *testing.T) {
 	t.Logf("the host's kernel is dead; in 5 s the guest printed %d bytes", after-before)
 	if after-before < 100 {
 		t.Error("the guest is dead, too")
+	}
+}
+
+// Whoever comes after the host's kernel has the whole machine, guests of both or not.
+func TestE2ECokernelHostRestarts(t *testing.T) {
+	module, bundle := debian.Module(t), besideBundle(t)
+	mortise := filepath.Join(required(t, "TENON_BIN"), "mortise")
+	g := (&debian.Machine{Small: true}).Boot(t)
+	run := func(args ...string) string {
+		t.Helper()
+		r := g.Run(t, time.Minute, debian.Command{Args: args})
+		if r.Status != 0 {
+			t.Fatal(args, r)
+		}
+		return r.Output
+	}
+	for range 2 {
+		if cpus := run("cat", "/sys/devices/system/cpu/online"); cpus != "0-3\n" {
+			t.Fatalf("the host has the CPUs %s", cpus)
+		}
+		run("insmod", module, "allow_unsigned=1")
+		for _, name := range []string{"one", "two"} {
+			run(mortise, "run", "--detach", "--allow-unsigned", "--memory", "64MiB", "--name", name, "-e", "PROBE=beat", bundle)
+		}
+		if cpus := run("cat", "/sys/devices/system/cpu/online"); cpus != "0-1\n" {
+			t.Fatalf("the host has the CPUs %s", cpus)
+		}
+		g.Kexec(t)
+	}
+	run("sh", "-c", "dmesg | grep -E 'Linux version|smp: Brought up .* 4 CPUs'")
+	if lines := complaint.FindAllString(run("dmesg"), -1); lines != nil {
+		t.Errorf("the host's kernel: %q", lines)
 	}
 }
 

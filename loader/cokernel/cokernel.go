@@ -235,6 +235,19 @@ func (b *Backend) Attach(_ context.Context, c loader.Config) (loader.Instance, e
 	return i, nil
 }
 
+// List lists what the module has.
+func (b *Backend) List() ([]string, error) {
+	d, err := openDevice()
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	return d.list()
+}
+
 // Alive says whether an instance runs.
 func (b *Backend) Alive(id string) (bool, error) {
 	o, err := openObject(id)

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -170,7 +171,7 @@ func TestEndUnattended(t *testing.T) {
 			if err := test.end(h); err != nil {
 				t.Errorf("%s: %v", name, err)
 			}
-			if names := b.Machines(); len(names) > 0 {
+			if names, _ := b.List(); len(names) > 0 {
 				t.Errorf("%s: %q", name, names)
 			}
 			h.untouched(t)
@@ -220,7 +221,7 @@ func TestRecoverSurvivor(t *testing.T) {
 		if _, err := h.GC(t.Context()); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
-		if names := b.Machines(); len(names) > 0 {
+		if names, _ := b.List(); len(names) > 0 {
 			t.Errorf("%s: %q", name, names)
 		}
 		h.untouched(t)
@@ -313,7 +314,7 @@ func TestLeave(t *testing.T) {
 		}
 		cancel()
 		b.Blind, b.Slow = nil, false
-		if r := h.record(t, "web"); !r.Unattended() || r.Held.CPUs != "1,5" || box.CPUs().String() != "1,5" || len(b.Machines()) != 1 {
+		if r := h.record(t, "web"); !r.Unattended() || r.Held.CPUs != "1,5" || box.CPUs().String() != "1,5" {
 			t.Errorf("%s: %+v", name, r)
 		}
 		if err := h.Kill(t.Context(), "web"); err != nil {
@@ -322,6 +323,60 @@ func TestLeave(t *testing.T) {
 		if name != "journal" { // in which the interrupts were
 			h.untouched(t)
 		}
+	}
+}
+
+// What no directory knows of is reported, and ended by its ID; what another knows of is
+// reported there alone.
+func TestStrays(t *testing.T) {
+	h, b := newSurvivor(t)
+	h.forsake(t, "web", true, instance.Running)
+	ids, err := b.List()
+	if err != nil || len(ids) != 1 {
+		t.Fatalf("%q, %v", ids, err)
+	}
+	gc := func() string {
+		t.Helper()
+		var log strings.Builder
+		h.Log = slog.New(slog.NewTextHandler(&log, nil))
+		if removed, err := h.GC(t.Context()); err != nil || len(removed) > 0 {
+			t.Errorf("%q, %v", removed, err)
+		}
+		return log.String()
+	}
+	if log := gc(); log != "" {
+		t.Error(log)
+	}
+	if err := h.Remove(t.Context(), ids[0], true); !errors.Is(err, instance.ErrNotFound) {
+		t.Error(err)
+	}
+	if err := os.RemoveAll(h.Dir); err != nil {
+		t.Fatal(err)
+	}
+	if log := gc(); strings.Count(log, ids[0]) != 1 {
+		t.Error(log)
+	}
+	for _, id := range []string{"web", ids[0][1:]} {
+		if err := h.Remove(t.Context(), id, true); !errors.Is(err, instance.ErrNotFound) {
+			t.Errorf("%s: %v", id, err)
+		}
+	}
+	if err := h.Remove(t.Context(), ids[0], false); !errors.Is(err, instance.ErrNotFound) {
+		t.Error(err)
+	}
+	b.Stuck = unix.EBUSY
+	if err := h.Remove(t.Context(), ids[0], true); !errors.Is(err, unix.EBUSY) {
+		t.Error(err)
+	}
+	b.Stuck = nil
+	if err := h.Remove(t.Context(), ids[0], true); err != nil {
+		t.Error(err)
+	}
+	if ids, err := b.List(); err != nil || len(ids) > 0 {
+		t.Errorf("%q, %v", ids, err)
+	}
+	if log := gc(); log != "" {
+		t.Error(log)
 	}
 }
 

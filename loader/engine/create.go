@@ -77,10 +77,11 @@ func (e *Engine) RemoveOwn(ctx context.Context, r *instance.Record) error {
 }
 
 // Remove removes an instance that does not run. With force, it is killed before, and
-// one whose record cannot be used is removed, too.
+// one whose record cannot be used is removed, too; and a stray, by its ID.
 func (e *Engine) Remove(ctx context.Context, name string, force bool) error {
 	if force {
-		if err := e.Kill(ctx, name); err != nil && !errors.As(err, new(*instance.TransitionError)) && !errors.Is(err, instance.ErrRecord) {
+		err := e.Kill(ctx, name)
+		if err != nil && !errors.As(err, new(*instance.TransitionError)) && !errors.Is(err, instance.ErrRecord) && !errors.Is(err, instance.ErrNotFound) {
 			return err
 		}
 	}
@@ -92,6 +93,9 @@ func (e *Engine) Remove(ctx context.Context, name string, force bool) error {
 	err = l.Remove(ctx, name)
 	if force && errors.Is(err, instance.ErrRecord) {
 		return e.discard(ctx, l, name)
+	}
+	if force && errors.Is(err, instance.ErrNotFound) {
+		return e.discardStray(ctx, name, err)
 	}
 	return err
 }

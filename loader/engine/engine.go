@@ -131,9 +131,10 @@ func (e *Engine) recover(ctx context.Context) error {
 
 // GC recovers, and removes instances whose records are damaged, with what they held.
 // It returns their names. Records of another version are another mortise's; for them,
-// and for what cannot be removed, the error joins one error each.
+// and for what cannot be removed, the error joins one error each. Strays are reported.
 func (e *Engine) GC(ctx context.Context) ([]string, error) {
 	if _, err := os.Lstat(e.Dir); errors.Is(err, fs.ErrNotExist) {
+		e.reportStrays()
 		return nil, nil
 	}
 	l, err := e.lock(ctx)
@@ -141,6 +142,7 @@ func (e *Engine) GC(ctx context.Context) ([]string, error) {
 		return nil, err
 	}
 	defer l.Unlock()
+	e.reportStrays()
 	var removed []string
 	var errs []error
 	names, err := e.Store().Names()

@@ -104,11 +104,11 @@ func (b *Survivor) find(id string) *machine {
 	return nil
 }
 
-// Machines lists the IDs of what there is.
-func (b *Survivor) Machines() []string {
+// List implements loader.Survivor.
+func (b *Survivor) List() ([]string, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return slices.Sorted(maps.Keys(b.machines))
+	return slices.Sorted(maps.Keys(b.machines)), nil
 }
 
 // Alive implements loader.Survivor.

@@ -49,6 +49,7 @@ type Result struct {
 type Guest struct {
 	conn net.Conn
 	in   *json.Decoder
+	load []string // its kernel once more, with kexec(8)
 }
 
 // How long a machine may take to boot, and a command to end.
@@ -92,7 +93,6 @@ func (m *Machine) boot(t *testing.T) (*Guest, error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := &Guest{ours, json.NewDecoder(ours)}
 
 	found, err := filepath.Glob("/boot/vmlinuz-*-amd64")
 	if err != nil || len(found) == 0 {
@@ -108,9 +108,11 @@ func (m *Machine) boot(t *testing.T) (*Guest, error) {
 	if err := writeInitrd(t.Context(), initrd, modules); err != nil {
 		t.Fatal(err)
 	}
+	line := "console=ttyS0 loglevel=4 panic=-1 mitigations=off " + m.CommandLine
+	g := &Guest{ours, json.NewDecoder(ours), []string{"kexec", "-s", "-l", kernel, "--initrd=" + initrd, "--command-line=" + line}}
 	ctx, cancel := context.WithCancel(context.Background())
 	args, kernel := m.Firmware.options(t, kernel)
-	args = append(append(args, m.options()...), "-kernel", kernel, "-initrd", initrd, "-append", "console=ttyS0 loglevel=4 panic=-1 mitigations=off "+m.CommandLine,
+	args = append(append(args, m.options()...), "-kernel", kernel, "-initrd", initrd, "-append", line,
 		"-fsdev", "local,id=root,path=/,security_model=none,readonly=on,multidevs=remap", "-device", "virtio-9p-pci,fsdev=root,mount_tag=lower",
 		"-chardev", "socket,id=port,fd=3", "-device", "virtio-serial-pci", "-device", "virtserialport,chardev=port")
 	qemu := exec.CommandContext(ctx, "qemu-system-x86_64", append(args, m.Args...)...)
@@ -179,6 +181,23 @@ func (g *Guest) Kill(t *testing.T, limit time.Duration, c Command) {
 	}
 	if err := g.in.Decode(&r); err == nil {
 		t.Fatalf("the guest goes on after %q: %+v", c.Args, r)
+	}
+}
+
+// Kexec has the machine's kernel start the same one once more, and returns when that takes
+// commands.
+func (g *Guest) Kexec(t *testing.T) {
+	t.Helper()
+	if r := g.Run(t, time.Minute, Command{Args: g.load}); r.Status != 0 {
+		t.Fatal(g.load, r)
+	}
+	g.deadline(t, bootLimit)
+	if err := json.NewEncoder(g.conn).Encode(Command{Args: []string{"kexec", "-e"}}); err != nil {
+		t.Fatalf("asking the guest for another kernel: %v", err)
+	}
+	var release string
+	if err := g.in.Decode(&release); err != nil {
+		t.Fatalf("the guest's next kernel does not answer: %v", err)
 	}
 }
 
