@@ -5,6 +5,7 @@
 package cokernel
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -143,6 +144,8 @@ func testModule(t *testing.T, m debian.Machine) {
 			t.Errorf("the module went while there is an instance: %s", out)
 		}
 		want(t, "sleep while there is an instance", os.WriteFile("/sys/power/state", []byte("freeze"), 0), unix.EBUSY)
+		_, err = os.OpenFile("/dev/snapshot", os.O_WRONLY, 0)
+		want(t, "restore a snapshot of the host", err, unix.EBUSY)
 		want(t, "start without an image", o.start(), unix.EBUSY)
 		want(t, "stop before start", o.stop(), unix.EINVAL)
 		want(t, "load without memory", o.load(image{kernel: flat(t, hang), possibleCPUs: 1}), unix.ENOSPC)
@@ -249,9 +252,12 @@ func self(t *testing.T) *os.File {
 // It is a guest that seems to listen, by the zone that setup_data leads to, and does not.
 var listen = []byte{0x48, 0x8b, 0x86, 0x50, 0x02, 0, 0, 0x48, 0x8b, 0x40, 0x20, 0xc7, 0x40, 0x1c, 0xf7, 0, 0, 0, 0xfa, 0xeb, 0xfe}
 
-// refuse begins likewise, and then answers with -ERESTARTSYS:
-// 1: movl 32(%rax), %ecx; movl $-512, 48(%rax); movl %ecx, 44(%rax); jmp 1b.
-var refuse = append(listen[:18:18], 0x8b, 0x48, 0x20, 0xc7, 0x40, 0x30, 0, 0xfe, 0xff, 0xff, 0x89, 0x48, 0x2c, 0xeb, 0xf1)
+// answer begins likewise, and then answers:
+// 1: movl 32(%rax), %ecx; movl $-errno, 48(%rax); movl %ecx, 44(%rax); jmp 1b.
+func answer(errno uint32) []byte {
+	code := append(listen[:18:18], 0x8b, 0x48, 0x20, 0xc7, 0x40, 0x30)
+	return append(binary.LittleEndian.AppendUint32(code, -errno), 0x89, 0x48, 0x2c, 0xeb, 0xf1)
+}
 
 // What a guest has not answered it may still do: a CPU that it was offered is not the
 // host's before the guest has ended. What it refuses is.
@@ -270,12 +276,24 @@ func TestE2EUnanswered(t *testing.T) {
 			_, err := o.call(number, unsafe.Pointer(&cpuArg{version: abiVersion, cpu: cpu, timeout: timeout}))
 			return err
 		}
-		start(refuse)
-		want(t, "take", ask(ioctlTake, 2, 10000), unix.EIO)
-		if s, err := o.status(); err != nil || s.cpuCount != 1 {
-			t.Errorf("status %+v, %v", s, err)
+		for _, test := range []struct {
+			answer uint32
+			want   error
+			cpus   uint32
+		}{
+			{512, unix.EIO, 1}, // ERESTARTSYS, which is the kernel's own
+			{uint32(unix.ENOSPC), unix.ENOSPC, 1},
+			{uint32(unix.EEXIST), nil, 2}, // it has it already
+		} {
+			start(answer(test.answer))
+			if err := ask(ioctlTake, 2, 10000); !errors.Is(err, test.want) {
+				t.Errorf("take, answered with %d: %v", test.answer, err)
+			}
+			if s, err := o.status(); err != nil || s.cpuCount != test.cpus {
+				t.Errorf("status %+v, %v", s, err)
+			}
+			ok(t, "end", errors.Join(o.end(), o.Close()))
 		}
-		ok(t, "end", errors.Join(o.end(), o.Close()))
 
 		start(listen)
 		want(t, "take", ask(ioctlTake, 2, 200), unix.ETIMEDOUT)
@@ -311,6 +329,46 @@ func TestE2EHoles(t *testing.T) {
 		}
 		ok(t, "end", errors.Join(o.end(), o.Close()))
 	})
+}
+
+// A load that never ends does not keep the host from going down.
+func TestE2EHostRestarts(t *testing.T) {
+	if debian.Inside() {
+		loadForever(t)
+	}
+	module := debian.Module(t)
+	g := (&debian.Machine{Small: true}).Boot(t)
+	loads := debian.Self(t, 10*time.Minute)
+	loads.Args = append([]string{"sh", "-c", `"$@" >/run/log 2>&1 & while ! grep LOADS /run/log; do sleep .1; done`, "sh"}, loads.Args...)
+	for _, c := range []debian.Command{{Args: []string{"insmod", module, "allow_unsigned=1"}}, loads} {
+		if r := g.Run(t, time.Minute, c); r.Status != 0 {
+			t.Fatal(c.Args, r)
+		}
+	}
+	g.Kexec(t)
+}
+
+// loadForever loads an image with a statement that lies where nobody answers page faults.
+func loadForever(t *testing.T) {
+	d, err := openDevice()
+	ok(t, "open", err)
+	o := create(t, d, "forever")
+	ok(t, "reserve", o.reserve(0, 32<<20))
+	page, err := unix.Mmap(-1, 0, os.Getpagesize(), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	ok(t, "mmap", err)
+	at := uint64(uintptr(unsafe.Pointer(&page[0])))
+	fd, _, errno := unix.Syscall(unix.SYS_USERFAULTFD, unix.O_CLOEXEC, 0, 0)
+	if errno != 0 {
+		t.Fatal(errno)
+	}
+	// UFFDIO_API, and UFFDIO_REGISTER of pages that are missing.
+	_, err = call(fd, 0xc018aa3f, unsafe.Pointer(&[3]uint64{0xaa}))
+	ok(t, "userfaultfd", err)
+	_, err = call(fd, 0xc020aa00, unsafe.Pointer(&[4]uint64{at, uint64(len(page)), 1}))
+	ok(t, "userfaultfd", err)
+	time.AfterFunc(time.Second, func() { fmt.Println("LOADS") })
+	_, err = o.call(ioctlLoad, unsafe.Pointer(&loadArg{version: abiVersion, image: int32(flat(t, hang).Fd()), initrd: -1, statement: at, statementSize: 100, possibleCPUs: 1}))
+	t.Fatalf("the load ends: %v", err)
 }
 
 // A guest that hangs with interrupts off is ended, and what it had comes back, also while

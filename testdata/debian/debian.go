@@ -229,6 +229,20 @@ func (m *Machine) In(t *testing.T, f func()) {
 		f()
 		return
 	}
+	limit := runLimit
+	if os.Getenv("TENON_SOAK") != "" {
+		limit = soakLimit
+	}
+	r := m.Boot(t).Run(t, limit, Self(t, limit))
+	t.Logf("in the guest:\n%s", r.Output)
+	if r.Status != 0 || !strings.Contains(r.Output, "--- PASS: "+t.Name()+" ") {
+		t.Errorf("it fails in the guest, status %d", r.Status)
+	}
+}
+
+// Self is the command that runs this test, alone, in a guest, for as long at the most.
+func Self(t *testing.T, limit time.Duration) Command {
+	t.Helper()
 	program, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -237,16 +251,8 @@ func (m *Machine) In(t *testing.T, f func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	limit := runLimit
-	if os.Getenv("TENON_SOAK") != "" {
-		limit = soakLimit
-	}
-	g := m.Boot(t)
-	r := g.Run(t, limit, Command{Args: []string{program, "-test.v", "-test.timeout", (limit - time.Minute).String(), "-test.run", "^" + t.Name() + "$"}, Env: append(os.Environ(), inside+"=1"), Dir: dir})
-	t.Logf("in the guest:\n%s", r.Output)
-	if r.Status != 0 || !strings.Contains(r.Output, "--- PASS: "+t.Name()+" ") {
-		t.Errorf("it fails in the guest, status %d", r.Status)
-	}
+	args := []string{program, "-test.v", "-test.timeout", (limit - time.Minute).String(), "-test.run", "^" + t.Name() + "$"}
+	return Command{Args: args, Env: append(os.Environ(), inside+"=1"), Dir: dir}
 }
 
 // pair is a connection, one end of it for QEMU.

@@ -75,23 +75,25 @@ static ssize_t read_once(struct file *file, char __user *to, size_t n)
 	struct mortise *m = file->private_data;
 	struct tenon_stream *s = from_guest(file);
 	struct mutex *lock = &m->stream_locks[s - m->streams];
+	bool full = false;
 	ssize_t got;
 	void *buffer;
-	bool full;
 
 	n = min_t(size_t, n, MAX_FRAME);
 	buffer = kvmalloc(n, GFP_KERNEL);
 	if (!buffer)
 		return -ENOMEM;
 	mutex_lock(lock);
-	full = tenon_stream_room(s) < s->size / 2;
 	got = readable(file);
 	if (got > 0 && is_control(file) && got > n)
 		got = -EMSGSIZE;
-	if (got > 0)
+	if (got > 0) {
 		got = tenon_stream_read(s, buffer, min_t(size_t, got, n));
+		smp_mb();	/* a guest that does not see this room yet, is seen to be full */
+		full = tenon_stream_room(s) < s->size / 2 + got;
+	}
 	mutex_unlock(lock);
-	if (got > 0 && full)
+	if (full)
 		mortise_ring(m);	/* it may wait for room */
 	if (got > 0 && copy_to_user(to, buffer, got))
 		got = -EFAULT;

@@ -121,14 +121,17 @@ static void hurry(struct mortise *m)
  * mortise_down() - ends a guest for good, as the host goes down
  * @m: the instance
  *
- * It cannot be started, nor used otherwise, any more.
+ * It cannot be started, nor used otherwise, any more. Nobody waits for files that are
+ * read at that moment: whose they are may be gone.
  */
 void mortise_down(struct mortise *m)
 {
+	smp_store_mb(m->gone, true);	/* against locked_ioctl() */
+	if (READ_ONCE(m->loading) && READ_ONCE(m->state) < MORTISE_RUNNING)
+		return;
 	hurry(m);
 	mutex_lock(&m->lock);
 	mortise_stop(m, MORTISE_END_STOPPED);
-	m->gone = true;
 	mutex_unlock(&m->lock);
 }
 
@@ -207,6 +210,8 @@ static int take(struct mortise *m, const struct mortise_cpu *c)
 	if (m->state != MORTISE_RUNNING || idle)
 		return 0;
 	ret = ask(m, TENON_CPU_ADD, c->cpu, c->timeout_ms);
+	if (ret == -EEXIST)	/* it read this request as it came late to the one before */
+		ret = 0;
 	/*
 	 * A guest that has not answered may start it at any time, whosever it is by
 	 * then: it stays the guest's until that gives it up, or is stopped.
@@ -313,7 +318,8 @@ static long locked_ioctl(struct mortise *m, unsigned int cmd, void *arg)
 	if (cmd == MORTISE_STOP)
 		hurry(m);
 	mutex_lock(&m->lock);
-	if (m->gone) {
+	smp_store_mb(m->loading, cmd == MORTISE_LOAD);	/* against mortise_down() */
+	if (READ_ONCE(m->gone)) {
 		ret = -ENODEV;
 		goto out;
 	}

@@ -47,9 +47,10 @@
  * @link: in the list, under the list's lock
  * @lock: of all that follows, but where something else is said
  * @name: does not change
- * @gone: it is not in the list any more
+ * @gone: it is not in the list any more; set without the lock, too
  * @state: MORTISE_EMPTY and so on; read without the lock, too
  * @end: MORTISE_END_*
+ * @loading: whoever has the lock may load an image, and nothing else
  * @stopping: somebody waits for @lock to end it; no lock
  * @wait: woken when anything about the guest changes
  * @work: looks what that was
@@ -76,6 +77,7 @@ struct mortise {
 	bool gone;
 	u32 state;
 	u32 end;
+	bool loading;
 	bool stopping;
 	wait_queue_head_t wait;
 	struct work_struct work;

@@ -34,7 +34,7 @@ MODULE_PARM_DESC(allow_unsigned, "run images without a signature, where the kern
 static LIST_HEAD(instances);
 static DEFINE_SPINLOCK(instances_lock);
 static u32 count;
-static bool closed;	/* there can be no more; under the lock, too */
+static bool host_down, host_asleep;	/* or soon; under the lock, too */
 static struct workqueue_struct *looking;
 static u32 refusals;	/* MORTISE_NO_*, but for what can change */
 static int doorbell;	/* its IRQ */
@@ -81,11 +81,16 @@ static u32 __init find_refusals(void)
 		r |= MORTISE_NO_REMAPPING;
 	if (cc_platform_has(CC_ATTR_MEM_ENCRYPT))
 		r |= MORTISE_NO_ENCRYPTION;
-	if (!tsc_khz || check_tsc_unstable())
+	if (!tsc_khz)
 		r |= MORTISE_NO_TSC;
 	if (mortise_low_init())
 		r |= MORTISE_NO_LOW;
 	return r;
+}
+
+static u32 refusals_now(void)
+{
+	return refusals | (check_tsc_unstable() ? MORTISE_NO_TSC : 0);
 }
 
 /* ---- guests that have something to say ---- */
@@ -195,7 +200,7 @@ static int enlist(struct mortise *m)
 		if (!strcmp(other->name, m->name))
 			ret = -EEXIST;
 	}
-	if (!ret && closed)
+	if (!ret && (host_down || host_asleep))
 		ret = -ESHUTDOWN;
 	if (!ret && count == MORTISE_INSTANCES)
 		ret = -ENOSPC;
@@ -240,7 +245,7 @@ static int create(const char *name)
 	struct mortise *m;
 	int ret;
 
-	if (refusals)
+	if (refusals_now())
 		return -EOPNOTSUPP;
 	m = mortise_new(name);
 	if (IS_ERR(m))
@@ -282,7 +287,7 @@ static int info(unsigned long user)
 		return -EPROTO;
 	info = (struct mortise_info){
 		.version = MORTISE_VERSION,
-		.refusals = refusals,
+		.refusals = refusals_now(),
 		.unsigned_allowed = allow_unsigned,
 		.locked = !!security_locked_down(LOCKDOWN_KEXEC),
 		.pieces = mortise_low_pieces(),
@@ -359,7 +364,7 @@ static int reboots(struct notifier_block *nb, unsigned long action, void *data)
 	struct mortise *m;
 
 	spin_lock_irq(&instances_lock);
-	closed = true;
+	host_down = true;
 	while (!list_empty(&instances)) {
 		m = list_first_entry(&instances, struct mortise, link);
 		kref_get(&m->refs);
@@ -378,12 +383,13 @@ static struct notifier_block reboot_notifier = { .notifier_call = reboots };
 /* Nobody would save a guest. */
 static int sleeps(struct notifier_block *nb, unsigned long action, void *data)
 {
-	bool prepares = action == PM_SUSPEND_PREPARE || action == PM_HIBERNATION_PREPARE;
+	bool prepares = action == PM_SUSPEND_PREPARE || action == PM_HIBERNATION_PREPARE ||
+			action == PM_RESTORE_PREPARE;
 	bool refused;
 
 	spin_lock_irq(&instances_lock);
 	refused = prepares && count;
-	closed = prepares && !refused;
+	host_asleep = prepares && !refused;
 	spin_unlock_irq(&instances_lock);
 	if (!refused)
 		return NOTIFY_DONE;

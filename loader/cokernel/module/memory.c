@@ -185,33 +185,14 @@ static void release_from(struct mortise *m, u32 first)
 	}
 }
 
-/* The host keeps 64 MiB at least: what is moved away has to go somewhere. */
-#define HOST_PAGES	PHYS_PFN(SZ_64M)
-
-/**
- * mortise_reserve() - adds memory of a node to an instance
- * @m: the instance, locked
- * @node: NUMA node
- * @bytes: a multiple of 2 MiB; more where the host's pageblocks are larger
- *
- * It is one range if there is one, or else few large ones.
- *
- * Return: 0, -EINVAL for a node or size that is none, -ENOMEM when there is not
- * enough that can be moved away, or too little would be left; -EINTR.
- */
-int mortise_reserve(struct mortise *m, int node, u64 bytes)
+/* Adds one range, if there is one, or else few large ones. */
+static int claim_node(struct mortise *m, int node, unsigned long pages)
 {
 	static const enum zone_type zones[] = { ZONE_NORMAL, ZONE_DMA32 };
-	unsigned long left = round_up(PHYS_PFN(bytes), pageblock_nr_pages), least = left, few;
+	unsigned long left = pages, least = left, few = max(least / 8, pageblock_nr_pages);
 	u32 first = m->range_count;
 	int i;
 
-	if (!bytes || bytes % SZ_2M || bytes > BIT_ULL(MAX_PHYSMEM_BITS) ||
-	    node < 0 || node >= MAX_NUMNODES || !node_online(node))
-		return -EINVAL;
-	if (si_mem_available() < (long)(left + HOST_PAGES))
-		return -ENOMEM;
-	few = max(least / 8, pageblock_nr_pages);
 	for (;;) {
 		for (i = 0; i < ARRAY_SIZE(zones); i++) {
 			struct zone *zone = &NODE_DATA(node)->node_zones[zones[i]];
@@ -227,6 +208,38 @@ int mortise_reserve(struct mortise *m, int node, u64 bytes)
 	}
 	release_from(m, first);
 	return fatal_signal_pending(current) ? -EINTR : -ENOMEM;
+}
+
+/*
+ * The host keeps 64 MiB at least: what is moved away has to go somewhere. Under the lock,
+ * what is available is not promised twice.
+ */
+#define HOST_PAGES	PHYS_PFN(SZ_64M)
+static DEFINE_MUTEX(claiming);
+
+/**
+ * mortise_reserve() - adds memory of a node to an instance
+ * @m: the instance, locked
+ * @node: NUMA node
+ * @bytes: a multiple of 2 MiB; more where the host's pageblocks are larger
+ *
+ * Return: 0, -EINVAL for a node or size that is none, -ENOMEM when there is not
+ * enough that can be moved away, or too little would be left; -EINTR.
+ */
+int mortise_reserve(struct mortise *m, int node, u64 bytes)
+{
+	unsigned long pages = round_up(PHYS_PFN(bytes), pageblock_nr_pages);
+	int ret = -ENOMEM;
+
+	if (!bytes || bytes % SZ_2M || bytes > BIT_ULL(MAX_PHYSMEM_BITS) ||
+	    node < 0 || node >= MAX_NUMNODES || !node_online(node))
+		return -EINVAL;
+	if (mutex_lock_killable(&claiming))
+		return -EINTR;
+	if (si_mem_available() >= (long)(pages + HOST_PAGES))
+		ret = claim_node(m, node, pages);
+	mutex_unlock(&claiming);
+	return ret;
 }
 
 void mortise_release(struct mortise *m)

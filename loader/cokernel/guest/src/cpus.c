@@ -29,10 +29,31 @@ static int find_cpu(u32 apicid)
 	return -1;
 }
 
+/* Returns a number that no CPU has, or -ENOSPC. */
+static int free_number(void)
+{
+	int cpu;
+
+	for_each_possible_cpu(cpu)
+		if (!cpu_present(cpu))
+			return cpu;
+	return -ENOSPC;
+}
+
 /*
- * As acpi_unmap_cpu() does. The CPU's number stays with its APIC id, and is used
- * again when that comes back.
+ * As generic_processor_info() does, but for its numbers: there, each APIC id that
+ * ever came keeps one of its own, until none is left.
  */
+static void map_cpu(int cpu, u32 apicid)
+{
+	per_cpu(x86_cpu_to_apicid, cpu) = apicid;
+	per_cpu(x86_bios_cpu_apicid, cpu) = apicid;
+	physid_set(apicid, phys_cpu_present_map);
+	set_cpu_present(cpu, true);
+	num_processors++;
+}
+
+/* As acpi_unmap_cpu() does. */
 static void unmap_cpu(int cpu)
 {
 	per_cpu(x86_cpu_to_apicid, cpu) = BAD_APICID;
@@ -58,8 +79,9 @@ static int meet_cpu(u32 apicid)
 
 	cpu_maps_update_begin();
 	cpus_write_lock();
-	cpu = generic_processor_info(apicid, boot_cpu_apic_version);
+	cpu = free_number();
 	if (cpu >= 0) {
+		map_cpu(cpu, apicid);
 		err = arch_register_cpu(cpu);
 		if (err) {
 			unmap_cpu(cpu);
@@ -79,8 +101,6 @@ static int add(u32 apicid)
 		return -EINVAL;
 	if (find_cpu(apicid) >= 0)
 		return -EEXIST;
-	if (num_processors >= nr_cpu_ids)
-		return -ENOSPC;
 	cpu = meet_cpu(apicid);
 	if (cpu < 0)
 		return cpu;

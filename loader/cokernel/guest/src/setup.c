@@ -115,6 +115,8 @@ static void __init own_platform(unsigned int tsc_khz)
 	x86_platform.legacy.rtc = 0;
 	x86_platform.legacy.warm_reset = 0;
 	x86_platform.legacy.i8042 = X86_LEGACY_I8042_PLATFORM_ABSENT;
+
+	setup_clear_cpu_cap(X86_FEATURE_VMX); /* in VMX operation, no INIT would stop a CPU */
 }
 
 static void __init early_write(struct console *con, const char *s, unsigned int n)
