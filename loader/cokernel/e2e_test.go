@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -255,8 +256,7 @@ var listen = []byte{0x48, 0x8b, 0x86, 0x50, 0x02, 0, 0, 0x48, 0x8b, 0x40, 0x20, 
 // answer begins likewise, and then answers:
 // 1: movl 32(%rax), %ecx; movl $-errno, 48(%rax); movl %ecx, 44(%rax); jmp 1b.
 func answer(errno uint32) []byte {
-	code := append(listen[:18:18], 0x8b, 0x48, 0x20, 0xc7, 0x40, 0x30)
-	return append(binary.LittleEndian.AppendUint32(code, -errno), 0x89, 0x48, 0x2c, 0xeb, 0xf1)
+	return slices.Concat(listen[:18], []byte{0x8b, 0x48, 0x20, 0xc7, 0x40, 0x30}, binary.LittleEndian.AppendUint32(nil, -errno), []byte{0x89, 0x48, 0x2c, 0xeb, 0xf1})
 }
 
 // What a guest has not answered it may still do: a CPU that it was offered is not the
