@@ -501,7 +501,7 @@ func fuzz(t *testing.T, m debian.Machine, module string) {
 	withModule(t, m, module, "allow_unsigned=1", func(d *device) {
 		seed := uint64(time.Now().UnixNano())
 		t.Logf("seed %d", seed)
-		f := &fuzzer{Rand: rand.New(rand.NewPCG(seed, 0)), d: d, t: t, counts: map[string]int{}}
+		f := &fuzzer{Rand: rand.New(rand.NewPCG(seed, 0)), d: d, t: t, kernel: flat(t, hang), rubbish: self(t), counts: map[string]int{}}
 		for n := range calls {
 			f.step(n)
 		}
@@ -516,7 +516,9 @@ type fuzzer struct {
 	d       *device
 	t       *testing.T
 	objects []*object
-	files   []*os.File
+	files   []*os.File // channels
+	kernel  *os.File
+	rubbish *os.File
 	counts  map[string]int // of what was done, by its name and whether it was taken
 }
 
@@ -554,11 +556,9 @@ func (f *fuzzer) call(n int) (string, error) {
 	case 3:
 		return "give", o.give(int(f.pick(1, 2, 3)))
 	case 4:
-		code := make([]byte, 256)
-		copy(code, hang)
-		return "load", o.load(image{kernel: flat(f.t, code), possibleCPUs: int(f.pick(1, 2, 4)), statement: make([]byte, f.IntN(2)*f.IntN(200))})
+		return "load", o.load(image{kernel: f.kernel, possibleCPUs: int(f.pick(1, 2, 4)), statement: make([]byte, f.IntN(2)*f.IntN(200))})
 	case 5:
-		return "load rubbish", o.load(image{kernel: self(f.t), possibleCPUs: int(f.pick(1, 2))})
+		return "load rubbish", o.load(image{kernel: f.rubbish, possibleCPUs: int(f.pick(1, 2))})
 	case 6:
 		return "start", o.start()
 	case 7: // all that it takes, where it is not there yet
@@ -566,7 +566,7 @@ func (f *fuzzer) call(n int) (string, error) {
 			_ = o.reserve(0, 32<<20)
 		}
 		_ = o.take(1+f.IntN(3), false)
-		_ = o.load(image{kernel: flat(f.t, hang), possibleCPUs: 4})
+		_ = o.load(image{kernel: f.kernel, possibleCPUs: 4})
 		return "boot", o.start()
 	case 8:
 		return "stop", o.stop()
@@ -610,7 +610,7 @@ func (f *fuzzer) stream() error {
 	}
 	at := f.IntN(len(f.files))
 	file := f.files[at]
-	if f.IntN(10) == 0 {
+	if len(f.files) > 10 || f.IntN(10) == 0 { // they keep what their instance said
 		f.files = append(f.files[:at], f.files[at+1:]...)
 		return file.Close()
 	}
