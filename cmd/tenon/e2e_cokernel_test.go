@@ -340,7 +340,9 @@ func TestE2ECokernelDies(t *testing.T) {
 				h.Error(o)
 			}
 			h.good("rm", "-f", "--root", elsewhere, id)
-			h.reason("x")
+			if r := h.reason("x"); r != "it was ended by somebody else" {
+				h.Error(r)
+			}
 			gone(when("rm ID"))
 		}
 		// At any point of a start.

@@ -289,12 +289,13 @@ func (b *Backend) Discard(_ context.Context, id string) error {
 	return errors.Join(o.end(), o.Close())
 }
 
-// end ends a guest that runs, and gives back what it has.
+// end ends a guest that runs, and gives back what it has, unless somebody else does.
 func (o *object) end() error {
-	if err := o.stop(); err != nil && !errors.Is(err, unix.EINVAL) { // it never ran
+	err := o.stop()
+	if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENODEV) { // it never ran; it is gone
 		return fmt.Errorf("stopping the instance: %w", err)
 	}
-	if err := o.destroy(); err != nil {
+	if err := o.destroy(); err != nil && !errors.Is(err, unix.ENODEV) {
 		return fmt.Errorf("giving CPUs and memory back: %w", err)
 	}
 	return nil

@@ -193,6 +193,7 @@ func testModule(t *testing.T, m debian.Machine) {
 		want(t, "destroy again", o.destroy(), unix.ENODEV)
 		_, err = o.status()
 		want(t, "status of what is gone", err, unix.ENODEV)
+		ok(t, "end what is gone", o.end())
 		ok(t, "close", o.Close())
 
 		growingInitrd(t, d)

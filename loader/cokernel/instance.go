@@ -172,6 +172,9 @@ func (i *instance) Wait() (*control.Exit, error) {
 		return exit, nil
 	}
 	s, err := i.object.status()
+	if errors.Is(err, unix.ENODEV) {
+		s.end, err = endStopped, nil // and given back
+	}
 	switch {
 	case err != nil:
 		return nil, err
