@@ -417,7 +417,7 @@ func TestE2ECokernelHostPanics(t *testing.T) {
 	}
 }
 
-// Whoever comes after the host's kernel has the whole machine, guests of both or not.
+// The kernel that comes after the host's has the whole machine, whatever guests there were.
 func TestE2ECokernelHostRestarts(t *testing.T) {
 	module, bundle := debian.Module(t), besideBundle(t)
 	mortise := filepath.Join(required(t, "TENON_BIN"), "mortise")
@@ -431,9 +431,6 @@ func TestE2ECokernelHostRestarts(t *testing.T) {
 		return r.Output
 	}
 	for range 2 {
-		if cpus := run("cat", "/sys/devices/system/cpu/online"); cpus != "0-3\n" {
-			t.Fatalf("the host has the CPUs %s", cpus)
-		}
 		run("insmod", module, "allow_unsigned=1")
 		for _, name := range []string{"one", "two"} {
 			run(mortise, "run", "--detach", "--allow-unsigned", "--memory", "64MiB", "--name", name, "-e", "PROBE=beat", bundle)
@@ -442,8 +439,10 @@ func TestE2ECokernelHostRestarts(t *testing.T) {
 			t.Fatalf("the host still has the CPUs %s", cpus)
 		}
 		g.Kexec(t)
+		if cpus := run("cat", "/sys/devices/system/cpu/online"); cpus != "0-3\n" {
+			t.Fatalf("the host has the CPUs %s", cpus)
+		}
 	}
-	run("sh", "-c", "dmesg | grep -E 'Linux version|smp: Brought up .* 4 CPUs'")
 	if lines := complaint.FindAllString(run("dmesg"), -1); lines != nil {
 		t.Errorf("the host's kernel: %q", lines)
 	}

@@ -326,8 +326,8 @@ func TestLeave(t *testing.T) {
 	}
 }
 
-// What no directory knows of is reported, and ended by its ID; what another knows of is
-// reported there alone.
+// What the directory does not know of is reported, and ended by its ID; what it knows of is
+// not, as its name is for that.
 func TestStrays(t *testing.T) {
 	h, b := newSurvivor(t)
 	h.forsake(t, "web", true, instance.Running)
