@@ -145,6 +145,10 @@ var rules = []struct {
 		func(pkg string) bool { return below(pkg, "./cmd/mortise") }, true,
 		func(_, to string) bool { return !below(to, "./builder") || below(to, "./builder/bundle") },
 	}, {
+		"what is built imports nothing of the tests",
+		func(string) bool { return true }, false,
+		func(_, to string) bool { return !below(to, "./testdata") },
+	}, {
 		"the command lines aside, nobody reads flags",
 		func(pkg string) bool { return !below(pkg, "./cmd") }, false,
 		func(_, to string) bool { return to != "flag" && !strings.HasPrefix(to, "github.com/spf13/") },
@@ -202,6 +206,7 @@ func TestImportRulesBreak(t *testing.T) {
 		{"./builder", "github.com/cavaliergopher/cpio", "only builder/initramfs imports the cpio library"},
 		{"./signer/authenticode", "go.mozilla.org/pkcs7", "only signer/pkcs7 imports the PKCS#7 library"},
 		{"./cmd/mortise", "./builder/kernel", "cmd/mortise links nothing"},
+		{"./builder", "./testdata/e2e", "what is built imports nothing of the tests"},
 		{"./builder", "github.com/spf13/cobra", "the command lines aside"},
 	} {
 		all := imports(t)

@@ -14,6 +14,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/tenon-build/tenon/testdata/e2e"
 )
 
 // modules are all that is linked into mortise, which runs as root: of what it needs
@@ -30,10 +32,10 @@ var modules = strings.Fields(`
 
 // The program is static, small, and linked from what is listed here.
 func TestE2EBinary(t *testing.T) {
-	path := filepath.Join(os.Getenv("TENON_BIN"), "mortise")
+	path := e2e.Program(t, "mortise")
 	info, err := os.Stat(path)
 	if err != nil {
-		t.Fatalf("%v: run 'make e2e'", err)
+		t.Fatal(err)
 	}
 	if info.Size() > 14e6 {
 		t.Errorf("it has %d bytes, at most 14 MB are wanted", info.Size())
@@ -68,7 +70,7 @@ func TestE2EUnit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	program := filepath.Join(os.Getenv("TENON_BIN"), "mortise")
+	program := e2e.Program(t, "mortise")
 	path := filepath.Join(t.TempDir(), "mortise@.service")
 	if err := os.WriteFile(path, bytes.ReplaceAll(unit, []byte("/usr/bin/mortise"), []byte(program)), 0o644); err != nil {
 		t.Fatal(err)

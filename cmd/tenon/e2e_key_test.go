@@ -21,17 +21,9 @@ import (
 	"testing"
 
 	"github.com/tenon-build/tenon/signer"
-)
 
-// tool runs another's program.
-func tool(t *testing.T, args ...string) string {
-	t.Helper()
-	out, err := exec.Command(args[0], args[1:]...).CombinedOutput()
-	if err != nil {
-		t.Fatalf("%s: %v\n%s", strings.Join(args, " "), err, out)
-	}
-	return string(out)
-}
+	"github.com/tenon-build/tenon/testdata/e2e"
+)
 
 // fails runs another's program, which has to refuse.
 func fails(t *testing.T, args ...string) {
@@ -68,17 +60,17 @@ func TestE2EKeyProfiles(t *testing.T) {
 				mustInvoke(t, "key create "+line+" --algorithm "+algorithm)
 			}
 			for path, want := range extensions {
-				if got := extensionsOf(tool(t, "openssl", "x509", "-in", path, "-noout", "-text")); got != want {
+				if got := extensionsOf(e2e.Tool(t, "openssl", "x509", "-in", path, "-noout", "-text")); got != want {
 					t.Errorf("%s: got %s\nwant %s", path, got, want)
 				}
 			}
 			verify := func(root string, args ...string) []string {
 				return append([]string{"openssl", "verify", "-x509_strict", "-purpose", "any", "-CAfile", root}, args...)
 			}
-			tool(t, verify("root/ca.crt", "root/ca.crt")...)
-			tool(t, verify("root/ca.crt", "ca/ca.crt")...)
-			tool(t, verify("root/ca.crt", "-untrusted", "ca/ca.crt", "release/signing.crt")...)
-			tool(t, verify("development/ca.crt", "development/signing.crt")...)
+			e2e.Tool(t, verify("root/ca.crt", "root/ca.crt")...)
+			e2e.Tool(t, verify("root/ca.crt", "ca/ca.crt")...)
+			e2e.Tool(t, verify("root/ca.crt", "-untrusted", "ca/ca.crt", "release/signing.crt")...)
+			e2e.Tool(t, verify("development/ca.crt", "development/signing.crt")...)
 			fails(t, verify("root/ca.crt", "release/signing.crt")...)     // the intermediate is not there
 			fails(t, verify("root/ca.crt", "development/signing.crt")...) // another root
 		})
@@ -107,13 +99,13 @@ func TestE2EKeyEncrypted(t *testing.T) {
 	t.Chdir(t.TempDir())
 	t.Setenv(passphraseVariable, "correct horse")
 	mustInvoke(t, "key create keys --algorithm rsa-2048")
-	tool(t, "openssl", "pkey", "-in", "keys/signing.key", "-passin", "env:"+passphraseVariable, "-pubout", "-out", "pub")
+	e2e.Tool(t, "openssl", "pkey", "-in", "keys/signing.key", "-passin", "env:"+passphraseVariable, "-pubout", "-out", "pub")
 	if !bytes.Equal(mustRead(t, "pub"), mustRead(t, "keys/signing.pub")) {
 		t.Error("openssl decrypts another key")
 	}
 	fails(t, "openssl", "pkey", "-in", "keys/signing.key", "-passin", "pass:wrong", "-noout")
 	// And a CA's key that openssl encrypted issues.
-	tool(t, "openssl", "pkcs8", "-topk8", "-v2", "aes-256-cbc", "-in", "keys/ca.key", "-passin", "env:"+passphraseVariable, "-passout", "env:"+passphraseVariable, "-out", "theirs.key")
+	e2e.Tool(t, "openssl", "pkcs8", "-topk8", "-v2", "aes-256-cbc", "-in", "keys/ca.key", "-passin", "env:"+passphraseVariable, "-passout", "env:"+passphraseVariable, "-out", "theirs.key")
 	if err := os.Rename("theirs.key", "keys/ca.key"); err != nil {
 		t.Fatal(err)
 	}
@@ -124,11 +116,11 @@ func TestE2EKeyEncrypted(t *testing.T) {
 func TestE2EKeyRequest(t *testing.T) {
 	t.Chdir(t.TempDir())
 	mustInvoke(t, "key create root --profile root --name root --algorithm rsa-2048")
-	tool(t, "openssl", "req", "-new", "-newkey", "rsa:2048", "-nodes", "-keyout", "hsm.key", "-subj", "/CN=whatever", "-out", "hsm.csr")
+	e2e.Tool(t, "openssl", "req", "-new", "-newkey", "rsa:2048", "-nodes", "-keyout", "hsm.key", "-subj", "/CN=whatever", "-out", "hsm.csr")
 	mustInvoke(t, "key create hsm --profile release --issuer root --name HSM --public-key hsm.csr")
-	subject := tool(t, "openssl", "x509", "-in", "hsm/signing.crt", "-noout", "-subject")
-	public := tool(t, "openssl", "x509", "-in", "hsm/signing.crt", "-noout", "-pubkey")
-	if strings.TrimSpace(subject) != "subject=CN = HSM" || public != tool(t, "openssl", "pkey", "-in", "hsm.key", "-pubout") {
+	subject := e2e.Tool(t, "openssl", "x509", "-in", "hsm/signing.crt", "-noout", "-subject")
+	public := e2e.Tool(t, "openssl", "x509", "-in", "hsm/signing.crt", "-noout", "-pubkey")
+	if strings.TrimSpace(subject) != "subject=CN = HSM" || public != e2e.Tool(t, "openssl", "pkey", "-in", "hsm.key", "-pubout") {
 		t.Errorf("got %s%s", subject, public)
 	}
 }
@@ -150,13 +142,13 @@ func TestE2EKeyExport(t *testing.T) {
 	} {
 		mustInvoke(t, line)
 	}
-	tool(t, "openssl", "x509", "-inform", "DER", "-in", "root.der", "-out", "again.pem")
+	e2e.Tool(t, "openssl", "x509", "-inform", "DER", "-in", "root.der", "-out", "again.pem")
 	if !bytes.Equal(mustRead(t, "again.pem"), mustRead(t, "root.pem")) {
 		t.Error("openssl makes another PEM of the DER form")
 	}
 
 	// The digest as the kernel's tools/certs/print-cert-tbs-hash.sh takes it.
-	tool(t, "openssl", "asn1parse", "-inform", "DER", "-in", "release.der", "-strparse", "4", "-noout", "-out", "tbs.der")
+	e2e.Tool(t, "openssl", "asn1parse", "-inform", "DER", "-in", "release.der", "-strparse", "4", "-noout", "-out", "tbs.der")
 	sum := sha256.Sum256(mustRead(t, "tbs.der"))
 	tbs := "tbs:" + hex.EncodeToString(sum[:])
 	if got := string(mustRead(t, "old.tbs")); got != tbs+"\n" {
@@ -168,14 +160,14 @@ func TestE2EKeyExport(t *testing.T) {
 		}
 		args := []string{"openssl", "cms", "-verify", "-binary", "-inform", "DER", "-in", "old.tbs.p7s", "-content", "content", "-CAfile", "builtin/ca.crt", "-purpose", "any", "-out", "out"}
 		if want {
-			tool(t, args...)
+			e2e.Tool(t, args...)
 		} else {
 			fails(t, args...)
 		}
 	}
 
-	tool(t, "sig-list-to-certs", "db.esl", "db")
-	tool(t, "sig-list-to-certs", "dbx.esl", "dbx")
+	e2e.Tool(t, "sig-list-to-certs", "db.esl", "db")
+	e2e.Tool(t, "sig-list-to-certs", "dbx.esl", "dbx")
 	for theirs, ours := range map[string]string{"db-0.der": "root.der", "dbx-0.der": "release.der"} {
 		if !bytes.Equal(mustRead(t, theirs), mustRead(t, ours)) {
 			t.Errorf("sig-list-to-certs reads another certificate: %s", theirs)
@@ -185,7 +177,7 @@ func TestE2EKeyExport(t *testing.T) {
 	auth := mustRead(t, "db.auth")
 	at := fmt.Sprintf("%d-%d-%d %d:%d:%d", binary.LittleEndian.Uint16(auth), auth[2], auth[3], auth[4], auth[5], auth[6])
 	t.Setenv("TZ", "UTC")
-	tool(t, "sign-efi-sig-list", "-t", at, "-c", "builtin/signing.crt", "-k", "builtin/signing.key", "db", "db.esl", "theirs.auth")
+	e2e.Tool(t, "sign-efi-sig-list", "-t", at, "-c", "builtin/signing.crt", "-k", "builtin/signing.key", "db", "db.esl", "theirs.auth")
 	if !bytes.Equal(mustRead(t, "theirs.auth"), auth) {
 		t.Error("sign-efi-sig-list writes another update")
 	}
@@ -196,7 +188,7 @@ func TestE2EKeyExport(t *testing.T) {
 
 // Who may not write changes nothing, and leaves nothing behind.
 func TestE2EKeyNoWritePermission(t *testing.T) {
-	program := mustRead(t, tenon(t))
+	program := mustRead(t, e2e.Program(t, "tenon"))
 	t.Chdir(t.TempDir())
 	const nobody = 65534
 	for _, line := range []string{"key create root --profile root --name root --algorithm rsa-2048", "key create release --profile release --issuer root --name release --algorithm rsa-2048"} {

@@ -23,7 +23,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -33,44 +32,15 @@ import (
 	"github.com/tenon-build/tenon/builder/bundle"
 	"github.com/tenon-build/tenon/cmd/internal/cli"
 	"github.com/tenon-build/tenon/loader"
+
+	"github.com/tenon-build/tenon/testdata/e2e"
 )
-
-// testKeys makes keys once for all tests.
-func testKeys(t *testing.T) string {
-	t.Helper()
-	keysOnce.Do(func() {
-		keysPath = filepath.Join(must(os.MkdirTemp("", "tenon-e2e-keys-")), "keys")
-		if o := command(t, "key", "create", keysPath); o.code != 0 {
-			t.Fatal(o)
-		}
-	})
-	return keysPath
-}
-
-var (
-	keysOnce sync.Once
-	keysPath string
-)
-
-// signedProbe is the probe's bundle in a folder of its own, signed.
-func signedProbe(t *testing.T) (path, digest string) {
-	t.Helper()
-	path = filepath.Join(t.TempDir(), "probe.tenon")
-	if err := os.CopyFS(path, os.DirFS(probeBundle(t))); err != nil {
-		t.Fatal(err)
-	}
-	o := command(t, "sign", path, "--key", testKeys(t)+"/signing.key")
-	if o.code != 0 {
-		t.Fatal(o)
-	}
-	return path, strings.TrimSpace(o.stdout)
-}
 
 // verify checks that a bundle is accepted with that digest, or refused.
 func verify(t *testing.T, ref, digest string) {
 	t.Helper()
-	o := command(t, "verify", ref, "--cert", testKeys(t)+"/ca.crt")
-	if digest != "" && (o.code != 0 || strings.TrimSpace(o.stdout) != digest) || digest == "" && o.code != cli.ExitRefused {
+	o := e2e.Tenon(t, "verify", ref, "--cert", e2e.Keys(t)+"/ca.crt")
+	if digest != "" && (o.Code != 0 || strings.TrimSpace(o.Stdout) != digest) || digest == "" && o.Code != cli.ExitRefused {
 		t.Errorf("verify %s, want %q: %s", ref, digest, o)
 	}
 }
@@ -78,40 +48,40 @@ func verify(t *testing.T, ref, digest string) {
 // signInPhases signs the probe where no bundle is, with our program and with
 // openssl, and compares with the bundle that was signed in one go.
 func signInPhases(t *testing.T, signed, digest string) {
-	keys, dir := testKeys(t), t.TempDir()
+	keys, dir := e2e.Keys(t), t.TempDir()
 	prepared, answered := dir+"/request.json", dir+"/signed.json"
-	if o := command(t, "sign", "--prepare", probeBundle(t), "-o", prepared); o.code != 0 || o.stdout != "" {
+	if o := e2e.Tenon(t, "sign", "--prepare", e2e.Probe(t), "-o", prepared); o.Code != 0 || o.Stdout != "" {
 		t.Fatal(o)
 	}
-	if o := command(t, "sign", "--request", prepared, "--key", keys+"/signing.key", "-o", answered); o.code != 0 || strings.Count(o.stderr, "signing ") != 3 {
+	if o := e2e.Tenon(t, "sign", "--request", prepared, "--key", keys+"/signing.key", "-o", answered); o.Code != 0 || strings.Count(o.Stderr, "signing ") != 3 {
 		t.Fatal(o)
 	}
-	attached := func(request string, args ...string) (string, outcome) {
+	attached := func(request string, args ...string) (string, e2e.Outcome) {
 		path := filepath.Join(t.TempDir(), "probe.tenon")
-		if err := os.CopyFS(path, os.DirFS(probeBundle(t))); err != nil {
+		if err := os.CopyFS(path, os.DirFS(e2e.Probe(t))); err != nil {
 			t.Fatal(err)
 		}
-		return path, command(t, append([]string{"sign", "--attach", request, path}, args...)...)
+		return path, e2e.Tenon(t, append([]string{"sign", "--attach", request, path}, args...)...)
 	}
 	same := func(request string, args ...string) {
 		t.Helper()
 		path, o := attached(request, args...)
-		if o.code != 0 || strings.TrimSpace(o.stdout) != digest {
+		if o.Code != 0 || strings.TrimSpace(o.Stdout) != digest {
 			t.Fatal(o)
 		}
 		verify(t, path, digest)
-		if o := execute(exec.Command("diff", "-r", path, signed)); o.code != 0 {
+		if o := e2e.Execute(exec.Command("diff", "-r", path, signed)); o.Code != 0 {
 			t.Error(o)
 		}
 	}
 	same(answered)
 
 	// Field by field, as docs/keys.md tells an operator who has openssl alone.
-	byOpenSSL := string(must(os.ReadFile(prepared)))
+	byOpenSSL := string(e2e.Must(os.ReadFile(prepared)))
 	for _, data := range regexp.MustCompile(`"data": "([^"]*)"`).FindAllStringSubmatch(byOpenSSL, -1) {
 		cmd := exec.Command("openssl", "dgst", "-sha256", "-sign", keys+"/signing.key")
-		cmd.Stdin = bytes.NewReader(must(base64.StdEncoding.DecodeString(data[1])))
-		signature := base64.StdEncoding.EncodeToString(must(cmd.Output()))
+		cmd.Stdin = bytes.NewReader(e2e.Must(base64.StdEncoding.DecodeString(data[1])))
+		signature := base64.StdEncoding.EncodeToString(e2e.Must(cmd.Output()))
 		byOpenSSL = strings.Replace(byOpenSSL, data[0], data[0]+`, "signature": "`+signature+`"`, 1)
 	}
 	byHand := dir + "/by-hand.json"
@@ -129,43 +99,43 @@ func signInPhases(t *testing.T, signed, digest string) {
 		{byHand, "is an authority's", []string{"--cert", keys + "/ca.crt"}},
 	} {
 		path, o := attached(test.request, test.args...)
-		if o.code != cli.ExitFailed || !strings.Contains(o.stderr, test.want) || o.stdout != "" {
+		if o.Code != cli.ExitFailed || !strings.Contains(o.Stderr, test.want) || o.Stdout != "" {
 			t.Errorf("want %q: %s", test.want, o)
 		}
-		if o := execute(exec.Command("diff", "-r", path, probeBundle(t))); o.code != 0 {
+		if o := e2e.Execute(exec.Command("diff", "-r", path, e2e.Probe(t))); o.Code != 0 {
 			t.Errorf("%s: left something: %s", test.want, o)
 		}
 	}
-	renamed := strings.Replace(string(must(os.ReadFile(answered))), `"name": "probe"`, `"name": "other"`, 1)
+	renamed := strings.Replace(string(e2e.Must(os.ReadFile(answered))), `"name": "probe"`, `"name": "other"`, 1)
 	if err := os.WriteFile(byHand, []byte(renamed), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, o := attached(byHand); o.code != cli.ExitFailed || !strings.Contains(o.stderr, `the request is about another bundle: "other"`) {
+	if _, o := attached(byHand); o.Code != cli.ExitFailed || !strings.Contains(o.Stderr, `the request is about another bundle: "other"`) {
 		t.Error(o)
 	}
 }
 
 // TestE2ESign checks what build and sign make with tools that others wrote.
 func TestE2ESign(t *testing.T) {
-	path, digest := signedProbe(t)
-	keys := testKeys(t)
+	path, digest := e2e.SignedProbe(t)
+	keys := e2e.Keys(t)
 	verify(t, path, digest)
 
 	t.Run("build --key makes the same", func(t *testing.T) {
-		built, got := build(t, "-r", probeRecipe, "--name", "probe", "--key", keys+"/signing.key", image(t, nil, probeFiles...))
-		if o := execute(exec.Command("diff", "-r", built, path)); o.code != 0 || got != digest {
+		built, got := e2e.Build(t, "-r", e2e.ProbeRecipe, "--name", "probe", "--key", keys+"/signing.key", e2e.Image(t, nil, e2e.ProbeFiles...))
+		if o := e2e.Execute(exec.Command("diff", "-r", built, path)); o.Code != 0 || got != digest {
 			t.Errorf("%s, want %s: %s", got, digest, o)
 		}
 		archive := "oci-archive:" + t.TempDir() + "/probe.tar"
-		if o := command(t, "pull", path, "-o", archive); o.code != 0 {
+		if o := e2e.Tenon(t, "pull", path, "-o", archive); o.Code != 0 {
 			t.Fatal(o)
 		}
 		verify(t, archive, digest)
 	})
 	t.Run("runs", func(t *testing.T) {
 		for _, trust := range [][]string{{"--cert", keys + "/ca.crt"}, {"--key", keys + "/signing.pub"}} {
-			o := command(t, append([]string{"run", "--accel", "tcg", "-e", "PROBE=exit:42", path}, trust...)...)
-			if o.code != 42 || strings.Contains(o.stderr, "warning") {
+			o := e2e.Tenon(t, append([]string{"run", "--accel", "tcg", "-e", "PROBE=exit:42", path}, trust...)...)
+			if o.Code != 42 || strings.Contains(o.Stderr, "warning") {
 				t.Error(o)
 			}
 		}
@@ -173,22 +143,22 @@ func TestE2ESign(t *testing.T) {
 	t.Run("in two phases", func(t *testing.T) { signInPhases(t, path, digest) })
 	t.Run("does not run for others", func(t *testing.T) {
 		others := filepath.Join(t.TempDir(), "others")
-		if o := command(t, "key", "create", others); o.code != 0 {
+		if o := e2e.Tenon(t, "key", "create", others); o.Code != 0 {
 			t.Fatal(o)
 		}
-		o := command(t, "run", "--accel", "tcg", "--cert", others+"/ca.crt", path)
-		if o.code != cli.ExitRun || !strings.Contains(o.stderr, "no sigstore signature of") || o.stdout != "" {
+		o := e2e.Tenon(t, "run", "--accel", "tcg", "--cert", others+"/ca.crt", path)
+		if o.Code != cli.ExitRun || !strings.Contains(o.Stderr, "no sigstore signature of") || o.Stdout != "" {
 			t.Error(o)
 		}
 	})
 	t.Run("json", func(t *testing.T) {
 		var v cli.Verdict
-		o := command(t, "verify", path, "--cert", keys+"/ca.crt", "--format", "json")
-		if err := json.Unmarshal([]byte(o.stdout), &v); err != nil || !v.Accepted || v.Digest != digest || len(v.Checks) != 9 {
+		o := e2e.Tenon(t, "verify", path, "--cert", keys+"/ca.crt", "--format", "json")
+		if err := json.Unmarshal([]byte(o.Stdout), &v); err != nil || !v.Accepted || v.Digest != digest || len(v.Checks) != 9 {
 			t.Errorf("%v: %s", err, o)
 		}
-		o = command(t, "verify", probeBundle(t), "--cert", keys+"/ca.crt", "--format", "json")
-		if err := json.Unmarshal([]byte(o.stdout), &v); err != nil || v.Accepted || o.code != cli.ExitRefused || !strings.Contains(v.Reason, "not signed") {
+		o = e2e.Tenon(t, "verify", e2e.Probe(t), "--cert", keys+"/ca.crt", "--format", "json")
+		if err := json.Unmarshal([]byte(o.Stdout), &v); err != nil || v.Accepted || o.Code != cli.ExitRefused || !strings.Contains(v.Reason, "not signed") {
 			t.Errorf("%v: %s", err, o)
 		}
 	})
@@ -197,16 +167,16 @@ func TestE2ESign(t *testing.T) {
 // TestE2EExport flips bytes of an exported kernel and of the bundle, and asks
 // everybody.
 func TestE2EExport(t *testing.T) {
-	path, _ := signedProbe(t)
-	keys, dir := testKeys(t), t.TempDir()
+	path, _ := e2e.SignedProbe(t)
+	keys, dir := e2e.Keys(t), t.TempDir()
 	exported := filepath.Join(dir, "probe.bzImage")
-	if o := command(t, "export", path, "--format", "kernel", "-o", exported, "--cert", keys+"/ca.crt"); o.code != 0 {
+	if o := e2e.Tenon(t, "export", path, "--format", "kernel", "-o", exported, "--cert", keys+"/ca.crt"); o.Code != 0 {
 		t.Fatal(o)
 	}
 	accepted := func(file string) map[string]bool {
 		return map[string]bool{
-			"sbverify":     execute(exec.Command("sbverify", "--cert", keys+"/ca.crt", file)).code == 0,
-			"osslsigncode": execute(exec.Command("osslsigncode", "verify", "-CAfile", keys+"/ca.crt", file)).code == 0,
+			"sbverify":     e2e.Execute(exec.Command("sbverify", "--cert", keys+"/ca.crt", file)).Code == 0,
+			"osslsigncode": e2e.Execute(exec.Command("osslsigncode", "verify", "-CAfile", keys+"/ca.crt", file)).Code == 0,
 		}
 	}
 	for tool, ok := range accepted(exported) {
@@ -214,13 +184,13 @@ func TestE2EExport(t *testing.T) {
 			t.Errorf("%s refuses the exported kernel", tool)
 		}
 	}
-	data := must(os.ReadFile(exported))
-	b := must(bundle.Open(t.Context(), path))
+	data := e2e.Must(os.ReadFile(exported))
+	b := e2e.Must(bundle.Open(t.Context(), path))
 	defer b.Close()
 	size, blob := int(b.Size(bundle.KernelType)), filepath.Join(path, "blobs/sha256", b.LayerDigest(bundle.KernelType).Hex)
 	pe := int(data[0x3c]) | int(data[0x3d])<<8
 	checksum, table := pe+24+64, pe+24+144
-	kernel := must(os.ReadFile(blob))
+	kernel := e2e.Must(os.ReadFile(blob))
 	skipped := []int{checksum, checksum + 3, table, table + 7}
 	hashed := []int{1, 0x40, 0x1f1, pe + 4, checksum - 1, checksum + 4, table - 1, table + 8, size / 2, size - 1}
 	for at := size / 7; at < size; at += size / 7 {
@@ -229,7 +199,7 @@ func TestE2EExport(t *testing.T) {
 	for _, at := range append(skipped, hashed...) {
 		if slices.Contains(hashed, at) {
 			flipped := filepath.Join(dir, "flipped")
-			if err := os.WriteFile(flipped, flipAt(data, at), 0o600); err != nil {
+			if err := os.WriteFile(flipped, e2e.Flip(data, at), 0o600); err != nil {
 				t.Fatal(err)
 			}
 			for tool, ok := range accepted(flipped) {
@@ -238,7 +208,7 @@ func TestE2EExport(t *testing.T) {
 				}
 			}
 		}
-		if err := os.WriteFile(blob, flipAt(kernel, at), 0o600); err != nil {
+		if err := os.WriteFile(blob, e2e.Flip(kernel, at), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		verify(t, path, "")
@@ -249,38 +219,38 @@ func TestE2EExport(t *testing.T) {
 
 	t.Run("dir", func(t *testing.T) {
 		out := filepath.Join(dir, "out")
-		if o := command(t, "export", path, "--format", "dir", "-o", out); o.code != 0 {
+		if o := e2e.Tenon(t, "export", path, "--format", "dir", "-o", out); o.Code != 0 {
 			t.Fatal(o)
 		}
-		if !bytes.Equal(must(os.ReadFile(out+"/bzImage")), data) {
+		if !bytes.Equal(e2e.Must(os.ReadFile(out+"/bzImage")), data) {
 			t.Error("another kernel than alone")
 		}
-		o := execute(exec.Command("openssl", "cms", "-verify", "-binary", "-inform", "DER", "-in", out+"/statement.p7s",
+		o := e2e.Execute(exec.Command("openssl", "cms", "-verify", "-binary", "-inform", "DER", "-in", out+"/statement.p7s",
 			"-content", out+"/statement", "-CAfile", keys+"/ca.crt", "-purpose", "any", "-out", "/dev/null"))
-		if o.code != 0 {
+		if o.Code != 0 {
 			t.Error(o)
 		}
-		before := len(must(os.ReadDir(dir)))
-		if o := command(t, "export", path, "--format", "dir", "-o", out); o.code != cli.ExitFailed || !strings.Contains(o.stderr, "exists") || len(must(os.ReadDir(dir))) != before {
+		before := len(e2e.Must(os.ReadDir(dir)))
+		if o := e2e.Tenon(t, "export", path, "--format", "dir", "-o", out); o.Code != cli.ExitFailed || !strings.Contains(o.Stderr, "exists") || len(e2e.Must(os.ReadDir(dir))) != before {
 			t.Error(o)
 		}
 	})
 	t.Run("two signers", func(t *testing.T) {
 		others := filepath.Join(dir, "others")
 		for _, args := range [][]string{{"key", "create", others, "--name", "other"}, {"sign", path, "--key", others + "/signing.key"}} {
-			if o := command(t, args...); o.code != 0 {
+			if o := e2e.Tenon(t, args...); o.Code != 0 {
 				t.Fatal(o)
 			}
 		}
-		if o := command(t, "export", path, "-o", exported); o.code != cli.ExitFailed || !strings.Contains(o.stderr, "hint: choose whose") {
+		if o := e2e.Tenon(t, "export", path, "-o", exported); o.Code != cli.ExitFailed || !strings.Contains(o.Stderr, "hint: choose whose") {
 			t.Error(o)
 		}
 		for _, first := range []string{keys, others} {
-			if o := command(t, "export", path, "-o", exported, "--cert", first+"/ca.crt"); o.code != 0 {
+			if o := e2e.Tenon(t, "export", path, "-o", exported, "--cert", first+"/ca.crt"); o.Code != 0 {
 				t.Fatal(o)
 			}
-			o := execute(exec.Command("sbverify", "--list", exported))
-			_, list, _ := strings.Cut(o.stdout, "signature 1")
+			o := e2e.Execute(exec.Command("sbverify", "--list", exported))
+			_, list, _ := strings.Cut(o.Stdout, "signature 1")
 			subjects := []int{strings.Index(list, "tenon development signing"), strings.Index(list, "other signing")}
 			if subjects[0] < 0 || subjects[1] < 0 || (subjects[0] < subjects[1]) != (first == keys) {
 				t.Errorf("%s first: %s", first, o)
@@ -292,37 +262,31 @@ func TestE2EExport(t *testing.T) {
 		if err := unix.Mkfifo(fifo, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		o := command(t, "export", path, "-o", fifo, "--cert", keys+"/ca.crt")
-		if info := must(os.Lstat(fifo)); o.code != cli.ExitFailed || info.Mode().Type() != os.ModeNamedPipe || !strings.Contains(o.stderr, "writing \""+fifo+"\": exists and is not a regular file") {
+		o := e2e.Tenon(t, "export", path, "-o", fifo, "--cert", keys+"/ca.crt")
+		if info := e2e.Must(os.Lstat(fifo)); o.Code != cli.ExitFailed || info.Mode().Type() != os.ModeNamedPipe || !strings.Contains(o.Stderr, "writing \""+fifo+"\": exists and is not a regular file") {
 			t.Error(o)
 		}
 	})
 	t.Run("for nobody who signed", func(t *testing.T) {
 		stranger := filepath.Join(dir, "stranger")
-		if o := command(t, "key", "create", stranger); o.code != 0 {
+		if o := e2e.Tenon(t, "key", "create", stranger); o.Code != 0 {
 			t.Fatal(o)
 		}
-		if o := command(t, "export", path, "-o", dir+"/none", "--cert", stranger+"/ca.crt"); o.code != cli.ExitRefused || !strings.Contains(o.stderr, "unknown authority") {
+		if o := e2e.Tenon(t, "export", path, "-o", dir+"/none", "--cert", stranger+"/ca.crt"); o.Code != cli.ExitRefused || !strings.Contains(o.Stderr, "unknown authority") {
 			t.Error(o)
 		}
 	})
 	t.Run("unsigned", func(t *testing.T) {
-		if o := command(t, "export", probeBundle(t), "-o", dir+"/unsigned"); o.code != cli.ExitRefused || !strings.Contains(o.stderr, "not signed") {
+		if o := e2e.Tenon(t, "export", e2e.Probe(t), "-o", dir+"/unsigned"); o.Code != cli.ExitRefused || !strings.Contains(o.Stderr, "not signed") {
 			t.Error(o)
 		}
-		o := command(t, "export", probeBundle(t), "-o", dir+"/unsigned", "--allow-unsigned")
-		got := must(os.ReadFile(dir + "/unsigned"))
+		o := e2e.Tenon(t, "export", e2e.Probe(t), "-o", dir+"/unsigned", "--allow-unsigned")
+		got := e2e.Must(os.ReadFile(dir + "/unsigned"))
 		copy(got[checksum:], kernel[checksum:checksum+4]) // it is made right, and nobody's signature covers it
-		if o.code != 0 || !bytes.Equal(got, kernel) {
+		if o.Code != 0 || !bytes.Equal(got, kernel) {
 			t.Error(o)
 		}
 	})
-}
-
-func flipAt(data []byte, at int) []byte {
-	out := bytes.Clone(data)
-	out[at] ^= 1
-	return out
 }
 
 // registry is Debian's docker-registry on a loopback address.
@@ -335,7 +299,7 @@ type registry struct {
 func startRegistry(t *testing.T, tls, credentials bool) registry {
 	t.Helper()
 	dir := t.TempDir()
-	r := registry{host: fmt.Sprintf("127.0.0.1:%d", freePort(t))}
+	r := registry{host: fmt.Sprintf("127.0.0.1:%d", e2e.FreePort(t))}
 	write := func(name string, data []byte) string {
 		path := filepath.Join(dir, name)
 		if err := os.WriteFile(path, data, 0o600); err != nil {
@@ -350,14 +314,14 @@ func startRegistry(t *testing.T, tls, credentials bool) registry {
 		r.env = append(r.env, "SSL_CERT_FILE="+dir+"/tls.crt")
 	}
 	if credentials {
-		hash := must(bcrypt.GenerateFromPassword([]byte("secret"), bcrypt.MinCost))
+		hash := e2e.Must(bcrypt.GenerateFromPassword([]byte("secret"), bcrypt.MinCost))
 		config += fmt.Sprintf("auth: {htpasswd: {realm: test, path: %s}}\n", write("htpasswd", fmt.Appendf(nil, "ci:%s\n", hash)))
 		auth := base64.StdEncoding.EncodeToString([]byte("ci:secret"))
 		write("config.json", fmt.Appendf(nil, `{"auths":{%q:{"auth":%q}}}`, r.host, auth))
 		r.env = append(r.env, "DOCKER_CONFIG="+dir)
 	}
 	cmd := exec.Command("docker-registry", "serve", write("config.yml", []byte(config)))
-	cmd.Stderr = &running{}
+	cmd.Stderr = &e2e.Running{}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -375,61 +339,61 @@ func startRegistry(t *testing.T, tls, credentials bool) registry {
 
 func selfSigned(t *testing.T) (cert, key []byte) {
 	t.Helper()
-	k := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
+	k := e2e.Must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "registry"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
 		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true,
 	}
-	der := must(x509.CreateCertificate(rand.Reader, template, template, k.Public(), k))
+	der := e2e.Must(x509.CreateCertificate(rand.Reader, template, template, k.Public(), k))
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
-		pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: must(x509.MarshalPKCS8PrivateKey(k))})
+		pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: e2e.Must(x509.MarshalPKCS8PrivateKey(k))})
 }
 
-func (r registry) tenon(t *testing.T, args ...string) outcome {
+func (r registry) tenon(t *testing.T, args ...string) e2e.Outcome {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), tenon(t), args...)
+	cmd := exec.CommandContext(t.Context(), e2e.Program(t, "tenon"), args...)
 	cmd.Env = append(os.Environ(), r.env...)
-	return execute(cmd)
+	return e2e.Execute(cmd)
 }
 
 // TestE2ERegistry pushes from one folder, pulls in another, and runs.
 func TestE2ERegistry(t *testing.T) {
-	path, digest := signedProbe(t)
+	path, digest := e2e.SignedProbe(t)
 	for _, tls := range []bool{false, true} {
 		for _, credentials := range []bool{false, true} {
 			t.Run(fmt.Sprintf("tls=%v credentials=%v", tls, credentials), func(t *testing.T) {
 				r := startRegistry(t, tls, credentials)
 				ref, out := r.host+"/team/probe:1.4", filepath.Join(t.TempDir(), "pulled")
-				if o := r.tenon(t, "push", path, ref); o.code != 0 || strings.TrimSpace(o.stdout) != r.host+"/team/probe@"+digest {
+				if o := r.tenon(t, "push", path, ref); o.Code != 0 || strings.TrimSpace(o.Stdout) != r.host+"/team/probe@"+digest {
 					t.Fatal(o)
 				}
 				for _, from := range []string{ref, r.host + "/team/probe@" + digest} {
-					if o := r.tenon(t, "pull", from, "-o", out); o.code != 0 || strings.TrimSpace(o.stdout) != digest {
+					if o := r.tenon(t, "pull", from, "-o", out); o.Code != 0 || strings.TrimSpace(o.Stdout) != digest {
 						t.Fatal(o)
 					}
-					if o := execute(exec.Command("diff", "-r", path, out)); o.code != 0 {
+					if o := e2e.Execute(exec.Command("diff", "-r", path, out)); o.Code != 0 {
 						t.Error(o)
 					}
 				}
 				verify(t, out, digest)
-				if o := r.tenon(t, "verify", ref, "--key", testKeys(t)+"/signing.pub"); o.code != 0 {
+				if o := r.tenon(t, "verify", ref, "--key", e2e.Keys(t)+"/signing.pub"); o.Code != 0 {
 					t.Error(o)
 				}
-				if o := run(t, out, "-e", "PROBE=exit:7"); o.code != 7 {
+				if o := e2e.Run(t, out, "-e", "PROBE=exit:7"); o.Code != 7 {
 					t.Error(o)
 				}
 				// What a stranger's machine lacks.
-				bare := command(t, "pull", ref, "-o", out+"2")
+				bare := e2e.Tenon(t, "pull", ref, "-o", out+"2")
 				switch {
-				case tls && (bare.code != cli.ExitFailed || !strings.Contains(bare.stderr, "hint: name the file of the registry's CA in $SSL_CERT_FILE")):
+				case tls && (bare.Code != cli.ExitFailed || !strings.Contains(bare.Stderr, "hint: name the file of the registry's CA in $SSL_CERT_FILE")):
 					t.Error(bare)
-				case !tls && credentials && (bare.code != cli.ExitFailed || !strings.Contains(bare.stderr, "hint: 'docker login HOST'")):
+				case !tls && credentials && (bare.Code != cli.ExitFailed || !strings.Contains(bare.Stderr, "hint: 'docker login HOST'")):
 					t.Error(bare)
 				}
-				if o := r.tenon(t, "pull", r.host+"/team/probe:nosuch", "-o", out+"2"); o.code != cli.ExitFailed || !strings.Contains(o.stderr, "MANIFEST_UNKNOWN") {
+				if o := r.tenon(t, "pull", r.host+"/team/probe:nosuch", "-o", out+"2"); o.Code != cli.ExitFailed || !strings.Contains(o.Stderr, "MANIFEST_UNKNOWN") {
 					t.Error(o)
 				}
-				if left := must(os.ReadDir(filepath.Dir(out))); len(left) != 1 && (tls || credentials) {
+				if left := e2e.Must(os.ReadDir(filepath.Dir(out))); len(left) != 1 && (tls || credentials) {
 					t.Errorf("left behind: %v", left)
 				}
 			})
@@ -438,8 +402,8 @@ func TestE2ERegistry(t *testing.T) {
 	t.Run("sign where it lies", func(t *testing.T) {
 		r := startRegistry(t, false, false)
 		ref := r.host + "/probe:1"
-		for _, args := range [][]string{{"push", probeBundle(t), ref}, {"sign", ref, "--key", testKeys(t) + "/signing.key"}} {
-			if o := command(t, args...); o.code != 0 {
+		for _, args := range [][]string{{"push", e2e.Probe(t), ref}, {"sign", ref, "--key", e2e.Keys(t) + "/signing.key"}} {
+			if o := e2e.Tenon(t, args...); o.Code != 0 {
 				t.Fatal(o)
 			}
 		}
@@ -447,7 +411,7 @@ func TestE2ERegistry(t *testing.T) {
 	})
 	t.Run("build --push", func(t *testing.T) {
 		r := startRegistry(t, false, false)
-		_, got := build(t, "-r", probeRecipe, "--name", "probe", "--key", testKeys(t)+"/signing.key", "-t", r.host+"/probe:1", "--push", image(t, nil, probeFiles...))
+		_, got := e2e.Build(t, "-r", e2e.ProbeRecipe, "--name", "probe", "--key", e2e.Keys(t)+"/signing.key", "-t", r.host+"/probe:1", "--push", e2e.Image(t, nil, e2e.ProbeFiles...))
 		verify(t, r.host+"/probe:1", got)
 	})
 }
@@ -455,15 +419,15 @@ func TestE2ERegistry(t *testing.T) {
 // TestE2ECopies copies a signed bundle with tools that others wrote, as
 // docs/bundle.md says.
 func TestE2ECopies(t *testing.T) {
-	path, digest := signedProbe(t)
+	path, digest := e2e.SignedProbe(t)
 	signatures := strings.Replace(digest, ":", "-", 1)
 	crane := filepath.Join(t.TempDir(), "crane")
-	if o := execute(exec.Command("go", "build", "-o", crane, "github.com/google/go-containerregistry/cmd/crane")); o.code != 0 {
+	if o := e2e.Execute(exec.Command("go", "build", "-o", crane, "github.com/google/go-containerregistry/cmd/crane")); o.Code != 0 {
 		t.Fatal(o)
 	}
 	shell := func(t *testing.T, line string, args ...string) {
 		t.Helper()
-		if o := execute(exec.Command("sh", append([]string{"-ec", line}, args...)...)); o.code != 0 {
+		if o := e2e.Execute(exec.Command("sh", append([]string{"-ec", line}, args...)...)); o.Code != 0 {
 			t.Fatal(o)
 		}
 	}
@@ -477,14 +441,14 @@ func TestE2ECopies(t *testing.T) {
 		verify(t, r.host+"/skopeo:probe", digest)
 		shell(t, copies, "docker://"+r.host+"/skopeo", "oci:"+dir+"/back", signatures)
 		verify(t, dir+"/back", digest)
-		if o := command(t, "pull", dir+"/back", "-o", "oci-archive:"+dir+"/archive"); o.code != 0 {
+		if o := e2e.Tenon(t, "pull", dir+"/back", "-o", "oci-archive:"+dir+"/archive"); o.Code != 0 {
 			t.Fatal(o)
 		}
 		shell(t, copies, "oci-archive:"+dir+"/archive", "oci:"+dir+"/unpacked", signatures)
 		verify(t, dir+"/unpacked", digest)
 	})
 	t.Run("crane", func(t *testing.T) {
-		if o := command(t, "push", path, r.host+"/from:probe"); o.code != 0 {
+		if o := e2e.Tenon(t, "push", path, r.host+"/from:probe"); o.Code != 0 {
 			t.Fatal(o)
 		}
 		shell(t, `"$0" copy "$1:probe" "$2:probe"; "$0" copy "$1:$3" "$2:$3"`, crane, r.host+"/from", r.host+"/crane", signatures)
@@ -494,7 +458,7 @@ func TestE2ECopies(t *testing.T) {
 		shell(t, `skopeo copy -q "oci:$0:probe" "oci:$1:probe"`, path, dir+"/bare")
 		verify(t, dir+"/bare", "")
 	})
-	if o := command(t, "inspect", "--format", "json", dir+"/back"); o.code != 0 || strings.Count(o.stdout, `"covers"`) != len(loader.Kinds) {
+	if o := e2e.Tenon(t, "inspect", "--format", "json", dir+"/back"); o.Code != 0 || strings.Count(o.Stdout, `"covers"`) != len(loader.Kinds) {
 		t.Error(o)
 	}
 }

@@ -24,10 +24,8 @@ import (
 
 	"github.com/tenon-build/tenon/loader/alloc"
 	"github.com/tenon-build/tenon/testdata/debian"
+	"github.com/tenon-build/tenon/testdata/e2e"
 )
-
-// soak adds what is much the same as the rest, and slow.
-var soak = os.Getenv("TENON_SOAK") != ""
 
 // A real kernel instead of alloctest's: eight CPUs in four cores on two nodes. The
 // driver of the disk manages the affinities of its queues, so they cannot be moved.
@@ -39,7 +37,7 @@ func TestE2EDebian(t *testing.T) {
 		t.Run("held", func(t *testing.T) { g.with(t).held() })
 		t.Run("killed", func(t *testing.T) { g.with(t).killed() })
 
-		if !soak {
+		if !e2e.Soak() { // much the same as the rest, and slow
 			return
 		}
 		g.run("rmdir /sys/fs/cgroup/other; umount /sys/fs/cgroup; mount -t tmpfs tmpfs /sys/fs/cgroup; mkdir /sys/fs/cgroup/cpuset")
@@ -282,7 +280,7 @@ func (g *guest) killed() {
 		from, to *alloc.Plan
 	}
 	operations := []operation{{"apply", nil, plan(2)}, {"grow", plan(2), plan(4)}, {"release", plan(2), nil}}
-	if soak {
+	if e2e.Soak() {
 		operations = append(operations, operation{"shrink", plan(4), plan(2)})
 	}
 	kills := 0

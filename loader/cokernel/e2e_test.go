@@ -24,6 +24,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tenon-build/tenon/testdata/debian"
+	"github.com/tenon-build/tenon/testdata/e2e"
 )
 
 // The module is asked as a process that means no good would ask it: by its ioctls. Its
@@ -376,7 +377,7 @@ func loadForever(t *testing.T) {
 // the host is busy.
 func TestE2EHang(t *testing.T) {
 	rounds := 3
-	if os.Getenv("TENON_SOAK") != "" {
+	if e2e.Soak() {
 		rounds = 100
 	}
 	inHost(t, debian.Machine{Small: true}, "allow_unsigned=1", func(d *device) {
@@ -496,7 +497,7 @@ func TestE2EFuzz(t *testing.T) {
 func fuzz(t *testing.T, m debian.Machine, module string) {
 	t.Helper()
 	calls := 2000
-	if os.Getenv("TENON_SOAK") != "" {
+	if e2e.Soak() {
 		calls = 100000
 	}
 	withModule(t, m, module, "allow_unsigned=1", func(d *device) {

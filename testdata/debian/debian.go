@@ -23,13 +23,13 @@ import (
 	"slices"
 	"strings"
 	"syscall"
-	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/tenon-build/tenon/builder/initramfs"
 	"github.com/tenon-build/tenon/builder/rootfs"
+	"github.com/tenon-build/tenon/testdata/e2e"
 )
 
 // Command is what a guest is asked to run.
@@ -72,7 +72,7 @@ type Machine struct {
 //
 // Now and then, one in more than a hundred, an emulated machine hangs before its root is
 // there. It is booted once more, and the log says so.
-func (m *Machine) Boot(t *testing.T) *Guest {
+func (m *Machine) Boot(t e2e.T) *Guest {
 	t.Helper()
 	g, err := m.boot(t)
 	if err != nil {
@@ -86,7 +86,7 @@ func (m *Machine) Boot(t *testing.T) *Guest {
 }
 
 // boot returns an error when the machine does not answer.
-func (m *Machine) boot(t *testing.T) (*Guest, error) {
+func (m *Machine) boot(t e2e.T) (*Guest, error) {
 	t.Helper()
 	began := time.Now()
 	ours, theirs, err := pair()
@@ -96,7 +96,7 @@ func (m *Machine) boot(t *testing.T) (*Guest, error) {
 
 	found, err := filepath.Glob("/boot/vmlinuz-*-amd64")
 	if err != nil || len(found) == 0 {
-		t.Fatalf("no kernel of Debian's package linux-image-amd64: %v", err)
+		t.Fatalf("no kernel of Debian's package linux-image-amd64, run 'make deps': %v", err)
 	}
 	kernel := slices.Max(found)
 	release := strings.TrimPrefix(kernel, "/boot/vmlinuz-")
@@ -157,7 +157,7 @@ func (m *Machine) options() []string {
 }
 
 // Run runs a command as root, one at a time.
-func (g *Guest) Run(t *testing.T, limit time.Duration, c Command) Result {
+func (g *Guest) Run(t e2e.T, limit time.Duration, c Command) Result {
 	t.Helper()
 	g.deadline(t, limit)
 	var r Result
@@ -172,7 +172,7 @@ func (g *Guest) Run(t *testing.T, limit time.Duration, c Command) Result {
 
 // Kill runs a command that ends the machine, and returns when that does not answer within
 // the limit.
-func (g *Guest) Kill(t *testing.T, limit time.Duration, c Command) {
+func (g *Guest) Kill(t e2e.T, limit time.Duration, c Command) {
 	t.Helper()
 	g.deadline(t, limit)
 	var r Result
@@ -186,7 +186,7 @@ func (g *Guest) Kill(t *testing.T, limit time.Duration, c Command) {
 
 // Kexec has the machine's kernel start the same one once more, and returns when that takes
 // commands.
-func (g *Guest) Kexec(t *testing.T) {
+func (g *Guest) Kexec(t e2e.T) {
 	t.Helper()
 	if r := g.Run(t, time.Minute, Command{Args: g.load}); r.Status != 0 {
 		t.Fatal(g.load, r)
@@ -204,7 +204,7 @@ func (g *Guest) Kexec(t *testing.T) {
 	}
 }
 
-func (g *Guest) deadline(t *testing.T, limit time.Duration) {
+func (g *Guest) deadline(t e2e.T, limit time.Duration) {
 	t.Helper()
 	if err := g.conn.SetDeadline(time.Now().Add(limit)); err != nil {
 		t.Fatal(err)
@@ -217,7 +217,7 @@ const inside = "TENON_GUEST"
 // In calls f in a guest, where the program of this test runs again, with this test
 // alone. In the guest, everything before the call is done again, too. devices are what
 // else QEMU is given.
-func In(t *testing.T, f func(), devices ...string) {
+func In(t e2e.T, f func(), devices ...string) {
 	t.Helper()
 	(&Machine{Args: devices}).In(t, f)
 }
@@ -226,14 +226,14 @@ func In(t *testing.T, f func(), devices ...string) {
 func Inside() bool { return os.Getenv(inside) != "" }
 
 // In calls f in a guest of this kind.
-func (m *Machine) In(t *testing.T, f func()) {
+func (m *Machine) In(t e2e.T, f func()) {
 	t.Helper()
 	if Inside() {
 		f()
 		return
 	}
 	limit := runLimit
-	if os.Getenv("TENON_SOAK") != "" {
+	if e2e.Soak() {
 		limit = soakLimit
 	}
 	r := m.Boot(t).Run(t, limit, Self(t, limit))
@@ -244,7 +244,7 @@ func (m *Machine) In(t *testing.T, f func()) {
 }
 
 // Self is the command that runs this test, alone, in a guest, for as long at the most.
-func Self(t *testing.T, limit time.Duration) Command {
+func Self(t e2e.T, limit time.Duration) Command {
 	t.Helper()
 	program, err := os.Executable()
 	if err != nil {

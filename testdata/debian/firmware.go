@@ -7,12 +7,12 @@ import (
 	"crypto"
 	"os"
 	"path/filepath"
-	"testing"
 
 	"github.com/sigstore/sigstore/pkg/cryptoutils"
 
 	"github.com/tenon-build/tenon/signer"
 	"github.com/tenon-build/tenon/signer/authenticode"
+	"github.com/tenon-build/tenon/testdata/e2e"
 	"github.com/tenon-build/tenon/testdata/judge"
 	"github.com/tenon-build/tenon/testdata/judge/uefi"
 )
@@ -31,7 +31,7 @@ const (
 const ovmf = "/usr/share/OVMF/OVMF_"
 
 // Authority is the test CA. It signs by itself, as an authority never should.
-func Authority(t *testing.T) *signer.Key {
+func Authority(t e2e.T) *signer.Key {
 	t.Helper()
 	chain, err := cryptoutils.LoadCertificatesFromPEM(bytes.NewReader(judge.Certificate))
 	if err != nil {
@@ -45,7 +45,7 @@ func Authority(t *testing.T) *signer.Key {
 }
 
 // options are QEMU's, and the kernel is what it is given: signed where it has to be.
-func (f Firmware) options(t *testing.T, kernel string) (args []string, signed string) {
+func (f Firmware) options(t e2e.T, kernel string) (args []string, signed string) {
 	t.Helper()
 	if f == BIOS {
 		return []string{"-machine", "q35"}, kernel
@@ -76,7 +76,7 @@ func (f Firmware) options(t *testing.T, kernel string) (args []string, signed st
 		"-drive", "if=pflash,unit=1,format=raw,file="+filepath.Join(dir, "vars.fd")), kernel
 }
 
-func write(t *testing.T, path string, data []byte) {
+func write(t e2e.T, path string, data []byte) {
 	t.Helper()
 	if err := os.WriteFile(path, data, 0o600); err != nil {
 		t.Fatal(err)
@@ -84,7 +84,7 @@ func write(t *testing.T, path string, data []byte) {
 }
 
 // signKernel puts a signature in the place of those that a kernel has.
-func signKernel(t *testing.T, key *signer.Key, path string) []byte {
+func signKernel(t e2e.T, key *signer.Key, path string) []byte {
 	t.Helper()
 	data, err := os.ReadFile(path)
 	if err != nil {

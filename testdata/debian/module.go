@@ -7,10 +7,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strings"
-	"testing"
 
 	"github.com/tenon-build/tenon/signer/modsig"
+	"github.com/tenon-build/tenon/testdata/e2e"
 )
 
 // moduleEnv names the module in a guest, which does not build it again.
@@ -18,32 +17,28 @@ const moduleEnv = "TENON_MORTISE_KO"
 
 // Module returns the path of mortise.ko, built for the kernel that guests boot, and signed
 // by Authority. Outside of a guest it has to be called before In.
-func Module(t *testing.T) string {
+func Module(t e2e.T) string {
 	t.Helper()
 	if Inside() {
 		return os.Getenv(moduleEnv)
 	}
 	headers, err := filepath.Glob("/lib/modules/*-amd64/build")
 	if err != nil || len(headers) == 0 {
-		t.Fatalf("no headers of Debian's package linux-headers-amd64: %v", err)
+		t.Fatalf("no headers of Debian's package linux-headers-amd64, run 'make deps': %v", err)
 	}
 	return ModuleFor(t, slices.Max(headers), "KCFLAGS=-Werror")
 }
 
 // ModuleFor is as Module, for a kernel of which this is the prepared tree, with more
 // arguments to make.
-func ModuleFor(t *testing.T, tree string, args ...string) string {
+func ModuleFor(t e2e.T, tree string, args ...string) string {
 	t.Helper()
 	if Inside() {
 		return os.Getenv(moduleEnv)
 	}
-	root, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
 	dir := t.TempDir()
 	for _, args := range [][]string{
-		{"-s", "-C", strings.TrimSpace(string(root)), "module", "MODULE=" + dir},
+		{"-s", "-C", e2e.Path("."), "module", "MODULE=" + dir},
 		append([]string{"-s", "-C", dir, "KDIR=" + tree}, args...),
 	} {
 		if out, err := exec.Command("make", args...).CombinedOutput(); err != nil {

@@ -45,6 +45,9 @@ type Report struct {
 	Terminal  string // the name of a new one
 }
 
+// hog is all the memory that there is, in case "panic".
+var hog [][]byte
+
 func main() {
 	if len(os.Args) > 1 && os.Args[1] == "healthy" { // a health check
 		return
@@ -74,7 +77,6 @@ func main() {
 		time.Sleep(time.Hour)
 	case "panic": // the kernel's, by running out of memory
 		fmt.Println(os.WriteFile("/proc/sys/vm/panic_on_oom", []byte("2"), 0))
-		var hog [][]byte
 		for {
 			hog = append(hog, bytes.Repeat([]byte{1}, 16<<20))
 		}

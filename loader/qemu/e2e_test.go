@@ -2,7 +2,7 @@
 
 //go:build e2e
 
-package main
+package qemu_test
 
 import (
 	"context"
@@ -21,7 +21,10 @@ import (
 	"github.com/tenon-build/tenon/loader"
 	"github.com/tenon-build/tenon/loader/alloc"
 	"github.com/tenon-build/tenon/loader/qemu"
+	"github.com/tenon-build/tenon/testdata/e2e"
 )
+
+func TestMain(m *testing.M) { e2e.Main(m) }
 
 // cpuset makes a control group and returns its path.
 func cpuset(t *testing.T, cpus string) string {
@@ -53,16 +56,16 @@ func write(t *testing.T, file, text string) {
 }
 
 // planned loads the probe on CPU 1, of a group of CPUs 0-1.
-func planned(t *testing.T, probe string, change func(*loader.Config)) (loader.Instance, *running, string) {
+func planned(t *testing.T, probe string, change func(*loader.Config)) (loader.Instance, *e2e.Running, string) {
 	t.Helper()
-	v, err := loader.Verify(t.Context(), probeBundle(t), loader.Policy{AllowUnsigned: true}, func(loader.Check) {})
+	v, err := loader.Verify(t.Context(), e2e.Probe(t), loader.Policy{AllowUnsigned: true}, func(loader.Check) {})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer v.Close()
 	const mib = 1 << 20
 	memory := (v.Manifest().Claims.Memory.Min/mib + 1) / 2 * 2 * mib // whole pages of 2 MiB
-	console := &running{}
+	console := &e2e.Running{}
 	c := loader.Config{
 		CPUs: 1, MaxCPUs: 2, Env: map[string]string{"PROBE": probe}, Console: console, Group: cpuset(t, "0-1"),
 		Plan: &alloc.Plan{CPUs: alloc.CPUSet{1}, Siblings: alloc.CPUSet{0}, Memory: []alloc.NodeMemory{{Node: 0, Bytes: 32 * mib}, {Node: 0, Bytes: memory - 32*mib}}},
@@ -86,11 +89,11 @@ func planned(t *testing.T, probe string, change func(*loader.Config)) (loader.In
 // their threads, and what all its other threads may.
 func affinity(t *testing.T, group string) map[string]string {
 	t.Helper()
-	pid := strings.TrimSpace(string(must(os.ReadFile(group + "/cgroup.procs"))))
+	pid := strings.TrimSpace(string(e2e.Must(os.ReadFile(group + "/cgroup.procs"))))
 	out := map[string]string{}
-	for _, task := range must(filepath.Glob("/proc/" + pid + "/task/*/status")) {
+	for _, task := range e2e.Must(filepath.Glob("/proc/" + pid + "/task/*/status")) {
 		var name, allowed string
-		for line := range strings.Lines(string(must(os.ReadFile(task)))) {
+		for line := range strings.Lines(string(e2e.Must(os.ReadFile(task)))) {
 			key, value, _ := strings.Cut(strings.TrimSpace(line), ":\t")
 			switch key {
 			case "Name":
@@ -135,15 +138,15 @@ func TestE2EResize(t *testing.T) {
 	}
 	check(map[string]string{"CPU 0/TCG": "1", "others": "1"})
 	parked := map[string]string{"CPU 0/TCG": "1", "CPU 1/TCG": "1", "others": "1"}
-	console.expect(t, "CPUS 1")
+	console.Expect(t, "CPUS 1")
 	for range 3 {
-		console.forget()
+		console.Forget()
 		resize(0, 1)
 		check(map[string]string{"CPU 0/TCG": "0", "CPU 1/TCG": "1", "others": "0-1"})
-		console.expect(t, "CPUS 2")
+		console.Expect(t, "CPUS 2")
 		resize(1)
 		check(parked)
-		console.expect(t, "CPUS 1")
+		console.Expect(t, "CPUS 1")
 	}
 	write(t, group+"/cpuset.cpus", "1")
 	resize(1)
@@ -156,7 +159,7 @@ func TestE2EResize(t *testing.T) {
 	if err := i.Type([]byte("hello\n")); err != nil {
 		t.Error(err)
 	}
-	console.expect(t, "TYPED hello")
+	console.Expect(t, "TYPED hello")
 	if err := i.Signal(int(unix.SIGTERM)); err != nil {
 		t.Error(err)
 	}
@@ -171,7 +174,7 @@ func TestE2EResizeRefused(t *testing.T) {
 	if err := i.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	console.expect(t, "CPUS 1")
+	console.Expect(t, "CPUS 1")
 	hurried, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
 	for _, try := range []struct {
@@ -225,13 +228,13 @@ func TestE2EStartRefused(t *testing.T) {
 // TestE2EHugePages boots on huge pages of 2 MiB.
 func TestE2EHugePages(t *testing.T) {
 	const pool = "/sys/kernel/mm/hugepages/hugepages-2048kB/"
-	before := strings.TrimSpace(string(must(os.ReadFile(pool + "nr_hugepages"))))
+	before := strings.TrimSpace(string(e2e.Must(os.ReadFile(pool + "nr_hugepages"))))
 	write(t, pool+"nr_hugepages", "512")
 	t.Cleanup(func() { write(t, pool+"nr_hugepages", before) })
 	i, console, _ := planned(t, "wait", func(c *loader.Config) { c.Plan.PageSize = 2 << 20 })
 	if err := i.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	console.expect(t, "WAITING")
-	t.Logf("%s of 512 huge pages are free", strings.TrimSpace(string(must(os.ReadFile(pool+"free_hugepages")))))
+	console.Expect(t, "WAITING")
+	t.Logf("%s of 512 huge pages are free", strings.TrimSpace(string(e2e.Must(os.ReadFile(pool+"free_hugepages")))))
 }

@@ -17,15 +17,63 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
+	"github.com/tenon-build/tenon/builder/bundle"
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
+	"github.com/tenon-build/tenon/testdata/e2e"
 )
+
+func TestMain(m *testing.M) { e2e.Main(m) }
+
+// These tests look at PID 1: what docker's users expect of the place where their image runs.
+
+// TestE2EInside checks what an app sees.
+func TestE2EInside(t *testing.T) {
+	o := e2e.Run(t, e2e.Probe(t), "--cpus", "2", "--hostname", "inside", "-e", "COUNT=3")
+	if o.Code != 0 {
+		t.Fatal(o)
+	}
+	r := e2e.ParseReport(t, o.Stdout)
+	if r.Hostname != "inside" || r.CPUs != 2 || r.Dir != "/" || r.UID != 0 || !slices.Equal(r.Args, []string{"/bin/probe"}) {
+		t.Errorf("hostname %q, %d CPUs, dir %q, uid %d, args %q", r.Hostname, r.CPUs, r.Dir, r.UID, r.Args)
+	}
+	for _, want := range []string{"FROM=image", "PATH=/bin", "PROBE=report", "COUNT=3", "HOSTNAME=inside"} {
+		if !slices.Contains(r.Env, want) {
+			t.Errorf("environment %q lacks %s", r.Env, want)
+		}
+	}
+	for _, want := range []string{"/proc proc", "/sys sysfs", "/dev devtmpfs", "/dev/pts devpts", "/dev/shm tmpfs", "/run tmpfs", "/tmp tmpfs"} {
+		if !slices.Contains(r.Mounts, want) {
+			t.Errorf("mounts %q lack %s", r.Mounts, want)
+		}
+	}
+	for _, want := range []string{"127.0.0.1/8", "10.0.2.15/24"} {
+		if !slices.Contains(r.Addresses, want) {
+			t.Errorf("addresses %q lack %s", r.Addresses, want)
+		}
+	}
+	for _, want := range []string{"/dev/stdout", "/proc/self/fd/1", "/dev/null", "/dev/shm/x", "/tmp/x"} {
+		if !slices.Contains(r.Writable, want) {
+			t.Errorf("%s is not writable", want)
+		}
+	}
+	for name, want := range map[string]string{
+		"/.tenon": "", "/left-out/file": "", "/kept": "urwxr-xr-x", "/linked": "urwxr-xr-x", "/etc/resolv.conf": "-rw-r--r--",
+	} {
+		if got := r.Files[name]; got != want {
+			t.Errorf("%s is %q, want %q", name, got, want)
+		}
+	}
+	if !slices.ContainsFunc(r.Kmsg, func(s string) bool { return strings.Contains(s, "ockdown") }) {
+		t.Errorf("the kernel is not locked down: %q", r.Kmsg)
+	}
+}
 
 // These tests look at PID 1: what docker's users expect of the place where
 // their image runs.
 
 // TestE2EMachine checks what every app finds.
 func TestE2EMachine(t *testing.T) {
-	r := parseReport(t, run(t, probeBundle(t), "--hostname", "web").stdout)
+	r := e2e.ParseReport(t, e2e.Run(t, e2e.Probe(t), "--hostname", "web").Stdout)
 	if want := (syscall.Rlimit{Cur: 1 << 20, Max: 1 << 20}); r.NoFile != want {
 		t.Errorf("open files: %+v, want %+v", r.NoFile, want)
 	}
@@ -57,24 +105,56 @@ func TestE2EMachine(t *testing.T) {
 	}
 }
 
+// TestE2EUser checks USER, WORKDIR and STOPSIGNAL of the image.
+func TestE2EUser(t *testing.T) {
+	bundle, _ := e2e.Build(t, "-r", e2e.ProbeRecipe, e2e.Image(t, func(c *v1.Config) {
+		c.User, c.WorkingDir, c.StopSignal, c.Cmd = "app:video", "/made/here", "SIGUSR1", []string{"one", "two"}
+	},
+		e2e.File{Header: tar.Header{Name: "etc/passwd", Mode: 0o644}, Content: []byte("root:x:0:0::/root:/bin/sh\napp:x:1000:1001::/home/app:/bin/sh\n")},
+		e2e.File{Header: tar.Header{Name: "etc/group", Mode: 0o644}, Content: []byte("root:x:0:\napp:x:1001:\nvideo:x:44:\n")},
+	))
+	o := e2e.Run(t, bundle)
+	r := e2e.ParseReport(t, o.Stdout)
+	if r.UID != 1000 || r.GID != 44 || r.Dir != "/made/here" || !slices.Contains(r.Env, "HOME=/home/app") || len(r.Args) != 3 {
+		t.Errorf("uid %d, gid %d, dir %q, env %q, args %q", r.UID, r.GID, r.Dir, r.Env, r.Args)
+	}
+	if !slices.Contains(r.Writable, "/dev/stdout") {
+		t.Errorf("the user cannot open /dev/stdout: %q", r.Writable)
+	}
+	s := e2e.Start(t, bundle, "-e", "PROBE=wait")
+	s.Expect(t, "WAITING")
+	if code := s.SignalAndWait(t, syscall.SIGTERM); code != 7 || !strings.Contains(s.String(), "GOT user defined signal 1") {
+		t.Errorf("exit status %d, want 7 after SIGUSR1:\n%s", code, s)
+	}
+}
+
+// TestE2EDHCP boots a sealed kernel without a control channel: the network is
+// configured by DHCP, and the built-in defaults hold.
+func TestE2EDHCP(t *testing.T) {
+	r := e2e.ParseReport(t, e2e.Boot(t, "-kernel", e2e.LayerFile(t, e2e.Probe(t), bundle.KernelType)))
+	if !slices.Contains(r.Addresses, "10.0.2.15/24") || r.Hostname != "probe" {
+		t.Errorf("addresses %q, hostname %q", r.Addresses, r.Hostname)
+	}
+}
+
 // volumeFiles are what an image has where its volume is.
-var volumeFiles = []file{
-	{tar.Header{Name: "data/", Typeflag: tar.TypeDir, Mode: 0o2750, Uid: 7, Gid: 8}, nil},
-	{tar.Header{Name: "data/file", Mode: 0o640, Uid: 7, Gid: 9}, []byte("from the image")},
-	{tar.Header{Name: "etc/", Typeflag: tar.TypeDir, Mode: 0o755}, nil},
-	{tar.Header{Name: "etc/hosts", Mode: 0o600}, []byte("1.2.3.4 evil\n")},
-	{tar.Header{Name: "tmp/", Typeflag: tar.TypeDir, Mode: 0o1777}, nil},
-	{tar.Header{Name: "tmp/file", Mode: 0o644}, []byte("x")},
+var volumeFiles = []e2e.File{
+	{Header: tar.Header{Name: "data/", Typeflag: tar.TypeDir, Mode: 0o2750, Uid: 7, Gid: 8}},
+	{Header: tar.Header{Name: "data/file", Mode: 0o640, Uid: 7, Gid: 9}, Content: []byte("from the image")},
+	{Header: tar.Header{Name: "etc/", Typeflag: tar.TypeDir, Mode: 0o755}},
+	{Header: tar.Header{Name: "etc/hosts", Mode: 0o600}, Content: []byte("1.2.3.4 evil\n")},
+	{Header: tar.Header{Name: "tmp/", Typeflag: tar.TypeDir, Mode: 0o1777}},
+	{Header: tar.Header{Name: "tmp/file", Mode: 0o644}, Content: []byte("x")},
 }
 
 // TestE2EVolumes checks the image's VOLUMEs, with a root that can be written
 // and with one that cannot.
 func TestE2EVolumes(t *testing.T) {
-	ref := image(t, func(c *v1.Config) {
+	ref := e2e.Image(t, func(c *v1.Config) {
 		c.Volumes = map[string]struct{}{"/data": {}, "/data/deep/": {}, "/made": {}}
 	}, volumeFiles...)
 	recipe := filepath.Join(t.TempDir(), "read-only.toml")
-	text := strings.Replace(string(must(os.ReadFile(probeRecipe))), "[claims]", "[app]\nread_only = true\n\n[claims]", 1)
+	text := strings.Replace(string(e2e.Must(os.ReadFile(e2e.ProbeRecipe))), "[claims]", "[app]\nread_only = true\n\n[claims]", 1)
 	if err := os.WriteFile(recipe, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -83,14 +163,14 @@ func TestE2EVolumes(t *testing.T) {
 	for _, c := range []struct {
 		name, recipe string
 		readOnly     bool
-	}{{"writable", probeRecipe, false}, {"read-only", recipe, true}} {
+	}{{"writable", e2e.ProbeRecipe, false}, {"read-only", recipe, true}} {
 		t.Run(c.name, func(t *testing.T) {
-			bundle, _ := build(t, "--detached", "-r", c.recipe, ref)
-			o := run(t, bundle)
-			if o.code != 0 {
+			bundle, _ := e2e.Build(t, "--detached", "-r", c.recipe, ref)
+			o := e2e.Run(t, bundle)
+			if o.Code != 0 {
 				t.Fatal(o)
 			}
-			r := parseReport(t, o.stdout)
+			r := e2e.ParseReport(t, o.Stdout)
 			for _, want := range inside {
 				if !slices.Contains(r.Writable, want) {
 					t.Errorf("%s is not writable", want)
@@ -108,7 +188,7 @@ func TestE2EVolumes(t *testing.T) {
 
 // checkVolume looks for what the image has. What it lacks is made as mkdir(2)
 // does, so with the group of a set-group-ID directory.
-func checkVolume(t *testing.T, r seen) {
+func checkVolume(t *testing.T, r e2e.Report) {
 	t.Helper()
 	for name, want := range map[string]string{
 		"/data": "dgrwxr-x--- 7:8", "/data/file": "-rw-r----- 7:9", "/data/deep": "dgrwxr-xr-x 0:8", "/made": "drwxr-xr-x 0:0",
@@ -144,10 +224,10 @@ func TestE2EInitFails(t *testing.T) {
 		{"program that is none", func(c *v1.Config) { c.Entrypoint = []string{"/plain"} }, 126, "starting /plain"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			plain := file{tar.Header{Name: "plain", Mode: 0o644}, []byte("x")}
-			bundle, _ := build(t, "--detached", "-r", probeRecipe, image(t, c.configure, append(slices.Clone(probeFiles), plain)...))
-			o := run(t, bundle)
-			if o.code != c.code || !strings.Contains(o.stdout, "appinit: error: "+c.want) || !strings.Contains(o.stderr, c.want) {
+			plain := e2e.File{Header: tar.Header{Name: "plain", Mode: 0o644}, Content: []byte("x")}
+			bundle, _ := e2e.Build(t, "--detached", "-r", e2e.ProbeRecipe, e2e.Image(t, c.configure, append(slices.Clone(e2e.ProbeFiles), plain)...))
+			o := e2e.Run(t, bundle)
+			if o.Code != c.code || !strings.Contains(o.Stdout, "appinit: error: "+c.want) || !strings.Contains(o.Stderr, c.want) {
 				t.Errorf("want exit status %d and %q on both: %s", c.code, c.want, o)
 			}
 		})
@@ -158,7 +238,7 @@ func TestE2EInitFails(t *testing.T) {
 func TestE2EChildren(t *testing.T) {
 	for probe, want := range map[string]string{"zombies": "ZOMBIES 0\n", "left": "GOT terminated\n"} {
 		t.Run(probe, func(t *testing.T) {
-			if o := run(t, probeBundle(t), "-e", "PROBE="+probe); o.code != 0 || !strings.Contains(o.stdout, want) {
+			if o := e2e.Run(t, e2e.Probe(t), "-e", "PROBE="+probe); o.Code != 0 || !strings.Contains(o.Stdout, want) {
 				t.Errorf("want %q: %s", want, o)
 			}
 		})
@@ -168,17 +248,17 @@ func TestE2EChildren(t *testing.T) {
 // TestE2EXattrs boots with tables of extended attributes of its own, in an
 // archive behind the bundle's.
 func TestE2EXattrs(t *testing.T) {
-	bundle, _ := build(t, "--detached", "-r", probeRecipe, "--name", "probe", image(t, nil, probeFiles...))
-	kernel, initramfs := layerFile(t, bundle, true), layerFile(t, bundle, false)
+	ref, _ := e2e.Build(t, "--detached", "-r", e2e.ProbeRecipe, "--name", "probe", e2e.Image(t, nil, e2e.ProbeFiles...))
+	kernel, initramfs := e2e.LayerFile(t, ref, bundle.KernelType), e2e.LayerFile(t, ref, bundle.InitramfsType)
 	bootWith := func(x ...manifest.Xattr) string {
 		var table []byte
 		for _, x := range x {
 			table = manifest.AppendXattr(table, x)
 		}
-		return boot(t, "-kernel", kernel, "-initrd", withXattrs(t, initramfs, table), "-append", inspect(t, bundle).CommandLine)
+		return e2e.Boot(t, "-kernel", kernel, "-initrd", withXattrs(t, initramfs, table), "-append", e2e.Inspect(t, ref).CommandLine)
 	}
 	capability := "\x01\x00\x00\x02\x00\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
-	r := parseReport(t, bootWith(
+	r := e2e.ParseReport(t, bootWith(
 		manifest.Xattr{Path: "kept", Name: "security.capability", Value: []byte(capability)},
 		manifest.Xattr{Path: "kept", Name: "trusted.test", Value: []byte("a\x00b")},
 	))
@@ -213,7 +293,7 @@ func withXattrs(t *testing.T, initramfs string, table []byte) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	data := must(os.ReadFile(initramfs))
+	data := e2e.Must(os.ReadFile(initramfs))
 	data = append(data, bytes.Repeat([]byte{0}, -len(data)&3)...) // archives start at a multiple of 4
 	out := filepath.Join(dir, "initrd")
 	if err := os.WriteFile(out, append(data, archive...), 0o600); err != nil {

@@ -2,7 +2,7 @@
 
 //go:build e2e
 
-package main
+package signer_test
 
 import (
 	"bytes"
@@ -21,6 +21,7 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 
+	"github.com/tenon-build/tenon/builder/bundle"
 	"github.com/tenon-build/tenon/builder/initramfs"
 	"github.com/tenon-build/tenon/builder/kernel"
 	"github.com/tenon-build/tenon/builder/rootfs"
@@ -31,12 +32,16 @@ import (
 	"github.com/tenon-build/tenon/signer/modsig"
 	"github.com/tenon-build/tenon/testdata/judge"
 	"github.com/tenon-build/tenon/testdata/judge/uefi"
+
+	"github.com/tenon-build/tenon/testdata/e2e"
 )
 
 // Two kernels judge what we sign, each in one boot: one of our own, and
 // Debian's under Secure Boot. Package judge says how they are asked.
 
-const judgeDir = "../../testdata/judge"
+func TestMain(m *testing.M) { e2e.Main(m) }
+
+var judgeDir = e2e.Path("testdata/judge")
 
 // judged is a case. A verdict is "0" or the name of an errno; empty where a kernel
 // is not asked.
@@ -60,7 +65,7 @@ func TestE2EKexecJudge(t *testing.T) {
 // TestE2EKexecJudgeSecureBoot asks Debian's kernel, which OVMF takes for our
 // signature on it; the test CA is in db.
 func TestE2EKexecJudgeSecureBoot(t *testing.T) {
-	found := must(filepath.Glob("/boot/vmlinuz-*"))
+	found := e2e.Must(filepath.Glob("/boot/vmlinuz-*"))
 	path := slices.Max(found)
 	release := strings.TrimPrefix(path, "/boot/vmlinuz-")
 	cases := append(imageCases(t), dbxCases(t)...)
@@ -71,16 +76,16 @@ func TestE2EKexecJudgeSecureBoot(t *testing.T) {
 	if err := os.Mkdir(esp, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	stock := must(os.ReadFile(path))
+	stock := e2e.Must(os.ReadFile(path))
 	stock = unsigned(t, append(stock, make([]byte, -len(stock)&7)...))
-	writeFile(t, esp+"/linux.efi", attach(t, stock, peSignature(t, stock, newKey(t, nil))))
+	e2e.WriteFile(t, esp+"/linux.efi", attach(t, stock, peSignature(t, stock, newKey(t, nil))))
 	if err := os.Rename(judgeInitrd(t, cases), esp+"/initrd"); err != nil {
 		t.Fatal(err)
 	}
-	vars := must(uefi.New(must(os.ReadFile("/usr/share/OVMF/OVMF_VARS_4M.fd"))))
+	vars := e2e.Must(uefi.New(e2e.Must(os.ReadFile("/usr/share/OVMF/OVMF_VARS_4M.fd"))))
 	vars.Secure(testCA(t).cert.Raw, dbxLists(t)...)
 	vars.Boot(`\linux.efi`, `console=ttyS0 loglevel=1 panic=-1 initrd=\initrd`)
-	writeFile(t, dir+"/vars.fd", vars.Bytes())
+	e2e.WriteFile(t, dir+"/vars.fd", vars.Bytes())
 	said := askJudge(t, cases, "-machine", "q35,smm=on", "-global", "driver=cfi.pflash01,property=secure,value=on",
 		"-drive", "if=pflash,unit=0,format=raw,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.secboot.fd",
 		"-drive", "if=pflash,unit=1,format=raw,file="+dir+"/vars.fd",
@@ -92,31 +97,23 @@ func TestE2EKexecJudgeSecureBoot(t *testing.T) {
 // at run time. The cache has it after the first time: the CA never changes.
 func hostKernel(t *testing.T) (*kernel.Kernel, *kernel.Source) {
 	t.Helper()
-	cache := must(kernel.OpenCache(os.Getenv("TENON_CACHE")))
+	cache := e2e.Must(kernel.OpenCache(os.Getenv("TENON_CACHE")))
 	t.Cleanup(func() { _ = cache.Close() })
 	// The configuration names the file, so its name stands for its content.
-	ca := must(os.ReadFile(judgeDir + "/ca.crt"))
-	trusted := writeFile(t, filepath.Join(must(filepath.Abs(sharedCache())), fmt.Sprintf("test-ca-%.8x.crt", sha256.Sum256(ca))), ca)
-	data := must(os.ReadFile(judgeDir + "/host.config"))
+	ca := e2e.Must(os.ReadFile(judgeDir + "/ca.crt"))
+	trusted := e2e.WriteFile(t, filepath.Join(e2e.Must(filepath.Abs(e2e.Cache())), fmt.Sprintf("test-ca-%.8x.crt", sha256.Sum256(ca))), ca)
+	data := e2e.Must(os.ReadFile(judgeDir + "/host.config"))
 	data = fmt.Appendf(data, "CONFIG_SYSTEM_TRUSTED_KEYS=%s\n", kconfig.Quote(trusted))
-	parts := []*kconfig.Fragment{must(fragments.Open("base")), must(fragments.Open("serial")), must(kconfig.ParseFragment("testdata/judge/host.config", data))}
-	source := must(kernel.OpenSource(t.Context(), cache, "debian:6.1"))
+	parts := []*kconfig.Fragment{e2e.Must(fragments.Open("base")), e2e.Must(fragments.Open("serial")), e2e.Must(kconfig.ParseFragment("testdata/judge/host.config", data))}
+	source := e2e.Must(kernel.OpenSource(t.Context(), cache, "debian:6.1"))
 	k, err := kernel.Build(t.Context(), cache, kernel.Request{
-		Source: source, Toolchain: must(kernel.FindToolchain(t.Context())), Fragments: parts, Jobs: 2,
+		Source: source, Toolchain: e2e.Must(kernel.FindToolchain(t.Context())), Fragments: parts, Jobs: 2,
 		Progress: func(int, int) {},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return k, source
-}
-
-func writeFile(t *testing.T, path string, data []byte) string {
-	t.Helper()
-	if err := os.WriteFile(path, data, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	return path
 }
 
 // judgeInitrd is the guest's initramfs. The last step is the first again, and
@@ -126,7 +123,7 @@ func judgeInitrd(t *testing.T, cases []judged) string {
 	program := filepath.Join(t.TempDir(), "guest")
 	compile := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", program, judgeDir+"/guest")
 	compile.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if o := execute(compile); o.code != 0 {
+	if o := e2e.Execute(compile); o.Code != 0 {
 		t.Fatal(o)
 	}
 	var steps []judge.Step
@@ -137,7 +134,7 @@ func judgeInitrd(t *testing.T, cases []judged) string {
 	last.Name, last.Do = "reboot", judge.Reboot
 	tree := rootfs.New()
 	for name, data := range map[string][]byte{
-		"init": must(os.ReadFile(program)), judge.BasePath: probeKernel(t), judge.StepsPath: must(json.Marshal(append(steps, last))),
+		"init": e2e.Must(os.ReadFile(program)), judge.BasePath: probeKernel(t), judge.StepsPath: e2e.Must(json.Marshal(append(steps, last))),
 	} {
 		if err := tree.Put(name, rootfs.NewFile(bytes.NewReader(data), int64(len(data)), 0o755)); err != nil {
 			t.Fatal(err)
@@ -147,14 +144,14 @@ func judgeInitrd(t *testing.T, cases []judged) string {
 		t.Fatal(err)
 	}
 	var packed bytes.Buffer
-	z := must(zstd.NewWriter(&packed))
+	z := e2e.Must(zstd.NewWriter(&packed))
 	if _, err := initramfs.Write(z, tree); err != nil {
 		t.Fatal(err)
 	}
 	if err := z.Close(); err != nil {
 		t.Fatal(err)
 	}
-	return writeFile(t, filepath.Join(t.TempDir(), "initrd"), packed.Bytes())
+	return e2e.WriteFile(t, filepath.Join(t.TempDir(), "initrd"), packed.Bytes())
 }
 
 // askJudge boots a machine and returns what its kernel said to each step. The
@@ -163,10 +160,10 @@ func askJudge(t *testing.T, cases []judged, args ...string) map[string]string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
-	o := execute(exec.CommandContext(ctx, "qemu-system-x86_64", append([]string{"-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "1024",
+	o := e2e.Execute(exec.CommandContext(ctx, "qemu-system-x86_64", append([]string{"-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "1024",
 		"-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio", "-netdev", "user,id=n", "-device", "virtio-net-pci,netdev=n,romfile="}, args...)...))
 	said := map[string]string{}
-	for line := range strings.Lines(o.stdout) {
+	for line := range strings.Lines(o.Stdout) {
 		if _, verdict, ok := strings.Cut(strings.TrimSpace(line), judge.Said); ok {
 			at := strings.LastIndexByte(verdict, ' ')
 			said[verdict[:at]] = verdict[at+1:]
@@ -175,10 +172,10 @@ func askJudge(t *testing.T, cases []judged, args ...string) map[string]string {
 	if _, ok := said["lockdown none [integrity]"]; !ok || len(said) != len(cases)+1 {
 		t.Fatalf("%d of %d verdicts, or no lockdown: %s", len(said)-1, len(cases), o)
 	}
-	if r := parseReport(t, o.stdout); r.Release == "" || r.Hostname != "probe" {
+	if r := e2e.ParseReport(t, o.Stdout); r.Release == "" || r.Hostname != "probe" {
 		t.Errorf("the app kernel did not answer: %+v", r)
 	}
-	t.Logf("the machine ran for %s", o.took.Round(time.Second))
+	t.Logf("the machine ran for %s", o.Took.Round(time.Second))
 	return said
 }
 
@@ -186,7 +183,7 @@ func askJudge(t *testing.T, cases []judged, args ...string) map[string]string {
 // same rows in docs/keys.md.
 func compareJudge(t *testing.T, cases []judged, said map[string]string, expected func(judged) string) {
 	t.Helper()
-	doc := string(must(os.ReadFile("../../docs/keys.md")))
+	doc := string(e2e.Must(os.ReadFile(e2e.Path("docs/keys.md"))))
 	table := fmt.Sprintf("%-58s %-9s %-12s %s\n", "case", "tenon", "expected", "seen")
 	for _, c := range cases {
 		want, got := expected(c), said[c.Name]
@@ -250,7 +247,7 @@ func judgeImage(t *testing.T, image []byte) error {
 	if len(i.Certificates) == 0 {
 		return fmt.Errorf("not signed")
 	}
-	who, err := authenticode.Verify(i.Certificates[0].Data, must(i.Digest(t.Context())))
+	who, err := authenticode.Verify(i.Certificates[0].Data, e2e.Must(i.Digest(t.Context())))
 	if err != nil {
 		return err
 	}
@@ -262,7 +259,7 @@ func judgeImage(t *testing.T, image []byte) error {
 func probeKernel(t *testing.T) []byte {
 	t.Helper()
 	if probeImage == nil {
-		probeImage = must(os.ReadFile(layerFile(t, probeBundle(t), true)))
+		probeImage = e2e.Must(os.ReadFile(e2e.LayerFile(t, e2e.Probe(t), bundle.KernelType)))
 	}
 	return probeImage
 }
@@ -275,5 +272,5 @@ func pemFile(t *testing.T, kind string, ders ...[]byte) string {
 	for _, der := range ders {
 		b = append(b, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})...)
 	}
-	return writeFile(t, filepath.Join(t.TempDir(), "file.pem"), b)
+	return e2e.WriteFile(t, filepath.Join(t.TempDir(), "file.pem"), b)
 }

@@ -2,7 +2,7 @@
 
 //go:build e2e
 
-package main
+package signer_test
 
 import (
 	"crypto"
@@ -16,8 +16,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/tenon-build/tenon/cmd/internal/cli"
 	"github.com/tenon-build/tenon/signer"
+
+	"github.com/tenon-build/tenon/testdata/e2e"
 )
 
 const (
@@ -35,12 +36,12 @@ func newToken(t *testing.T) {
 	if err := os.Mkdir(dir+"/tokens", 0o700); err != nil {
 		t.Fatal(err)
 	}
-	t.Setenv("SOFTHSM2_CONF", writeFile(t, dir+"/softhsm2.conf", fmt.Appendf(nil, "directories.tokendir = %s/tokens\nlog.level = ERROR\n", dir)))
-	t.Setenv("PATH", required(t, "TENON_BIN")+":"+os.Getenv("PATH"))
+	t.Setenv("SOFTHSM2_CONF", e2e.WriteFile(t, dir+"/softhsm2.conf", fmt.Appendf(nil, "directories.tokendir = %s/tokens\nlog.level = ERROR\n", dir)))
+	t.Setenv("PATH", e2e.Required(t, "TENON_BIN")+":"+os.Getenv("PATH"))
 	t.Setenv("PKCS11_MODULE_PATH", softHSM)
-	tool(t, "softhsm2-util", "--init-token", "--free", "--label", tokenLabel, "--pin", tokenPIN, "--so-pin", wrongPIN)
+	e2e.Tool(t, "softhsm2-util", "--init-token", "--free", "--label", tokenLabel, "--pin", tokenPIN, "--so-pin", wrongPIN)
 	for id, key := range [][2]string{{"rsa", "rsa:3072"}, {"ec", "EC:prime256v1"}} {
-		tool(t, "pkcs11-tool", "--module", softHSM, "--token-label", tokenLabel, "--login", "--pin", tokenPIN,
+		e2e.Tool(t, "pkcs11-tool", "--module", softHSM, "--token-label", tokenLabel, "--login", "--pin", tokenPIN,
 			"--keypairgen", "--key-type", key[1], "--label", key[0], "--id", fmt.Sprint("0", id+1))
 	}
 }
@@ -60,8 +61,8 @@ func (h held) Public() crypto.PublicKey { return h.public }
 func tokenCertificate(t *testing.T, name string, edit func(*x509.Certificate)) string {
 	t.Helper()
 	der := filepath.Join(t.TempDir(), "public")
-	tool(t, "pkcs11-tool", "--module", softHSM, "--token-label", tokenLabel, "--read-object", "--type", "pubkey", "--label", name, "-o", der)
-	public := must(x509.ParsePKIXPublicKey(must(os.ReadFile(der))))
+	e2e.Tool(t, "pkcs11-tool", "--module", softHSM, "--token-label", tokenLabel, "--read-object", "--type", "pubkey", "--label", name, "-o", der)
+	public := e2e.Must(x509.ParsePKIXPublicKey(e2e.Must(os.ReadFile(der))))
 	return pemFile(t, "CERTIFICATE", testCA(t).issue(t, held{public: public}, edit).Raw)
 }
 
@@ -70,16 +71,7 @@ func tokenKey(t *testing.T) *signer.Key {
 	t.Helper()
 	newToken(t)
 	t.Setenv("TENON_PIN", tokenPIN)
-	return must(signer.Open(t.Context(), tokenURI("rsa"), signer.OpenOptions{Certificates: tokenCertificate(t, "rsa", nil)}))
-}
-
-func copyProbe(t *testing.T) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "probe.tenon")
-	if err := os.CopyFS(path, os.DirFS(probeBundle(t))); err != nil {
-		t.Fatal(err)
-	}
-	return path
+	return e2e.Must(signer.Open(t.Context(), tokenURI("rsa"), signer.OpenOptions{Certificates: tokenCertificate(t, "rsa", nil)}))
 }
 
 // TestE2EPKCS11 signs all that is signed with keys that never leave a token, and
@@ -88,92 +80,92 @@ func TestE2EPKCS11(t *testing.T) {
 	newToken(t)
 	ca := judgeDir + "/ca.crt"
 	rsa, ec := tokenCertificate(t, "rsa", nil), tokenCertificate(t, "ec", nil)
-	withPIN := func(t *testing.T, args ...string) outcome {
+	withPIN := func(t *testing.T, args ...string) e2e.Outcome {
 		t.Helper()
-		cmd := exec.CommandContext(t.Context(), tenon(t), args...)
+		cmd := exec.CommandContext(t.Context(), e2e.Program(t, "tenon"), args...)
 		cmd.Env = append(os.Environ(), "TENON_PIN="+tokenPIN)
-		return silent(t, execute(cmd))
+		return silent(t, e2e.Execute(cmd))
 	}
 
 	t.Run("bundle", func(t *testing.T) {
-		path, dir := copyProbe(t), filepath.Join(t.TempDir(), "out")
+		path, dir := e2e.Copy(t, e2e.Probe(t)), filepath.Join(t.TempDir(), "out")
 		for _, args := range [][]string{
 			{"sign", path, "--key", tokenURI("rsa"), "--cert", rsa},
 			{"verify", path, "--cert", ca},
 			{"export", path, "--format", "dir", "-o", dir, "--cert", ca},
 		} {
-			if o := withPIN(t, args...); o.code != 0 {
+			if o := withPIN(t, args...); o.Code != 0 {
 				t.Fatal(o)
 			}
 		}
-		tool(t, "sbverify", "--cert", ca, dir+"/bzImage")
-		tool(t, "osslsigncode", "verify", "-CAfile", ca, dir+"/bzImage")
-		tool(t, "openssl", "cms", "-verify", "-binary", "-inform", "DER", "-in", dir+"/statement.p7s",
+		e2e.Tool(t, "sbverify", "--cert", ca, dir+"/bzImage")
+		e2e.Tool(t, "osslsigncode", "verify", "-CAfile", ca, dir+"/bzImage")
+		e2e.Tool(t, "openssl", "cms", "-verify", "-binary", "-inform", "DER", "-in", dir+"/statement.p7s",
 			"-content", dir+"/statement", "-CAfile", ca, "-purpose", "any", "-out", "/dev/null")
 	})
 	t.Run("bundle, ECDSA", func(t *testing.T) {
-		path, dir := copyProbe(t), filepath.Join(t.TempDir(), "out")
+		path, dir := e2e.Copy(t, e2e.Probe(t)), filepath.Join(t.TempDir(), "out")
 		o := withPIN(t, "sign", path, "--key", tokenURI("ec"), "--cert", ec)
-		if o.code != 0 || !strings.Contains(o.stderr, "host: stock Debian 12 kernel") || !strings.Contains(o.stderr, "host: UEFI firmware") {
+		if o.Code != 0 || !strings.Contains(o.Stderr, "host: stock Debian 12 kernel") || !strings.Contains(o.Stderr, "host: UEFI firmware") {
 			t.Fatal(o)
 		}
 		for _, args := range [][]string{{"verify", path, "--cert", ca}, {"export", path, "--format", "dir", "-o", dir, "--cert", ca}} {
-			if o := withPIN(t, args...); o.code != 0 {
+			if o := withPIN(t, args...); o.Code != 0 {
 				t.Fatal(o)
 			}
 		}
-		tool(t, "openssl", "cms", "-verify", "-binary", "-inform", "DER", "-in", dir+"/statement.p7s",
+		e2e.Tool(t, "openssl", "cms", "-verify", "-binary", "-inform", "DER", "-in", dir+"/statement.p7s",
 			"-content", dir+"/statement", "-CAfile", ca, "-purpose", "any", "-out", "/dev/null")
 	})
 	t.Run("build", func(t *testing.T) {
-		o := withPIN(t, "build", "-r", probeRecipe, "--name", "probe", "-o", t.TempDir()+"/probe.tenon", "--key", tokenURI("rsa"), "--cert", rsa, image(t, nil, probeFiles...))
-		if o.code != 0 || strings.Count(o.stderr, "signed ") != 3 {
+		o := withPIN(t, "build", "-r", e2e.ProbeRecipe, "--name", "probe", "-o", t.TempDir()+"/probe.tenon", "--key", tokenURI("rsa"), "--cert", rsa, e2e.Image(t, nil, e2e.ProbeFiles...))
+		if o.Code != 0 || strings.Count(o.Stderr, "signed ") != 3 {
 			t.Error(o)
 		}
 	})
 	t.Run("in two phases", func(t *testing.T) {
-		path, dir := copyProbe(t), t.TempDir()
+		path, dir := e2e.Copy(t, e2e.Probe(t)), t.TempDir()
 		for _, args := range [][]string{
 			{"sign", "--prepare", path, "-o", dir + "/request"},
 			{"sign", "--request", dir + "/request", "--key", tokenURI("ec"), "--cert", ec, "-o", dir + "/signed"},
 			{"sign", "--attach", dir + "/signed", path},
 			{"verify", path, "--cert", ca},
 		} {
-			if o := withPIN(t, args...); o.code != 0 {
+			if o := withPIN(t, args...); o.Code != 0 {
 				t.Fatal(o)
 			}
 		}
 	})
 	t.Run("module", func(t *testing.T) {
-		modules := must(filepath.Glob("/lib/modules/*/kernel/lib/*.ko"))
+		modules := e2e.Must(filepath.Glob("/lib/modules/*/kernel/lib/*.ko"))
 		if len(modules) == 0 {
 			t.Fatal("no module: run 'make deps'")
 		}
 		out := filepath.Join(t.TempDir(), "module.ko")
-		if o := withPIN(t, "sign", "--module", modules[0], "-o", out, "--key", tokenURI("rsa"), "--cert", rsa); o.code != 0 {
+		if o := withPIN(t, "sign", "--module", modules[0], "-o", out, "--key", tokenURI("rsa"), "--cert", rsa); o.Code != 0 {
 			t.Fatal(o)
 		}
-		if got := tool(t, "modinfo", "-F", "signer", out); strings.TrimSpace(got) != testCA(t).cert.Subject.CommonName {
+		if got := e2e.Tool(t, "modinfo", "-F", "signer", out); strings.TrimSpace(got) != testCA(t).cert.Subject.CommonName {
 			t.Errorf("modinfo says %s", got)
 		}
 	})
 	t.Run("issuer", func(t *testing.T) {
 		between, dir := tokenCertificate(t, "ec", asAuthority), filepath.Join(t.TempDir(), "release")
 		o := withPIN(t, "key", "create", dir, "--profile", "release", "--name", "below", "--algorithm", "ecdsa-p256", "--issuer", tokenURI("ec"), "--issuer-cert", between)
-		if o.code != 0 {
+		if o.Code != 0 {
 			t.Fatal(o)
 		}
-		tool(t, "openssl", "verify", "-CAfile", ca, "-untrusted", between, "-purpose", "any", dir+"/signing.crt")
+		e2e.Tool(t, "openssl", "verify", "-CAfile", ca, "-untrusted", between, "-purpose", "any", dir+"/signing.crt")
 	})
 	t.Run("references", func(t *testing.T) { testTokenReferences(t, rsa) })
 	t.Run("secrets", func(t *testing.T) { testTokenSecrets(t, rsa) })
 }
 
 // silent wants no PIN in what a command says.
-func silent(t *testing.T, o outcome) outcome {
+func silent(t *testing.T, o e2e.Outcome) e2e.Outcome {
 	t.Helper()
 	for _, pin := range []string{tokenPIN, wrongPIN} {
-		if strings.Contains(o.stdout+o.stderr, pin) {
+		if strings.Contains(o.Stdout+o.Stderr, pin) {
 			t.Errorf("shows a PIN: %s", o)
 		}
 	}
@@ -183,7 +175,7 @@ func silent(t *testing.T, o outcome) outcome {
 // testTokenReferences names the key in many ways.
 func testTokenReferences(t *testing.T, cert string) {
 	t.Setenv("TENON_PIN", tokenPIN)
-	found := regexp.MustCompile(`serial num *: (\S+)`).FindStringSubmatch(tool(t, "pkcs11-tool", "--module", softHSM, "--list-slots"))
+	found := regexp.MustCompile(`serial num *: (\S+)`).FindStringSubmatch(e2e.Tool(t, "pkcs11-tool", "--module", softHSM, "--list-slots"))
 	if found == nil {
 		t.Fatal("pkcs11-tool shows no serial number")
 	}
@@ -201,8 +193,8 @@ func testTokenReferences(t *testing.T, cert string) {
 		tokenURI("rsa") + "?module-path=/none.so":         "cannot load a PKCS#11 module: tried /none.so",
 		tokenURI("rsa") + "?pin-source=file:/nonexistent": "pin-source: open /nonexistent: no such file",
 	} {
-		o := silent(t, command(t, "key", "export", cert, "--format", "tbs-p7", "--key", ref, "--cert", cert, "-o", t.TempDir()+"/out"))
-		if want == "" && o.code != 0 || want != "" && (o.code != cli.ExitFailed || !strings.Contains(o.stderr, want) || strings.Count(o.stderr, "\n") != 1) {
+		o := silent(t, e2e.Tenon(t, "key", "export", cert, "--format", "tbs-p7", "--key", ref, "--cert", cert, "-o", t.TempDir()+"/out"))
+		if want == "" && o.Code != 0 || want != "" && (o.Code != 1 || !strings.Contains(o.Stderr, want) || strings.Count(o.Stderr, "\n") != 1) {
 			t.Errorf("%s: want %q: %s", ref, want, o)
 		}
 	}
@@ -212,17 +204,17 @@ func testTokenReferences(t *testing.T, cert string) {
 func testTokenSecrets(t *testing.T, cert string) {
 	// export runs tenon, below another program if there is one, with a PIN on file
 	// descriptor 3 if there is one.
-	export := func(t *testing.T, ref, pin string, below ...string) outcome {
+	export := func(t *testing.T, ref, pin string, below ...string) e2e.Outcome {
 		t.Helper()
-		args := append(slices.Clone(below), tenon(t), "key", "export", cert, "--format", "tbs-p7", "--key", ref, "--cert", cert, "-o", t.TempDir()+"/out")
+		args := append(slices.Clone(below), e2e.Program(t, "tenon"), "key", "export", cert, "--format", "tbs-p7", "--key", ref, "--cert", cert, "-o", t.TempDir()+"/out")
 		cmd := exec.CommandContext(t.Context(), args[0], args[1:]...)
 		if pin != "" {
-			file := writeFile(t, filepath.Join(t.TempDir(), "pin"), []byte(pin+"\n"))
-			cmd.ExtraFiles = []*os.File{must(os.Open(file))}
+			file := e2e.WriteFile(t, filepath.Join(t.TempDir(), "pin"), []byte(pin+"\n"))
+			cmd.ExtraFiles = []*os.File{e2e.Must(os.Open(file))}
 			defer cmd.ExtraFiles[0].Close()
 			cmd.Args = append(cmd.Args, "--passphrase-fd", "3")
 		}
-		return silent(t, execute(cmd))
+		return silent(t, e2e.Execute(cmd))
 	}
 	for _, test := range []struct{ name, file, descriptor, variable, want string }{
 		{name: "pin-source", file: tokenPIN},
@@ -236,17 +228,17 @@ func testTokenSecrets(t *testing.T, cert string) {
 		t.Run(test.name, func(t *testing.T) {
 			ref := tokenURI("rsa")
 			if test.file != "" {
-				ref += "?pin-source=file:" + writeFile(t, filepath.Join(t.TempDir(), "pin"), []byte(test.file+"\n"))
+				ref += "?pin-source=file:" + e2e.WriteFile(t, filepath.Join(t.TempDir(), "pin"), []byte(test.file+"\n"))
 			}
 			if test.variable != "" {
 				t.Setenv("TENON_PIN", test.variable)
 			}
 			log := filepath.Join(t.TempDir(), "log")
 			o := export(t, ref, test.descriptor, "strace", "-f", "-s", "10000", "-e", "trace=execve", "-o", log)
-			if test.want == "" && o.code != 0 || test.want != "" && (o.code != cli.ExitFailed || strings.Count(o.stderr, "\n") != 1 || !strings.Contains(o.stderr, `token "test token": `+test.want)) {
+			if test.want == "" && o.Code != 0 || test.want != "" && (o.Code != 1 || strings.Count(o.Stderr, "\n") != 1 || !strings.Contains(o.Stderr, `token "test token": `+test.want)) {
 				t.Errorf("want %q: %s", test.want, o)
 			}
-			seen := string(must(os.ReadFile(log)))
+			seen := string(e2e.Must(os.ReadFile(log)))
 			if !strings.Contains(seen, "sigstore-kms-pkcs11\", \"v1\"") || strings.Contains(seen, tokenPIN) || strings.Contains(seen, wrongPIN) {
 				t.Errorf("the programs that ran: %s", seen)
 			}

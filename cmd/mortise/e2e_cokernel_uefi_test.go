@@ -12,10 +12,13 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/tenon-build/tenon/builder/bundle"
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
 	"github.com/tenon-build/tenon/cmd/internal/cli"
 	"github.com/tenon-build/tenon/testdata/debian"
 	"github.com/tenon-build/tenon/testdata/testbundle"
+
+	"github.com/tenon-build/tenon/testdata/e2e"
 )
 
 // Firmware of the other kind lays memory below 1 MiB out otherwise, and leaves CPUs in
@@ -30,7 +33,7 @@ func TestE2ECokernelUEFI8(t *testing.T) { runBeside(t, debian.Machine{Firmware: 
 func runBeside(t *testing.T, m debian.Machine, cpus int) {
 	beside(t, m, func(h *besideHost) {
 		o := h.mortise("run", "--allow-unsigned", "--backend", "cokernel", "--cpus", fmt.Sprint(cpus), "--rm", h.bundle)
-		if r := parseReport(t, o.stdout); o.code != 0 || r.CPUs != cpus {
+		if r := e2e.ParseReport(t, o.Stdout); o.Code != 0 || r.CPUs != cpus {
 			t.Errorf("%d CPUs: %s", r.CPUs, o)
 		}
 	})
@@ -56,15 +59,15 @@ func lockdownSite(t *testing.T) string {
 	dir := t.TempDir()
 	good := func(args ...string) {
 		t.Helper()
-		if o := command(t, args...); o.code != 0 {
+		if o := e2e.Tenon(t, args...); o.Code != 0 {
 			t.Fatal(o)
 		}
 	}
-	good("key", "create", dir+"/release", "--profile", "release", "--issuer", must(filepath.Abs(judgeDir)), "--name", "release")
-	keys := map[string]string{"signed": dir + "/release/signing.key", "other": testKeys(t) + "/signing.key"}
+	good("key", "create", dir+"/release", "--profile", "release", "--issuer", e2e.Path("testdata/judge"), "--name", "release")
+	keys := map[string]string{"signed": dir + "/release/signing.key", "other": e2e.Keys(t) + "/signing.key"}
 	for _, name := range []string{"signed", "other", "unsigned"} {
 		path := filepath.Join(dir, name+".tenon")
-		if err := os.CopyFS(path, os.DirFS(besideBundle(t))); err != nil {
+		if err := os.CopyFS(path, os.DirFS(e2e.CokernelProbe(t))); err != nil {
 			t.Fatal(err)
 		}
 		if key := keys[name]; key != "" {
@@ -72,7 +75,7 @@ func lockdownSite(t *testing.T) string {
 		}
 	}
 	// It is refused before anybody sees that there is nothing in its initramfs.
-	kernel := must(os.ReadFile(layerFile(t, besideBundle(t), true)))
+	kernel := e2e.Must(os.ReadFile(e2e.LayerFile(t, e2e.CokernelProbe(t), bundle.KernelType)))
 	web, _, err := testbundle.Write(t.Context(), t.TempDir(), kernel, "empty", func(m *manifest.Manifest) {
 		m.Name, m.Target, m.Claims.Devices = "probe", "cokernel", nil
 	})
@@ -83,9 +86,9 @@ func lockdownSite(t *testing.T) string {
 		t.Fatal(err)
 	}
 	good("sign", dir+"/detached.tenon", "--key", keys["signed"])
-	writeFile(t, dir+"/policy.toml", []byte(lockdownPolicy))
-	writeFile(t, dir+"/ca.crt", must(os.ReadFile(judgeDir+"/ca.crt")))
-	writeFile(t, dir+"/other.crt", must(os.ReadFile(testKeys(t)+"/ca.crt")))
+	e2e.WriteFile(t, dir+"/policy.toml", []byte(lockdownPolicy))
+	e2e.WriteFile(t, dir+"/ca.crt", e2e.Must(os.ReadFile(e2e.Path("testdata/judge/ca.crt"))))
+	e2e.WriteFile(t, dir+"/other.crt", e2e.Must(os.ReadFile(e2e.Keys(t)+"/ca.crt")))
 	return dir + "/signed.tenon"
 }
 
@@ -96,7 +99,7 @@ func TestE2ECokernelLockdown(t *testing.T) {
 		t.Setenv(bundleEnv, lockdownSite(t))
 	}
 	beside(t, debian.Machine{Small: true, Firmware: debian.UEFISecure}, func(h *besideHost) {
-		if text := string(must(os.ReadFile("/sys/kernel/security/lockdown"))); !strings.Contains(text, "[integrity]") {
+		if text := string(e2e.Must(os.ReadFile("/sys/kernel/security/lockdown"))); !strings.Contains(text, "[integrity]") {
 			t.Fatalf("the host is not locked down: %q", text)
 		}
 		dir := filepath.Dir(h.bundle)
@@ -114,17 +117,17 @@ func TestE2ECokernelLockdown(t *testing.T) {
 		} {
 			o := h.mortise(append(append([]string{"run", "--rm", "--backend", "cokernel"}, test.args...), dir+"/"+test.bundle+".tenon")...)
 			t.Logf("%s: %s", test.bundle, o)
-			errors := regexp.MustCompile("(?m)^mortise: error: .*$").FindAllString(o.stderr, -1)
-			if o.code != test.code || !strings.Contains(o.stderr, test.stderr) || (test.stderr == "") != (len(errors) == 0) || len(errors) > 1 {
+			errors := regexp.MustCompile("(?m)^mortise: error: .*$").FindAllString(o.Stderr, -1)
+			if o.Code != test.code || !strings.Contains(o.Stderr, test.stderr) || (test.stderr == "") != (len(errors) == 0) || len(errors) > 1 {
 				t.Errorf("%s: want %d and %q: %s", test.bundle, test.code, test.stderr, o)
 			}
-			if strings.Contains(o.stderr, "runs as root") {
+			if strings.Contains(o.Stderr, "runs as root") {
 				t.Errorf("%s: that is no hint: %s", test.bundle, o)
 			}
 			h.unchanged(test.bundle)
 		}
 		h.good("create", "--name", "later", "--backend", "cokernel", "--allow-unsigned", dir+"/unsigned.tenon")
-		if o := h.mortise("start", "later"); o.code != cli.ExitRefused {
+		if o := h.mortise("start", "later"); o.Code != cli.ExitRefused {
 			t.Error(o)
 		}
 		h.good("rm", "later")

@@ -2,7 +2,7 @@
 
 //go:build e2e
 
-package main
+package signer_test
 
 import (
 	"bytes"
@@ -35,6 +35,8 @@ import (
 	"github.com/tenon-build/tenon/testdata/debian"
 	"github.com/tenon-build/tenon/testdata/judge"
 	"github.com/tenon-build/tenon/testdata/judge/uefi"
+
+	"github.com/tenon-build/tenon/testdata/e2e"
 )
 
 // authority is a CA. The one in testdata is what both kernels trust.
@@ -62,10 +64,10 @@ func (a *authority) asKey() *signer.Key {
 func (a *authority) issue(t *testing.T, key crypto.Signer, edit func(*x509.Certificate)) *x509.Certificate {
 	t.Helper()
 	c := &x509.Certificate{
-		SerialNumber: must(rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))), Subject: pkix.Name{CommonName: "test signing"},
+		SerialNumber: e2e.Must(rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))), Subject: pkix.Name{CommonName: "test signing"},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour), BasicConstraintsValid: true,
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageCodeSigning},
-		SubjectKeyId: must(cryptoutils.SKID(key.Public())),
+		SubjectKeyId: e2e.Must(cryptoutils.SKID(key.Public())),
 	}
 	if edit != nil {
 		edit(c)
@@ -74,7 +76,7 @@ func (a *authority) issue(t *testing.T, key crypto.Signer, edit func(*x509.Certi
 	if a != nil {
 		parent, by = a.cert, a.key
 	}
-	return must(x509.ParseCertificate(must(x509.CreateCertificate(rand.Reader, c, parent, key.Public(), by))))
+	return e2e.Must(x509.ParseCertificate(e2e.Must(x509.CreateCertificate(rand.Reader, c, parent, key.Public(), by))))
 }
 
 func asAuthority(c *x509.Certificate) {
@@ -82,7 +84,7 @@ func asAuthority(c *x509.Certificate) {
 }
 
 // rsaKey takes the time that it takes: RSA-2048 is the default of these tests.
-func rsaKey(bits int) *rsa.PrivateKey { return must(rsa.GenerateKey(rand.Reader, bits)) }
+func rsaKey(bits int) *rsa.PrivateKey { return e2e.Must(rsa.GenerateKey(rand.Reader, bits)) }
 
 // newKey is a key with a leaf of the test CA.
 func newKey(t *testing.T, edit func(*x509.Certificate)) *signer.Key {
@@ -114,12 +116,12 @@ var namedKeys = map[string]*signer.Key{}
 
 func parsePE(t *testing.T, image []byte) *authenticode.Image {
 	t.Helper()
-	return must(authenticode.Parse(bytes.NewReader(image), int64(len(image))))
+	return e2e.Must(authenticode.Parse(bytes.NewReader(image), int64(len(image))))
 }
 
 func peSignature(t *testing.T, image []byte, key *signer.Key) []byte {
 	t.Helper()
-	return must(authenticode.Sign(key, must(parsePE(t, image).Digest(t.Context()))))
+	return e2e.Must(authenticode.Sign(key, e2e.Must(parsePE(t, image).Digest(t.Context()))))
 }
 
 func attach(t *testing.T, image []byte, signatures ...[]byte) []byte {
@@ -158,7 +160,7 @@ func imageCases(t *testing.T) []judged {
 	below := leafOf(t, between, rsaKey(2048), nil)
 	shipped := &signer.Key{Signer: below.Signer, Chain: append(below.Chain[:1:1], between.cert)}
 	pe := int(binary.LittleEndian.Uint32(base[0x3c:]))
-	p256, p384 := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader)), must(ecdsa.GenerateKey(elliptic.P384(), rand.Reader))
+	p256, p384 := e2e.Must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader)), e2e.Must(ecdsa.GenerateKey(elliptic.P384(), rand.Reader))
 
 	return []judged{
 		load(t, "RSA-3072, signed and exported by tenon", exported(t, leafOf(t, ca, rsaKey(3072), nil)), "accepted", "0", "0"),
@@ -172,8 +174,8 @@ func imageCases(t *testing.T) []judged {
 		load(t, "intermediate nowhere", signed(below), "refused", "ENOKEY", "ENOKEY"),
 		load(t, "a foreign one first, ours behind", signed(foreign, good), "refused", "ENOKEY", "ENOKEY"),
 		load(t, "unsigned", base, "refused", "ENODATA", "ENODATA"),
-		load(t, "a byte of the body flipped", flipAt(image, len(base)/2), "refused", "EKEYREJECTED", "EKEYREJECTED"),
-		load(t, "a byte of the PE header flipped", flipAt(image, pe+8), "refused", "EKEYREJECTED", "EKEYREJECTED"),
+		load(t, "a byte of the body flipped", e2e.Flip(image, len(base)/2), "refused", "EKEYREJECTED", "EKEYREJECTED"),
+		load(t, "a byte of the PE header flipped", e2e.Flip(image, pe+8), "refused", "EKEYREJECTED", "EKEYREJECTED"),
 		load(t, "a byte of the signature flipped", attach(t, base, flipSignature(t, good, signature, len(signature))), "refused", "EINVAL", "EINVAL"),
 		load(t, "a key of another authority", signed(foreign), "refused", "ENOKEY", "ENOKEY"),
 		load(t, "the authority's own key", signed(ca.asKey()), "refused", "0", "0"),
@@ -194,19 +196,19 @@ func imageCases(t *testing.T) []judged {
 func exported(t *testing.T, keys ...*signer.Key) []byte {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "probe.tenon")
-	if err := os.CopyFS(path, os.DirFS(probeBundle(t))); err != nil {
+	if err := os.CopyFS(path, os.DirFS(e2e.Probe(t))); err != nil {
 		t.Fatal(err)
 	}
 	for _, k := range keys {
 		key, cert := keyFiles(t, k)
-		if o := command(t, "sign", path, "--key", key, "--cert", cert); o.code != 0 {
+		if o := e2e.Tenon(t, "sign", path, "--key", key, "--cert", cert); o.Code != 0 {
 			t.Fatal(o)
 		}
 	}
-	if o := command(t, "export", path, "-o", path+".bzImage", "--cert", judgeDir+"/ca.crt"); o.code != 0 {
+	if o := e2e.Tenon(t, "export", path, "-o", path+".bzImage", "--cert", judgeDir+"/ca.crt"); o.Code != 0 {
 		t.Fatal(o)
 	}
-	return must(os.ReadFile(path + ".bzImage"))
+	return e2e.Must(os.ReadFile(path + ".bzImage"))
 }
 
 func keyFiles(t *testing.T, k *signer.Key) (key, cert string) {
@@ -215,7 +217,7 @@ func keyFiles(t *testing.T, k *signer.Key) (key, cert string) {
 	for _, c := range k.Chain {
 		ders = append(ders, c.Raw)
 	}
-	return pemFile(t, "PRIVATE KEY", must(x509.MarshalPKCS8PrivateKey(k.Signer))), pemFile(t, "CERTIFICATE", ders...)
+	return pemFile(t, "PRIVATE KEY", e2e.Must(x509.MarshalPKCS8PrivateKey(k.Signer))), pemFile(t, "CERTIFICATE", ders...)
 }
 
 func bySbsign(t *testing.T, image []byte, k *signer.Key) []byte {
@@ -237,10 +239,10 @@ func byOsslsigncode(t *testing.T, image []byte, k *signer.Key, hash string) []by
 func byTool(t *testing.T, image []byte, tool func(in, out string) *exec.Cmd) []byte {
 	t.Helper()
 	dir := t.TempDir()
-	if o := execute(tool(writeFile(t, dir+"/in", image), dir+"/out")); o.code != 0 {
+	if o := e2e.Execute(tool(e2e.WriteFile(t, dir+"/in", image), dir+"/out")); o.Code != 0 {
 		t.Fatal(o)
 	}
-	return must(os.ReadFile(dir + "/out"))
+	return e2e.Must(os.ReadFile(dir + "/out"))
 }
 
 // merged makes one PKCS#7 of two over the same content: RFC 2315 has a set of
@@ -259,15 +261,15 @@ func merged(t *testing.T, a, b []byte) []byte {
 		Signed signedData `asn1:"explicit,tag:0"`
 	}
 	var one, two contentInfo
-	must(asn1.Unmarshal(a, &one))
-	must(asn1.Unmarshal(b, &two))
+	e2e.Must(asn1.Unmarshal(a, &one))
+	e2e.Must(asn1.Unmarshal(b, &two))
 	for _, both := range []struct{ to, from *asn1.RawValue }{
 		{&one.Signed.Certificates, &two.Signed.Certificates}, {&one.Signed.Signers, &two.Signed.Signers},
 	} {
 		both.to.Bytes = append(bytes.Clone(both.to.Bytes), both.from.Bytes...)
 		both.to.FullBytes = nil
 	}
-	return must(asn1.Marshal(one))
+	return e2e.Must(asn1.Marshal(one))
 }
 
 // flipSignature flips a bit of the key's RSA signature that ends at end. What the
@@ -277,7 +279,7 @@ func flipSignature(t *testing.T, key *signer.Key, data []byte, end int) []byte {
 	t.Helper()
 	public := key.Public().(*rsa.PublicKey)
 	for at := end - 1; at >= end-16; at-- {
-		out := flipAt(data, at)
+		out := e2e.Flip(data, at)
 		n := new(big.Int).SetBytes(out[end-public.Size() : end])
 		if n.Exp(n, big.NewInt(int64(public.E)), public.N).BitLen() > 8*(public.Size()-1) {
 			return out
@@ -293,7 +295,7 @@ func revoke(t *testing.T, name, entry string, key *signer.Key, own, debian strin
 	t.Helper()
 	step := judge.Step{Name: name, Do: judge.Revoke, Key: entry}
 	if key != nil {
-		step.Data = must(pkcs7.SignDetached(key, []byte(entry)))
+		step.Data = e2e.Must(pkcs7.SignDetached(key, []byte(entry)))
 	}
 	return judged{step, "", own, debian}
 }
@@ -312,7 +314,7 @@ func revokeCases(t *testing.T) []judged {
 	foreign := leafOf(t, newAuthority(t, nil), rsaKey(2048), nil)
 	image, chained := attach(t, base, peSignature(t, base, bad)), attach(t, base, peSignature(t, base, below))
 	both := attach(t, base, merged(t, peSignature(t, base, bad), peSignature(t, base, good)))
-	digest := must(parsePE(t, base).Digest(t.Context()))
+	digest := e2e.Must(parsePE(t, base).Digest(t.Context()))
 	return []judged{
 		load(t, "leaf that will be revoked", image, "accepted", "0", ""),
 		revoke(t, "a tbs: entry that nobody signed", tbs(bad.Chain[0]), nil, "EBADMSG", ""),
@@ -346,7 +348,7 @@ func dbxLists(t *testing.T) [][]byte {
 		s := sha256.Sum256(named(t, name).Chain[0].RawTBSCertificate)
 		return s[:]
 	}
-	digest := must(parsePE(t, probeKernel(t)).Digest(t.Context()))
+	digest := e2e.Must(parsePE(t, probeKernel(t)).Digest(t.Context()))
 	return [][]byte{
 		uefi.List(uefi.X509SHA256, append(sum("dbx time"), make([]byte, 16)...)), // the time of revocation: always
 		uefi.List(uefi.X509SHA256, sum("dbx digest")),
@@ -368,10 +370,10 @@ module_exit(tiny_exit);
 func tinyModule(t *testing.T, args ...string) string {
 	t.Helper()
 	dir := t.TempDir()
-	writeFile(t, dir+"/tiny.c", []byte(tinySource))
-	writeFile(t, dir+"/Kbuild", []byte("obj-m := tiny.o\n"))
+	e2e.WriteFile(t, dir+"/tiny.c", []byte(tinySource))
+	e2e.WriteFile(t, dir+"/Kbuild", []byte("obj-m := tiny.o\n"))
 	// There is no list of the symbols that our own kernel exports.
-	if o := execute(exec.Command("make", append(args, "ARCH=x86_64", "M="+dir, "KBUILD_MODPOST_WARN=1", "modules")...)); o.code != 0 {
+	if o := e2e.Execute(exec.Command("make", append(args, "ARCH=x86_64", "M="+dir, "KBUILD_MODPOST_WARN=1", "modules")...)); o.Code != 0 {
 		t.Fatal(o)
 	}
 	return dir + "/tiny.ko"
@@ -381,8 +383,8 @@ func tinyModule(t *testing.T, args ...string) string {
 func preparedTree(t *testing.T, k *kernel.Kernel, source *kernel.Source) string {
 	t.Helper()
 	dir := t.TempDir()
-	writeFile(t, dir+"/.config", must(os.ReadFile(k.Path("config"))))
-	if o := execute(exec.Command("make", "-C", source.Dir, "O="+dir, "ARCH=x86_64", "-j2", "modules_prepare")); o.code != 0 {
+	e2e.WriteFile(t, dir+"/.config", e2e.Must(os.ReadFile(k.Path("config"))))
+	if o := e2e.Execute(exec.Command("make", "-C", source.Dir, "O="+dir, "ARCH=x86_64", "-j2", "modules_prepare")); o.Code != 0 {
 		t.Fatal(o)
 	}
 	return dir
@@ -393,14 +395,14 @@ func preparedTree(t *testing.T, k *kernel.Kernel, source *kernel.Source) string 
 func moduleCases(t *testing.T, path string) []judged {
 	good := named(t, "good")
 	foreign := leafOf(t, newAuthority(t, nil), rsaKey(2048), nil)
-	plain := must(os.ReadFile(path))
+	plain := e2e.Must(os.ReadFile(path))
 	signed := func(k *signer.Key, module []byte) []byte {
 		key, cert := keyFiles(t, k)
-		file := writeFile(t, filepath.Join(t.TempDir(), "tiny.ko"), module)
-		if o := command(t, "sign", "--module", file, "--key", key, "--cert", cert); o.code != 0 {
+		file := e2e.WriteFile(t, filepath.Join(t.TempDir(), "tiny.ko"), module)
+		if o := e2e.Tenon(t, "sign", "--module", file, "--key", key, "--cert", cert); o.Code != 0 {
 			t.Fatal(o)
 		}
-		return must(os.ReadFile(file))
+		return e2e.Must(os.ReadFile(file))
 	}
 	ours := signed(good, plain)
 	authority := testCA(t).asKey()
@@ -410,9 +412,9 @@ func moduleCases(t *testing.T, path string) []judged {
 	}
 	return []judged{
 		insert("signed by tenon", ours, "accepted", "0", "0"),
-		insert("signed by a PKCS#11 token", must(modsig.Sign(tokenKey(t), plain)), "accepted", "0", "0"),
+		insert("signed by a PKCS#11 token", e2e.Must(modsig.Sign(tokenKey(t), plain)), "accepted", "0", "0"),
 		insert("unsigned", plain, "refused", "EPERM", "EKEYREJECTED"),
-		insert("a byte flipped", flipAt(ours, len(plain)/2), "refused", "EKEYREJECTED", "EKEYREJECTED"),
+		insert("a byte flipped", e2e.Flip(ours, len(plain)/2), "refused", "EKEYREJECTED", "EKEYREJECTED"),
 		insert("a byte of the signature flipped", flipSignature(t, good, ours, len(ours)-40), "refused", "EINVAL", "EINVAL"),
 		insert("a key of another authority", signed(foreign, plain), "refused", "EPERM", "EKEYREJECTED"),
 		insert("sign-file with a leaf, which it does not ship", bySignFile(t, plain, good), "refused", "EPERM", "EKEYREJECTED"),
@@ -425,7 +427,7 @@ func moduleCases(t *testing.T, path string) []judged {
 // bySignFile signs with the kernel's own script, of linux-kbuild.
 func bySignFile(t *testing.T, module []byte, k *signer.Key) []byte {
 	t.Helper()
-	tools := must(filepath.Glob("/usr/lib/linux-kbuild-*/scripts/sign-file"))
+	tools := e2e.Must(filepath.Glob("/usr/lib/linux-kbuild-*/scripts/sign-file"))
 	if len(tools) == 0 {
 		t.Fatal("no sign-file: run 'make deps'")
 	}

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/tenon-build/tenon/testdata/debian"
+
+	"github.com/tenon-build/tenon/testdata/e2e"
 )
 
 // TestBenchCokernel compares how long the same app takes to run as a kernel beside a host
@@ -20,15 +22,15 @@ import (
 func TestBenchCokernel(t *testing.T) {
 	const peerEnv = "TENON_BENCH_QEMU"
 	if !debian.Inside() {
-		h := newMortiseHost(t, probeBundle(t), false)
+		h := newMortiseHost(t, e2e.Probe(t), false)
 		t.Setenv(peerEnv, median(h.starts()).String())
 	}
 	beside(t, debian.Machine{Small: true}, func(h *besideHost) {
-		ours, peer := median(h.starts("--memory", "256MiB")), must(time.ParseDuration(os.Getenv(peerEnv)))
+		ours, peer := median(h.starts("--memory", "256MiB")), e2e.Must(time.ParseDuration(os.Getenv(peerEnv)))
 		t.Logf("bench: from start to the app, beside a host: %v, in QEMU: %v, ratio: %.2f", ours, peer, ours.Seconds()/peer.Seconds())
 		var back []time.Duration
 		for range benchRounds {
-			if o := h.start("x", "wait", "--memory", "256MiB", "--cpus", "2"); o.code != 0 {
+			if o := h.start("x", "wait", "--memory", "256MiB", "--cpus", "2"); o.Code != 0 {
 				h.Fatal(o)
 			}
 			h.await("x", "WAITING")
@@ -48,11 +50,11 @@ func (h *mortiseHost) starts(args ...string) (out []time.Duration) {
 	h.Helper()
 	for range benchRounds {
 		o := h.mortise(append(append([]string{"run", "--rm", "--allow-unsigned", "-e", "PROBE=exit:0"}, args...), h.bundle)...)
-		m := regexp.MustCompile(`since start: ([^)]+)\)`).FindStringSubmatch(o.stderr)
-		if o.code != 0 || m == nil {
+		m := regexp.MustCompile(`since start: ([^)]+)\)`).FindStringSubmatch(o.Stderr)
+		if o.Code != 0 || m == nil {
 			h.Fatal(o)
 		}
-		out = append(out, must(time.ParseDuration(m[1])))
+		out = append(out, e2e.Must(time.ParseDuration(m[1])))
 	}
 	return out
 }

@@ -21,7 +21,6 @@ import (
 	"testing"
 	"time"
 
-	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"golang.org/x/sys/unix"
 
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
@@ -29,6 +28,8 @@ import (
 	"github.com/tenon-build/tenon/testdata/debian"
 	"github.com/tenon-build/tenon/testdata/flat"
 	"github.com/tenon-build/tenon/testdata/testbundle"
+
+	"github.com/tenon-build/tenon/testdata/e2e"
 )
 
 // These tests run kernels beside Debian's, which is a guest of QEMU.
@@ -45,10 +46,10 @@ func beside(t *testing.T, m debian.Machine, f func(h *besideHost)) {
 	t.Helper()
 	module := debian.Module(t)
 	if os.Getenv(bundleEnv) == "" {
-		t.Setenv(bundleEnv, besideBundle(t))
+		t.Setenv(bundleEnv, e2e.CokernelProbe(t))
 	}
 	m.In(t, func() {
-		if o := execute(exec.Command("insmod", module, "allow_unsigned=1")); o.code != 0 {
+		if o := e2e.Execute(exec.Command("insmod", module, "allow_unsigned=1")); o.Code != 0 {
 			t.Fatal(o)
 		}
 		h := &besideHost{mortiseHost: newMortiseHost(t, os.Getenv(bundleEnv), true)}
@@ -58,28 +59,14 @@ func beside(t *testing.T, m debian.Machine, f func(h *besideHost)) {
 		stop()
 		t.Logf("the longest gap between two heartbeats of the host: %v", h.longest)
 		h.unchanged("in the end")
-		if o := execute(exec.Command("rmmod", "mortise")); o.code != 0 {
+		if o := e2e.Execute(exec.Command("rmmod", "mortise")); o.Code != 0 {
 			t.Error(o)
 		}
-		for _, line := range complaint.FindAllString(execute(exec.Command("dmesg")).stdout, -1) {
+		for _, line := range complaint.FindAllString(e2e.Execute(exec.Command("dmesg")).Stdout, -1) {
 			t.Errorf("the host's kernel: %s", line)
 		}
 	})
 }
-
-// besideBundle builds the probe's bundle for such a host, once for all tests.
-func besideBundle(t *testing.T) string {
-	t.Helper()
-	return theProbeBeside.get(t, func() string {
-		healthy := func(c *v1.Config) {
-			c.Healthcheck = &v1.HealthConfig{Test: []string{"CMD", "/bin/probe", "healthy"}, Interval: time.Second}
-		}
-		path, _ := build(t, "-r", "../../testdata/recipes/cokernel.toml", "--name", "probe", image(t, healthy, probeFiles...))
-		return path
-	})
-}
-
-var theProbeBeside shared
 
 // complaint is how a kernel says that something is wrong with it.
 var complaint = regexp.MustCompile(`(?m)^.*(BUG|WARNING|Oops|general protection|\bstall|INFO: task|Call Trace|No irq handler).*$`)
@@ -107,7 +94,7 @@ func (h *besideHost) beatHeart() (stop func()) {
 func (h *besideHost) cpus() string {
 	var out []string
 	for _, name := range []string{"online", "present", "offline"} {
-		out = append(out, name+" "+strings.TrimSpace(string(must(os.ReadFile("/sys/devices/system/cpu/"+name)))))
+		out = append(out, name+" "+strings.TrimSpace(string(e2e.Must(os.ReadFile("/sys/devices/system/cpu/"+name)))))
 	}
 	return strings.Join(out, ", ")
 }
@@ -144,14 +131,14 @@ func TestE2ECokernel(t *testing.T) {
 	beside(t, debian.Machine{Small: true}, func(h *besideHost) {
 		h.Log(h.good("info"))
 		for _, name := range []string{"one", "two"} {
-			if o := h.start(name, "beat", "--backend", "cokernel", "--memory", "64MiB"); o.code != 0 {
-				h.Fatal(o, execute(exec.Command("dmesg")))
+			if o := h.start(name, "beat", "--backend", "cokernel", "--memory", "64MiB"); o.Code != 0 {
+				h.Fatal(o, e2e.Execute(exec.Command("dmesg")))
 			}
 		}
-		if o := h.start("three", "beat"); o.code != 0 {
+		if o := h.start("three", "beat"); o.Code != 0 {
 			h.Fatal(o)
 		}
-		if o := h.start("four", "beat"); o.code != 4 {
+		if o := h.start("four", "beat"); o.Code != 4 {
 			h.Error(o)
 		}
 		h.good("kill", "three")
@@ -186,7 +173,7 @@ func TestE2ECokernel(t *testing.T) {
 func (h *besideHost) fill() (check func()) {
 	h.Helper()
 	size := available() << 10 / 10 * 8
-	data := must(unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_POPULATE))
+	data := e2e.Must(unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_POPULATE))
 	page := bytes.Repeat([]byte("of the host's memory, "), 1+os.Getpagesize()/20)[:os.Getpagesize()]
 	stamp := func(n int) []byte {
 		binary.LittleEndian.PutUint64(page, uint64(n))
@@ -214,9 +201,9 @@ func (h *besideHost) fill() (check func()) {
 func (h *besideHost) storm() (end func() int) {
 	ctx, cancel := context.WithCancel(h.Context())
 	calls := func() (n int) {
-		for _, m := range regexp.MustCompile(`(?m)^ *(TLB|CAL):([ \d]+)`).FindAllStringSubmatch(string(must(os.ReadFile("/proc/interrupts"))), -1) {
+		for _, m := range regexp.MustCompile(`(?m)^ *(TLB|CAL):([ \d]+)`).FindAllStringSubmatch(string(e2e.Must(os.ReadFile("/proc/interrupts"))), -1) {
 			for _, f := range strings.Fields(m[2]) {
-				n += must(strconv.Atoi(f))
+				n += e2e.Must(strconv.Atoi(f))
 			}
 		}
 		return n
@@ -226,7 +213,7 @@ func (h *besideHost) storm() (end func() int) {
 	for range 3 {
 		threads.Go(func() {
 			for ctx.Err() == nil {
-				data := must(unix.Mmap(-1, 0, 1<<16, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS))
+				data := e2e.Must(unix.Mmap(-1, 0, 1<<16, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS))
 				data[0] = 1
 				_ = unix.Munmap(data)
 				_, _, _ = unix.Syscall(unix.SYS_MEMBARRIER, 1, 0, 0) // MEMBARRIER_CMD_GLOBAL
@@ -244,7 +231,7 @@ func (h *besideHost) storm() (end func() int) {
 // one boots.
 func TestE2ECokernelDies(t *testing.T) {
 	rounds := 1
-	if soak() {
+	if e2e.Soak() {
 		rounds = 20
 	}
 	beside(t, debian.Machine{Small: true}, func(h *besideHost) {
@@ -256,8 +243,8 @@ func TestE2ECokernelDies(t *testing.T) {
 		}
 		run := func(probe string, args ...string) {
 			h.Helper()
-			if o := h.start("x", probe, append([]string{"--cpus", "2", "--memory", "64MiB"}, args...)...); o.code != 0 {
-				h.Fatal(o, execute(exec.Command("dmesg")))
+			if o := h.start("x", probe, append([]string{"--cpus", "2", "--memory", "64MiB"}, args...)...); o.Code != 0 {
+				h.Fatal(o, e2e.Execute(exec.Command("dmesg")))
 			}
 		}
 		gone := func(when string) {
@@ -280,7 +267,7 @@ func TestE2ECokernelDies(t *testing.T) {
 			gone(when("restart"))
 
 			hung := []string{"run", "--detach", "--allow-unsigned", "--name", "x", "--hang-timeout", "3s", flatBundle(h.T, flat.Hang)}
-			if o := h.mortise(hung...); o.code != 0 {
+			if o := h.mortise(hung...); o.Code != 0 {
 				h.Fatal(o)
 			}
 			if r := h.reason("x"); !strings.HasPrefix(r, "nothing was heard of it") {
@@ -310,11 +297,11 @@ func TestE2ECokernelDies(t *testing.T) {
 			if ps := h.good("ps"); !strings.Contains(ps, "unattended") {
 				h.Error(ps)
 			}
-			if o := execute(exec.Command("rmmod", "mortise")); o.code == 0 {
+			if o := e2e.Execute(exec.Command("rmmod", "mortise")); o.Code == 0 {
 				h.Fatal("the module is gone")
 			}
 			h.good("start", "x")
-			if o := h.mortise("stop", "x"); o.code != 0 {
+			if o := h.mortise("stop", "x"); o.Code != 0 {
 				h.Error(o)
 			}
 			if r := h.record("x"); r.State != instance.Stopped || r.Exit == nil || r.Exit.Code != 7 || r.Starts != 1 {
@@ -333,10 +320,10 @@ func TestE2ECokernelDies(t *testing.T) {
 			run("wait")
 			h.await("x", "WAITING")
 			id, elsewhere := h.record("x").ID, h.TempDir()+"/mortise"
-			if o := h.mortise("gc"); o.code != 0 || o.stderr != "" {
+			if o := h.mortise("gc"); o.Code != 0 || o.Stderr != "" {
 				h.Error(o)
 			}
-			if o := h.mortise("gc", "--root", elsewhere); o.code != 0 || !strings.Contains(o.stderr, id) {
+			if o := h.mortise("gc", "--root", elsewhere); o.Code != 0 || !strings.Contains(o.Stderr, id) {
 				h.Error(o)
 			}
 			h.good("rm", "-f", "--root", elsewhere, id)
@@ -391,13 +378,13 @@ func flatBundle(t *testing.T, code []byte) string {
 
 // When the host's kernel panics, the guest goes on. Only its memory can tell.
 func TestE2ECokernelHostPanics(t *testing.T) {
-	module, bundle := debian.Module(t), besideBundle(t)
+	module, bundle := debian.Module(t), e2e.CokernelProbe(t)
 	dir := t.TempDir()
 	m := debian.Machine{Small: true, CommandLine: "panic=0", Args: []string{
 		"-object", "memory-backend-file,id=ram,size=2048M,share=on,mem-path=" + dir + "/ram", "-machine", "memory-backend=ram",
 	}}
 	g := m.Boot(t)
-	mortise := filepath.Join(required(t, "TENON_BIN"), "mortise")
+	mortise := filepath.Join(e2e.Required(t, "TENON_BIN"), "mortise")
 	for _, args := range [][]string{
 		{"insmod", module, "allow_unsigned=1"},
 		{mortise, "run", "--detach", "--allow-unsigned", "--memory", "64MiB", "--name", "x", "-e", "PROBE=beat", bundle},
@@ -419,8 +406,8 @@ func TestE2ECokernelHostPanics(t *testing.T) {
 
 // The kernel that comes after the host's has the whole machine, whatever guests there were.
 func TestE2ECokernelHostRestarts(t *testing.T) {
-	module, bundle := debian.Module(t), besideBundle(t)
-	mortise := filepath.Join(required(t, "TENON_BIN"), "mortise")
+	module, bundle := debian.Module(t), e2e.CokernelProbe(t)
+	mortise := filepath.Join(e2e.Required(t, "TENON_BIN"), "mortise")
 	g := (&debian.Machine{Small: true}).Boot(t)
 	run := func(args ...string) string {
 		t.Helper()
@@ -452,10 +439,10 @@ func TestE2ECokernelHostRestarts(t *testing.T) {
 // memory. The function that it returns says how many bytes were ever written to it.
 func watchRing(t *testing.T, path string) (written func() uint32) {
 	t.Helper()
-	f := must(os.Open(path))
+	f := e2e.Must(os.Open(path))
 	defer f.Close()
-	size := must(f.Stat()).Size()
-	ram := must(unix.Mmap(int(f.Fd()), 0, int(size), unix.PROT_READ, unix.MAP_SHARED))
+	size := e2e.Must(f.Stat()).Size()
+	ram := e2e.Must(unix.Mmap(int(f.Fd()), 0, int(size), unix.PROT_READ, unix.MAP_SHARED))
 	t.Cleanup(func() { _ = unix.Munmap(ram) })
 	const page, ringsAt = 4096, 64
 	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); {
@@ -473,14 +460,14 @@ func watchRing(t *testing.T, path string) (written func() uint32) {
 // what is typed.
 func TestE2ECokernelResize(t *testing.T) {
 	beside(t, debian.Machine{}, func(h *besideHost) {
-		if o := h.start("x", "cpus", "--cpus", "1", "--memory", "64MiB"); o.code != 0 {
-			h.Fatal(o, execute(exec.Command("dmesg")))
+		if o := h.start("x", "cpus", "--cpus", "1", "--memory", "64MiB"); o.Code != 0 {
+			h.Fatal(o, e2e.Execute(exec.Command("dmesg")))
 		}
 		h.await("x", "CPUS 1")
 		resize := func(n int) {
 			h.Helper()
-			if o := h.mortise("resize", "--cpus", fmt.Sprint(n), "x"); o.code != 0 {
-				h.Fatal(o, h.good("logs", "x"), execute(exec.Command("dmesg")))
+			if o := h.mortise("resize", "--cpus", fmt.Sprint(n), "x"); o.Code != 0 {
+				h.Fatal(o, h.good("logs", "x"), e2e.Execute(exec.Command("dmesg")))
 			}
 			h.eventually("the guest has other CPUs", func() bool {
 				seen := regexp.MustCompile(`CPUS \d`).FindAllString(h.good("logs", "x"), -1)
@@ -492,7 +479,7 @@ func TestE2ECokernelResize(t *testing.T) {
 			resize(n)
 		}
 		// Another one takes what it had: the guest, which can have four, sees a fifth.
-		if o := h.start("y", "wait", "--cpus", "2", "--memory", "64MiB"); o.code != 0 {
+		if o := h.start("y", "wait", "--cpus", "2", "--memory", "64MiB"); o.Code != 0 {
 			h.Fatal(o)
 		}
 		resize(3)

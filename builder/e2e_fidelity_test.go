@@ -2,7 +2,7 @@
 
 //go:build e2e
 
-package main
+package builder_test
 
 import (
 	"encoding/json"
@@ -14,16 +14,18 @@ import (
 
 	"github.com/tenon-build/tenon/builder/diff"
 	"github.com/tenon-build/tenon/builder/fidelity"
+
+	"github.com/tenon-build/tenon/testdata/e2e"
 )
 
 // TestE2EFidelity builds nginx's image, in which ping has a capability, and wants
 // it in the bundle.
 func TestE2EFidelity(t *testing.T) {
-	reference := "oci:" + required(t, "TENON_NGINX_IMAGE")
-	bundle, _ := build(t, reference)
-	o := command(t, "inspect", "--format", "json", bundle)
+	reference := "oci:" + e2e.Required(t, "TENON_NGINX_IMAGE")
+	bundle, _ := e2e.Build(t, reference)
+	o := e2e.Tenon(t, "inspect", "--format", "json", bundle)
 	var i struct{ Fidelity fidelity.Report }
-	if err := json.Unmarshal([]byte(o.stdout), &i); err != nil {
+	if err := json.Unmarshal([]byte(o.Stdout), &i); err != nil {
 		t.Fatalf("%v: %s", err, o)
 	}
 	ping := fidelity.Capability{Path: "usr/bin/ping", Capabilities: "cap_net_raw=ep"}
@@ -31,14 +33,14 @@ func TestE2EFidelity(t *testing.T) {
 	if f.Xattrs.Count != 1 || !slices.Equal(f.Xattrs.Capabilities, []fidelity.Capability{ping}) || len(f.Changed) != 0 || !slices.Contains(f.Added, ".tenon/xattrs") {
 		t.Errorf("fidelity %+v", f)
 	}
-	if o := command(t, "inspect", bundle); !strings.Contains(o.stdout, "usr/bin/ping cap_net_raw=ep") {
+	if o := e2e.Tenon(t, "inspect", bundle); !strings.Contains(o.Stdout, "usr/bin/ping cap_net_raw=ep") {
 		t.Errorf("as text: %s", o)
 	}
 
 	// Against a bundle that has other files altogether, ping is one that goes.
-	o = command(t, "diff", "--format", "json", bundle, probeBundle(t))
+	o = e2e.Tenon(t, "diff", "--format", "json", bundle, e2e.Probe(t))
 	var r diff.Report
-	if err := json.Unmarshal([]byte(o.stdout), &r); err != nil || o.code != 1 {
+	if err := json.Unmarshal([]byte(o.Stdout), &r); err != nil || o.Code != 1 {
 		t.Fatalf("%v: %.2000s", err, o)
 	}
 	at := slices.IndexFunc(r.Files, func(c diff.FileChange) bool { return c.Path == ping.Path })
@@ -50,23 +52,23 @@ func TestE2EFidelity(t *testing.T) {
 // TestE2ERootfs compares the initramfs of nginx's image with its only layer, as
 // bsdtar and cpio see them.
 func TestE2ERootfs(t *testing.T) {
-	image := required(t, "TENON_NGINX_IMAGE")
+	image := e2e.Required(t, "TENON_NGINX_IMAGE")
 	dir := t.TempDir()
-	o := command(t, "rootfs", "oci:"+image, "-o", filepath.Join(dir, "x.cpio"))
-	if o.code != 1 || !strings.Contains(o.stderr, `"usr/bin/ping": not for an initramfs: extended attribute security.capability`) || !strings.Contains(o.stderr, "--allow-drop") {
+	o := e2e.Tenon(t, "rootfs", "oci:"+image, "-o", filepath.Join(dir, "x.cpio"))
+	if o.Code != 1 || !strings.Contains(o.Stderr, `"usr/bin/ping": not for an initramfs: extended attribute security.capability`) || !strings.Contains(o.Stderr, "--allow-drop") {
 		t.Errorf("without a waiver: %s", o)
 	}
 	for _, name := range []string{"x.cpio", "x.cpio.zst"} {
-		if o := command(t, "rootfs", "oci:"+image, "-o", filepath.Join(dir, name), "--allow-drop", "usr/bin/ping"); o.code != 0 {
+		if o := e2e.Tenon(t, "rootfs", "oci:"+image, "-o", filepath.Join(dir, name), "--allow-drop", "usr/bin/ping"); o.Code != 0 {
 			t.Fatal(o)
 		}
-		got, want := listed(t, filepath.Join(dir, name)), listed(t, largest(t, filepath.Join(image, "blobs/sha256")))
+		got, want := listed(t, filepath.Join(dir, name)), listed(t, e2e.Largest(t, filepath.Join(image, "blobs/sha256")))
 		if !slices.Equal(got, want) || len(got) < 1000 {
 			t.Errorf("%s: %d entries, the layer has %d; first difference %s", name, len(got), len(want), firstDifference(got, want))
 		}
 	}
 	archive := filepath.Join(dir, "x.cpio")
-	names := strings.Fields(string(must(exec.Command("sh", "-c", `cpio -it --quiet <"$1"`, "sh", archive).Output())))
+	names := strings.Fields(string(e2e.Must(exec.Command("sh", "-c", `cpio -it --quiet <"$1"`, "sh", archive).Output())))
 	if slices.Sort(names); len(names) != len(listed(t, archive)) || !slices.Contains(names, "usr/bin/ping") {
 		t.Errorf("cpio sees %d names", len(names))
 	}
@@ -131,7 +133,7 @@ done`
 func TestE2ECapabilities(t *testing.T) {
 	image := filepath.Join(t.TempDir(), "image")
 	for _, args := range [][]string{
-		{"cp", "-r", required(t, "TENON_NGINX_IMAGE"), image},
+		{"cp", "-r", e2e.Required(t, "TENON_NGINX_IMAGE"), image},
 		{"umoci", "config", "--image", image + ":latest", "--config.entrypoint", "sh", "--config.cmd", "-c", "--config.cmd", insideNginx},
 	} {
 		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
@@ -139,12 +141,12 @@ func TestE2ECapabilities(t *testing.T) {
 		}
 	}
 	tree := t.TempDir()
-	must(exec.Command("tar", "-C", tree, "--xattrs", "--xattrs-include=*", "-xpf", largest(t, filepath.Join(image, "blobs/sha256"))).Output())
-	want := strings.ReplaceAll(string(must(exec.Command("getcap", "-r", tree).Output())), tree+"/", "/")
+	e2e.Must(exec.Command("tar", "-C", tree, "--xattrs", "--xattrs-include=*", "-xpf", e2e.Largest(t, filepath.Join(image, "blobs/sha256"))).Output())
+	want := strings.ReplaceAll(string(e2e.Must(exec.Command("getcap", "-r", tree).Output())), tree+"/", "/")
 
-	bundle, _ := build(t, "--detached", "-r", "nginx", "oci:"+image)
-	o := run(t, bundle)
-	got := strings.ReplaceAll(o.stdout, "\r\n", "\n")
+	bundle, _ := e2e.Build(t, "--detached", "-r", "nginx", "oci:"+image)
+	o := e2e.Run(t, bundle)
+	got := strings.ReplaceAll(o.Stdout, "\r\n", "\n")
 	if want != "/usr/bin/ping cap_net_raw=ep\n" || !strings.HasPrefix(got, want) || !strings.Contains(got, " 0% packet loss") {
 		t.Errorf("the layer has %q, inside: %s", want, o)
 	}

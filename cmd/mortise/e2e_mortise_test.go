@@ -23,11 +23,15 @@ import (
 	"github.com/tenon-build/tenon/loader/alloc"
 	"github.com/tenon-build/tenon/loader/instance"
 	"github.com/tenon-build/tenon/testdata/debian"
+
+	"github.com/tenon-build/tenon/testdata/e2e"
 )
 
 // These tests use mortise as an operator does: on this machine, where it gets one CPU and
 // instances boot in two seconds, and in a Debian guest with more of everything, where QEMU
 // runs in QEMU, and only begins to boot.
+
+func TestMain(m *testing.M) { e2e.Main(m) }
 
 // mortiseHost is where mortise runs.
 type mortiseHost struct {
@@ -41,7 +45,7 @@ type mortiseHost struct {
 func newMortiseHost(t *testing.T, bundle string, guest bool) *mortiseHost {
 	t.Helper()
 	h := &mortiseHost{T: t, dir: t.TempDir(), bundle: bundle, guest: guest}
-	writeFile(t, h.dir+"/mortise.toml", []byte("version = 1\n[qemu]\naccel = \"tcg\"\n"))
+	e2e.WriteFile(t, h.dir+"/mortise.toml", []byte("version = 1\n[qemu]\naccel = \"tcg\"\n"))
 	h.before = h.state()
 	return h
 }
@@ -53,7 +57,7 @@ const bundleEnv = "TENON_TEST_BUNDLE"
 func inGuest(t *testing.T, f func(h *mortiseHost)) {
 	t.Helper()
 	if os.Getenv(bundleEnv) == "" {
-		t.Setenv(bundleEnv, probeBundle(t))
+		t.Setenv(bundleEnv, e2e.Probe(t))
 	}
 	debian.In(t, func() { f(newMortiseHost(t, os.Getenv(bundleEnv), true)) })
 }
@@ -61,25 +65,25 @@ func inGuest(t *testing.T, f func(h *mortiseHost)) {
 func (h *mortiseHost) command(args ...string) *exec.Cmd {
 	h.Helper()
 	args = append([]string{"--root", h.dir + "/mortise", "--config", h.dir + "/mortise.toml"}, args...)
-	return exec.CommandContext(h.Context(), filepath.Join(required(h.T, "TENON_BIN"), "mortise"), args...)
+	return exec.CommandContext(h.Context(), filepath.Join(e2e.Required(h.T, "TENON_BIN"), "mortise"), args...)
 }
 
-func (h *mortiseHost) mortise(args ...string) outcome {
+func (h *mortiseHost) mortise(args ...string) e2e.Outcome {
 	h.Helper()
-	return execute(h.command(args...))
+	return e2e.Execute(h.command(args...))
 }
 
 func (h *mortiseHost) good(args ...string) string {
 	h.Helper()
 	o := h.mortise(args...)
-	if o.code != 0 {
+	if o.Code != 0 {
 		h.Fatalf("mortise %q: %s", args, o)
 	}
-	return o.stdout
+	return o.Stdout
 }
 
 // start starts an instance in the background, whose app does what PROBE says.
-func (h *mortiseHost) start(name, probe string, args ...string) outcome {
+func (h *mortiseHost) start(name, probe string, args ...string) e2e.Outcome {
 	h.Helper()
 	return h.mortise(append(append([]string{"run", "--detach", "--allow-unsigned", "--name", name, "-e", "PROBE=" + probe}, args...), h.bundle)...)
 }
@@ -116,12 +120,12 @@ func (h *mortiseHost) state() (out []string) {
 		"/sys/fs/cgroup/cgroup.subtree_control", "/sys/fs/cgroup/cpuset.cpus.effective", "/sys/fs/cgroup/cpuset/cpuset.effective_cpus",
 		"/proc/irq/*/smp_affinity_list", "/proc/irq/default_smp_affinity",
 	} {
-		for _, file := range must(filepath.Glob(pattern)) {
+		for _, file := range e2e.Must(filepath.Glob(pattern)) {
 			data, _ := os.ReadFile(file) // it may go away
 			out = append(out, file+": "+string(data))
 		}
 	}
-	for _, file := range must(filepath.Glob("/proc/[0-9]*/cmdline")) {
+	for _, file := range e2e.Must(filepath.Glob("/proc/[0-9]*/cmdline")) {
 		line, _ := os.ReadFile(file)
 		program, _, _ := strings.Cut(string(line), "\x00")
 		if strings.HasSuffix(program, "/mortise") && strings.Contains(string(line), h.dir) || h.guest && strings.Contains(program, "qemu") {
@@ -137,14 +141,14 @@ func (h *mortiseHost) untouched(when string) {
 	if now := h.state(); !slices.Equal(now, h.before) {
 		h.Errorf("%s, the host is not as it was:\n%q\n%q", when, h.before, now)
 	}
-	if left := must(filepath.Glob(h.dir + "/mortise/[^.]*")); len(left) > 0 {
+	if left := e2e.Must(filepath.Glob(h.dir + "/mortise/[^.]*")); len(left) > 0 {
 		h.Errorf("%s, there is %q", when, left)
 	}
 }
 
 // groups are an instance's control groups, with either version.
 func groups(name string) []string {
-	return append(must(filepath.Glob("/sys/fs/cgroup/mortise-"+name)), must(filepath.Glob("/sys/fs/cgroup/cpuset/mortise-"+name))...)
+	return append(e2e.Must(filepath.Glob("/sys/fs/cgroup/mortise-"+name)), e2e.Must(filepath.Glob("/sys/fs/cgroup/cpuset/mortise-"+name))...)
 }
 
 // group is an instance's control group.
@@ -160,7 +164,7 @@ func (h *mortiseHost) group(name string) string {
 // qemu returns the process of an instance's machine.
 func (h *mortiseHost) qemu(name string) int {
 	h.Helper()
-	return must(strconv.Atoi(strings.TrimSpace(string(must(os.ReadFile(h.group(name) + "/cgroup.procs"))))))
+	return e2e.Must(strconv.Atoi(strings.TrimSpace(string(e2e.Must(os.ReadFile(h.group(name) + "/cgroup.procs"))))))
 }
 
 // gone waits until a process is gone. A zombie is.
@@ -178,16 +182,16 @@ var vcpuRE = regexp.MustCompile(`^CPU (\d+)/`)
 // nothing of its machine may run on what is not its.
 func (h *mortiseHost) pins(name string) (out []string) {
 	h.Helper()
-	own := must(alloc.ParseCPUs(h.record(name).Held.CPUs))
-	for _, file := range must(filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", h.qemu(name)))) {
-		text := string(must(os.ReadFile(file)))
+	own := e2e.Must(alloc.ParseCPUs(h.record(name).Held.CPUs))
+	for _, file := range e2e.Must(filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", h.qemu(name)))) {
+		text := string(e2e.Must(os.ReadFile(file)))
 		field := func(name string) string {
 			_, rest, _ := strings.Cut("\n"+text, "\n"+name+":")
 			value, _, _ := strings.Cut(rest, "\n")
 			return strings.TrimSpace(value)
 		}
 		allowed := field("Cpus_allowed_list")
-		if other := must(alloc.ParseCPUs(allowed)).Minus(own); len(other) > 0 {
+		if other := e2e.Must(alloc.ParseCPUs(allowed)).Minus(own); len(other) > 0 {
 			h.Errorf("%s: thread %q of %q may run on %s", file, field("Name"), name, allowed)
 		}
 		if m := vcpuRE.FindStringSubmatch(field("Name")); m != nil {
@@ -204,38 +208,38 @@ func TestE2EMortiseFits(t *testing.T) {
 	inGuest(t, func(h *mortiseHost) {
 		h.Log(h.good("info"))
 		var names []string
-		var last outcome
+		var last e2e.Outcome
 		for i := range 9 {
 			name := fmt.Sprint("web", i)
-			if last = h.start(name, "wait"); last.code != 0 {
+			if last = h.start(name, "wait"); last.Code != 0 {
 				break
 			}
 			names = append(names, name)
 		}
-		if len(names) != 3 || last.code != 4 || !strings.Contains(last.stderr, `mortise: error: planning "web3": 1 CPUs in whole cores are needed, 0 of 8 are free: `) || !strings.Contains(last.stderr, `held by "web0"`) {
+		if len(names) != 3 || last.Code != 4 || !strings.Contains(last.Stderr, `mortise: error: planning "web3": 1 CPUs in whole cores are needed, 0 of 8 are free: `) || !strings.Contains(last.Stderr, `held by "web0"`) {
 			h.Fatalf("%q, then %s", names, last)
 		}
-		h.Log(last.stderr)
+		h.Log(last.Stderr)
 		var all alloc.CPUSet
 		pinned := func(name string) {
 			h.Helper()
-			cpus := must(alloc.ParseCPUs(h.record(name).Held.CPUs))
+			cpus := e2e.Must(alloc.ParseCPUs(h.record(name).Held.CPUs))
 			h.eventually(fmt.Sprintf("%q is not pinned to the first of %s", name, cpus), func() bool {
 				return slices.Equal(h.pins(name), []string{fmt.Sprintf("0 on %d", cpus[0])})
 			})
 		}
 		for _, name := range names {
-			cpus := must(alloc.ParseCPUs(h.record(name).Held.CPUs))
+			cpus := e2e.Must(alloc.ParseCPUs(h.record(name).Held.CPUs))
 			if len(cpus) != 2 || len(all.And(cpus)) > 0 { // one, and its idle sibling
 				h.Errorf("%q holds %s, others %s", name, cpus, all)
 			}
 			all = all.Union(cpus)
 			pinned(name)
-			if kind := string(must(os.ReadFile(h.group(name) + "/cpuset.cpus.partition"))); kind != "isolated\n" {
+			if kind := string(e2e.Must(os.ReadFile(h.group(name) + "/cpuset.cpus.partition"))); kind != "isolated\n" {
 				h.Errorf("%q is %q", name, kind)
 			}
 		}
-		if host := strings.TrimSpace(string(must(os.ReadFile("/sys/fs/cgroup/cpuset.cpus.effective")))); len(must(alloc.ParseCPUs(host)).And(all)) > 0 {
+		if host := strings.TrimSpace(string(e2e.Must(os.ReadFile("/sys/fs/cgroup/cpuset.cpus.effective")))); len(e2e.Must(alloc.ParseCPUs(host)).And(all)) > 0 {
 			h.Errorf("the host has %s, the instances %s", host, all)
 		}
 
@@ -252,7 +256,7 @@ func TestE2EMortiseFits(t *testing.T) {
 		}
 
 		h.good("kill", names[0])
-		if o := h.start("web3", "wait", "--rm"); o.code != 0 { // now there is room
+		if o := h.start("web3", "wait", "--rm"); o.Code != 0 { // now there is room
 			h.Error(o)
 		}
 		h.good("kill", names[1], names[2], "web3")
@@ -269,7 +273,7 @@ func TestE2EMortiseFits(t *testing.T) {
 
 // Whatever dies first: the machine, the kernel in it, the supervisor, at any moment.
 func TestE2EMortiseDies(t *testing.T) {
-	h := newMortiseHost(t, probeBundle(t), false)
+	h := newMortiseHost(t, e2e.Probe(t), false)
 	for _, test := range []struct {
 		name, probe string
 		args        []string
@@ -281,7 +285,7 @@ func TestE2EMortiseDies(t *testing.T) {
 		{"hang", "wait", []string{"--hang-timeout", "12s"}, func() { _ = unix.Kill(h.qemu("x"), unix.SIGSTOP) }, "nothing was heard of it for 12s"},
 		{"kernel", "panic", nil, func() {}, "the kernel ended without an exit status"},
 	} {
-		if o := h.start("x", test.probe, test.args...); o.code != 0 {
+		if o := h.start("x", test.probe, test.args...); o.Code != 0 {
 			h.Fatal(test.name, o)
 		}
 		machine := h.qemu("x")
@@ -300,7 +304,7 @@ func TestE2EMortiseDies(t *testing.T) {
 
 	// The supervisor, after any time.
 	rounds := 20
-	if soak() {
+	if e2e.Soak() {
 		rounds = 200
 	}
 	states := map[instance.State]int{}
@@ -313,7 +317,7 @@ func TestE2EMortiseDies(t *testing.T) {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 		h.good("gc")
-		if o := h.mortise("inspect", "x"); o.code == 0 {
+		if o := h.mortise("inspect", "x"); o.Code == 0 {
 			states[h.record("x").State]++
 			h.good("rm", "x")
 		}
@@ -325,18 +329,18 @@ func TestE2EMortiseDies(t *testing.T) {
 // Cycles leave nothing behind: no process, control group, file, or memory. What the app
 // ended with is kept.
 func TestE2EMortiseCycles(t *testing.T) {
-	h := newMortiseHost(t, probeBundle(t), false)
+	h := newMortiseHost(t, e2e.Probe(t), false)
 	cycles := 4
-	if soak() {
+	if e2e.Soak() {
 		cycles = 100
 	}
 	var memory []int
 	for i := range cycles {
-		if o := h.start("x", "wait"); o.code != 0 {
+		if o := h.start("x", "wait"); o.Code != 0 {
 			h.Fatal(o)
 		}
 		machine := h.qemu("x")
-		if o := h.start("y", "wait"); o.code != 4 || !strings.Contains(o.stderr, `held by "x"`) {
+		if o := h.start("y", "wait"); o.Code != 4 || !strings.Contains(o.Stderr, `held by "x"`) {
 			h.Error(o)
 		}
 		h.await("x", "WAITING")
@@ -361,15 +365,15 @@ func TestE2EMortiseCycles(t *testing.T) {
 
 // available is what /proc/meminfo says, in KiB.
 func available() int {
-	text := string(must(os.ReadFile("/proc/meminfo")))
+	text := string(e2e.Must(os.ReadFile("/proc/meminfo")))
 	_, rest, _ := strings.Cut(text, "MemAvailable:")
-	return must(strconv.Atoi(strings.Fields(rest)[0]))
+	return e2e.Must(strconv.Atoi(strings.Fields(rest)[0]))
 }
 
 // What goes wrong with files: /run is full before and while an instance runs, a policy
 // cannot be read.
 func TestE2EMortiseFiles(t *testing.T) {
-	h := newMortiseHost(t, probeBundle(t), false)
+	h := newMortiseHost(t, e2e.Probe(t), false)
 	root := h.dir + "/mortise"
 	if err := os.Mkdir(root, 0o700); err != nil {
 		h.Fatal(err)
@@ -379,7 +383,7 @@ func TestE2EMortiseFiles(t *testing.T) {
 	}
 	defer func() { _ = unix.Unmount(root, unix.MNT_DETACH) }()
 	fill := func() {
-		f := must(os.OpenFile(root+"/.fill", os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600))
+		f := e2e.Must(os.OpenFile(root+"/.fill", os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600))
 		defer f.Close()
 		for {
 			if _, err := f.Write(make([]byte, 4096)); err != nil {
@@ -388,7 +392,7 @@ func TestE2EMortiseFiles(t *testing.T) {
 		}
 	}
 	fill()
-	if o := h.start("x", "wait"); o.code != 1 || !strings.Contains(o.stderr, "no space left on device") || !strings.Contains(o.stderr, "hint: make room where --root is") {
+	if o := h.start("x", "wait"); o.Code != 1 || !strings.Contains(o.Stderr, "no space left on device") || !strings.Contains(o.Stderr, "hint: make room where --root is") {
 		h.Error(o)
 	}
 	h.untouched("with a full disk")
@@ -397,7 +401,7 @@ func TestE2EMortiseFiles(t *testing.T) {
 	if err := os.Remove(root + "/.fill"); err != nil {
 		h.Fatal(err)
 	}
-	if o := h.start("x", "wait"); o.code != 0 {
+	if o := h.start("x", "wait"); o.Code != 0 {
 		h.Fatal(o)
 	}
 	machine := h.qemu("x")
@@ -413,7 +417,7 @@ func TestE2EMortiseFiles(t *testing.T) {
 	h.good("rm", "--force", "x")
 	h.untouched("with a disk that filled up")
 
-	policy := writeFile(h.T, h.dir+"/policy.toml", []byte("version = 1\n"))
+	policy := e2e.WriteFile(h.T, h.dir+"/policy.toml", []byte("version = 1\n"))
 	if err := os.Chmod(policy, 0o000); err != nil {
 		h.Fatal(err)
 	}
@@ -424,7 +428,7 @@ func TestE2EMortiseFiles(t *testing.T) {
 	}
 	nobody := h.command("plan", "--policy", policy, h.bundle)
 	nobody.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
-	if o := execute(nobody); o.code != 1 || !strings.Contains(o.stderr, "policy.toml: permission denied") || !strings.Contains(o.stderr, "hint: mortise runs as root") {
+	if o := e2e.Execute(nobody); o.Code != 1 || !strings.Contains(o.Stderr, "policy.toml: permission denied") || !strings.Contains(o.Stderr, "hint: mortise runs as root") {
 		h.Error(o)
 	}
 }
