@@ -11,32 +11,32 @@
 
 #include "internal.h"
 
-static const struct file_operations console_ops, control_ops;
+static const struct file_operations mt_console_ops, mt_control_ops;
 
 /* A frame of the control channel: 4 bytes of length, big endian, and that many. */
 #define FRAME_HEAD	4
 #define MAX_FRAME	(FRAME_HEAD + SZ_64K)
 
-static bool is_control(struct file *file)
+static bool mt_is_control(struct file *file)
 {
-	return file->f_op == &control_ops;
+	return file->f_op == &mt_control_ops;
 }
 
-static struct tenon_stream *from_guest(struct file *file)
-{
-	struct mortise *m = file->private_data;
-
-	return &m->streams[is_control(file) ? TENON_RING_CONTROL_OUT : TENON_RING_CONSOLE_OUT];
-}
-
-static struct tenon_stream *to_guest(struct file *file)
+static struct tenon_stream *mt_from_guest(struct file *file)
 {
 	struct mortise *m = file->private_data;
 
-	return &m->streams[is_control(file) ? TENON_RING_CONTROL_IN : TENON_RING_CONSOLE_IN];
+	return &m->streams[mt_is_control(file) ? TENON_RING_CONTROL_OUT : TENON_RING_CONSOLE_OUT];
 }
 
-static bool ended(struct mortise *m)
+static struct tenon_stream *mt_to_guest(struct file *file)
+{
+	struct mortise *m = file->private_data;
+
+	return &m->streams[mt_is_control(file) ? TENON_RING_CONTROL_IN : TENON_RING_CONSOLE_IN];
+}
+
+static bool mt_ended(struct mortise *m)
 {
 	return smp_load_acquire(&m->state) == MORTISE_ENDED; /* the rings do not change */
 }
@@ -45,13 +45,13 @@ static bool ended(struct mortise *m)
  * How much can be read at once: of the control channel one whole frame, so that a
  * reader that dies leaves no half of one to the next.
  */
-static ssize_t readable(struct file *file)
+static ssize_t mt_readable(struct file *file)
 {
-	struct tenon_stream *s = from_guest(file);
+	struct tenon_stream *s = mt_from_guest(file);
 	u32 used = tenon_stream_used(s), frame;
 	__be32 head;
 
-	if (!is_control(file))
+	if (!mt_is_control(file))
 		return used;
 	if (tenon_stream_peek(s, &head, FRAME_HEAD) < FRAME_HEAD)
 		return 0;
@@ -63,17 +63,17 @@ static ssize_t readable(struct file *file)
 }
 
 /* Whether n bytes can be written at once: of the control channel all of them. */
-static bool writable(struct file *file, size_t n)
+static bool mt_writable(struct file *file, size_t n)
 {
-	u32 room = tenon_stream_room(to_guest(file));
+	u32 room = tenon_stream_room(mt_to_guest(file));
 
-	return is_control(file) ? room >= n : room;
+	return mt_is_control(file) ? room >= n : room;
 }
 
-static ssize_t read_once(struct file *file, char __user *to, size_t n)
+static ssize_t mt_read_once(struct file *file, char __user *to, size_t n)
 {
 	struct mortise *m = file->private_data;
-	struct tenon_stream *s = from_guest(file);
+	struct tenon_stream *s = mt_from_guest(file);
 	struct mutex *lock = &m->stream_locks[s - m->streams];
 	bool full = false;
 	ssize_t got;
@@ -84,8 +84,8 @@ static ssize_t read_once(struct file *file, char __user *to, size_t n)
 	if (!buffer)
 		return -ENOMEM;
 	mutex_lock(lock);
-	got = readable(file);
-	if (got > 0 && is_control(file) && got > n)
+	got = mt_readable(file);
+	if (got > 0 && mt_is_control(file) && got > n)
 		got = -EMSGSIZE;
 	if (got > 0) {
 		got = tenon_stream_read(s, buffer, min_t(size_t, got, n));
@@ -101,7 +101,7 @@ static ssize_t read_once(struct file *file, char __user *to, size_t n)
 	return got;
 }
 
-static ssize_t channel_read(struct file *file, char __user *to, size_t n, loff_t *pos)
+static ssize_t mt_channel_read(struct file *file, char __user *to, size_t n, loff_t *pos)
 {
 	struct mortise *m = file->private_data;
 	int ret;
@@ -109,32 +109,32 @@ static ssize_t channel_read(struct file *file, char __user *to, size_t n, loff_t
 	if (!n)
 		return 0;
 	for (;;) {
-		bool last = ended(m);
-		ssize_t got = read_once(file, to, n);
+		bool last = mt_ended(m);
+		ssize_t got = mt_read_once(file, to, n);
 
 		if (got || last)
 			return got;
 		if (file->f_flags & O_NONBLOCK)
 			return -EAGAIN;
-		ret = wait_event_interruptible(m->wait, readable(file) || ended(m));
+		ret = wait_event_interruptible(m->wait, mt_readable(file) || mt_ended(m));
 		if (ret)
 			return ret;
 	}
 }
 
-static ssize_t write_once(struct file *file, const void *data, size_t n)
+static ssize_t mt_write_once(struct file *file, const void *data, size_t n)
 {
 	struct mortise *m = file->private_data;
-	struct tenon_stream *s = to_guest(file);
+	struct tenon_stream *s = mt_to_guest(file);
 	struct mutex *lock = &m->stream_locks[s - m->streams];
 	ssize_t got = 0;
 
 	mutex_lock(lock);
 	if (READ_ONCE(m->state) < MORTISE_RUNNING)
 		got = -ENOTCONN;	/* the start would clear the rings */
-	else if (ended(m))
+	else if (mt_ended(m))
 		got = -EPIPE;
-	else if (writable(file, n))
+	else if (mt_writable(file, n))
 		got = tenon_stream_write(s, data, n);
 	mutex_unlock(lock);
 	if (got > 0)
@@ -142,27 +142,27 @@ static ssize_t write_once(struct file *file, const void *data, size_t n)
 	return got;
 }
 
-static ssize_t channel_write(struct file *file, const char __user *from, size_t n, loff_t *pos)
+static ssize_t mt_channel_write(struct file *file, const char __user *from, size_t n, loff_t *pos)
 {
 	struct mortise *m = file->private_data;
 	ssize_t got;
 	void *data;
 
-	if (is_control(file) && n > MAX_FRAME)
+	if (mt_is_control(file) && n > MAX_FRAME)
 		return -EMSGSIZE;
 	n = min_t(size_t, n, MAX_FRAME);
 	data = vmemdup_user(from, n);
 	if (IS_ERR(data))
 		return PTR_ERR(data);
 	for (;;) {
-		got = write_once(file, data, n);
+		got = mt_write_once(file, data, n);
 		if (got || !n)
 			break;
 		if (file->f_flags & O_NONBLOCK) {
 			got = -EAGAIN;
 			break;
 		}
-		got = wait_event_interruptible(m->wait, writable(file, n) || ended(m));
+		got = wait_event_interruptible(m->wait, mt_writable(file, n) || mt_ended(m));
 		if (got)
 			break;
 	}
@@ -170,22 +170,22 @@ static ssize_t channel_write(struct file *file, const char __user *from, size_t 
 	return got;
 }
 
-static __poll_t channel_poll(struct file *file, poll_table *table)
+static __poll_t mt_channel_poll(struct file *file, poll_table *table)
 {
 	struct mortise *m = file->private_data;
 	__poll_t mask = 0;
 
 	poll_wait(file, &m->wait, table);
-	if (ended(m))
+	if (mt_ended(m))
 		return EPOLLIN | EPOLLRDNORM | EPOLLOUT | EPOLLWRNORM | EPOLLHUP;
-	if (readable(file))
+	if (mt_readable(file))
 		mask |= EPOLLIN | EPOLLRDNORM;
-	if (writable(file, is_control(file) ? MAX_FRAME : 1))
+	if (mt_writable(file, mt_is_control(file) ? MAX_FRAME : 1))
 		mask |= EPOLLOUT | EPOLLWRNORM;
 	return mask;
 }
 
-static int channel_release(struct inode *inode, struct file *file)
+static int mt_channel_release(struct inode *inode, struct file *file)
 {
 	mortise_put(file->private_data);
 	return 0;
@@ -193,15 +193,15 @@ static int channel_release(struct inode *inode, struct file *file)
 
 #define CHANNEL_OPS {				\
 	.owner = THIS_MODULE,			\
-	.read = channel_read,			\
-	.write = channel_write,			\
-	.poll = channel_poll,			\
-	.release = channel_release,		\
+	.read = mt_channel_read,		\
+	.write = mt_channel_write,		\
+	.poll = mt_channel_poll,		\
+	.release = mt_channel_release,		\
 	.llseek = noop_llseek,			\
 }
 
-static const struct file_operations console_ops = CHANNEL_OPS;
-static const struct file_operations control_ops = CHANNEL_OPS;
+static const struct file_operations mt_console_ops = CHANNEL_OPS;
+static const struct file_operations mt_control_ops = CHANNEL_OPS;
 
 /**
  * mortise_channel() - makes a descriptor of a stream
@@ -222,9 +222,9 @@ int mortise_channel(struct mortise *m, unsigned long stream)
 		return -EINVAL;
 	kref_get(&m->refs);
 	if (stream == MORTISE_CONSOLE)
-		fd = anon_inode_getfd("[mortise-console]", &console_ops, m, O_RDWR | O_CLOEXEC);
+		fd = anon_inode_getfd("[mortise-console]", &mt_console_ops, m, O_RDWR | O_CLOEXEC);
 	else
-		fd = anon_inode_getfd("[mortise-control]", &control_ops, m, O_RDWR | O_CLOEXEC);
+		fd = anon_inode_getfd("[mortise-control]", &mt_control_ops, m, O_RDWR | O_CLOEXEC);
 	if (fd < 0)
 		mortise_put(m);
 	return fd;

@@ -96,27 +96,42 @@ struct mortise {
 	u64 started;
 };
 
+/* "locked": the caller has the instance's lock. */
+
 /* main.c */
 bool mortise_unsigned_allowed(void);
+
+/* list.c; who has an instance's lock may take the list's, never the other way round */
+int mortise_list_init(void);
+void mortise_list_exit(void);
+void mortise_look_at_all(void);	/* in any context */
+struct mortise *mortise_find(const char *name);
+int mortise_enlist(struct mortise *m);	/* a new one */
+void mortise_unlist(struct mortise *m);	/* locked */
+void mortise_list_names(struct mortise_list *l);
+u32 mortise_count(void);
+
+/* doorbell.c */
+int mortise_doorbell_init(void);
+void mortise_doorbell_exit(void);
 u32 mortise_doorbell_apicid(void);
 u32 mortise_doorbell_vector(void);
-void mortise_unlist(struct mortise *m);
 
 /* instance.c */
 struct mortise *mortise_new(const char *name);
 void mortise_put(struct mortise *m);
 int mortise_fd(struct mortise *m);
-void mortise_stop(struct mortise *m, u32 end);
-void mortise_down(struct mortise *m);
-void mortise_ring(struct mortise *m);
+void mortise_stop(struct mortise *m, u32 end);	/* locked */
+void mortise_down(struct mortise *m);	/* not locked: it takes the lock */
+void mortise_ring(struct mortise *m);	/* locked or not */
 
 /* memory.c */
 int mortise_low_init(void);
 u32 mortise_low_pieces(void);
 phys_addr_t mortise_low_alloc(void);
 void mortise_low_free(phys_addr_t low);
-int mortise_reserve(struct mortise *m, int node, u64 bytes);
-void mortise_release(struct mortise *m);
+int mortise_reserve(struct mortise *m, int node, u64 bytes);	/* locked */
+void mortise_release(struct mortise *m);	/* locked */
 
 /* cpu.c */
 int mortise_cpu_init(void);
@@ -133,15 +148,15 @@ int mortise_verify(const void *image, size_t size, bool sealed,
 		   const void __user *statement, u32 statement_size);
 
 /* load.c */
-int mortise_load(struct mortise *m, const struct mortise_load *load);
+int mortise_load(struct mortise *m, const struct mortise_load *load);	/* locked */
 
 /* boot.c */
-int mortise_boot(struct mortise *m);
+int mortise_boot(struct mortise *m);	/* locked */
 
 /* trampoline.S */
 extern const u8 mortise_trampoline[], mortise_trampoline_data[], mortise_trampoline_end[];
 
-/* acpi.c */
+/* acpi.c; locked */
 void mortise_acpi(struct mortise *m, void *page, phys_addr_t at, phys_addr_t ioapic);
 
 /* channel.c */

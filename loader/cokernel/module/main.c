@@ -5,22 +5,16 @@
  */
 #include <linux/cc_platform.h>
 #include <linux/ctype.h>
-#include <linux/interrupt.h>
 #include <linux/irq.h>
 #include <linux/irqdomain.h>
-#include <linux/list.h>
 #include <linux/miscdevice.h>
 #include <linux/module.h>
 #include <linux/msi.h>
 #include <linux/pci.h>
-#include <linux/reboot.h>
 #include <linux/security.h>
 #include <linux/slab.h>
-#include <linux/suspend.h>
-#include <linux/timer.h>
 #include <linux/uaccess.h>
 #include <asm/apic.h>
-#include <asm/hw_irq.h>
 #include <asm/i8259.h>
 #include <asm/irqdomain.h>
 #include <asm/tsc.h>
@@ -31,14 +25,7 @@ static bool allow_unsigned;
 module_param(allow_unsigned, bool, 0400);
 MODULE_PARM_DESC(allow_unsigned, "run images without a signature, where the kernel is not locked down (default: no)");
 
-static LIST_HEAD(instances);
-static DEFINE_SPINLOCK(instances_lock);
-static u32 count;
-static bool host_down, host_asleep;	/* or soon; under the lock, too */
-static struct workqueue_struct *looking;
-static u32 refusals;	/* MORTISE_NO_*, but for what can change */
-static int doorbell;	/* its IRQ */
-static u32 doorbell_vector;
+static u32 mt_refusals;	/* MORTISE_NO_*, but for what can change */
 
 bool mortise_unsigned_allowed(void)
 {
@@ -51,7 +38,7 @@ bool mortise_unsigned_allowed(void)
  * With interrupt remapping, there is a domain between the vectors and those of MSIs
  * and of I/O APICs. The latter have the legacy interrupts, which exist for good.
  */
-static bool has_remapping(void)
+static bool mt_has_remapping(void)
 {
 	struct pci_dev *dev = NULL;
 	bool found = false;
@@ -71,13 +58,13 @@ static bool has_remapping(void)
 	return found;
 }
 
-static u32 __init find_refusals(void)
+static u32 __init mt_find_refusals(void)
 {
 	u32 r = 0;
 
 	if (x2apic_enabled())
 		r |= MORTISE_NO_X2APIC;
-	if (has_remapping())
+	if (mt_has_remapping())
 		r |= MORTISE_NO_REMAPPING;
 	if (cc_platform_has(CC_ATTR_MEM_ENCRYPT))
 		r |= MORTISE_NO_ENCRYPTION;
@@ -88,147 +75,14 @@ static u32 __init find_refusals(void)
 	return r;
 }
 
-static u32 refusals_now(void)
+static u32 mt_refusals_now(void)
 {
-	return refusals | (check_tsc_unstable() ? MORTISE_NO_TSC : 0);
-}
-
-/* ---- guests that have something to say ---- */
-
-static void look_at_all(void)
-{
-	struct mortise *m;
-	unsigned long flags;
-
-	spin_lock_irqsave(&instances_lock, flags);
-	list_for_each_entry(m, &instances, link) {
-		if (smp_load_acquire(&m->state) != MORTISE_RUNNING) /* its zone is made */
-			continue;
-		wake_up_all(&m->wait);
-		if (READ_ONCE(m->zone->state) <= TENON_STATE_ALIVE)
-			continue;
-		kref_get(&m->refs);
-		if (!queue_work(looking, &m->work))
-			mortise_put(m);	/* not the last one: the list has one */
-	}
-	spin_unlock_irqrestore(&instances_lock, flags);
-}
-
-static irqreturn_t ring(int irq, void *unused)
-{
-	look_at_all();
-	return IRQ_HANDLED;
-}
-
-/* A guest that lost its doorbell, or never had one, is noticed by this; see enlist(). */
-#define WATCH_INTERVAL (HZ / 10)
-
-static void watch(struct timer_list *t)
-{
-	look_at_all();
-	if (READ_ONCE(count))
-		mod_timer(t, jiffies + WATCH_INTERVAL);
-}
-
-static DEFINE_TIMER(watch_timer, watch);
-
-/*
- * The doorbell is a vector of the boot CPU, which is never lent. No device sends
- * it: guests do, by their local APICs. It must not move, so nobody may balance it.
- */
-static int __init make_doorbell(void)
-{
-	struct irq_alloc_info info = { .mask = cpumask_of(0) };
-	int ret;
-
-	doorbell = irq_domain_alloc_irqs(x86_vector_domain, 1, NUMA_NO_NODE, &info);
-	if (doorbell < 0)
-		return doorbell;
-	irq_set_handler(doorbell, handle_edge_irq);
-	ret = request_irq(doorbell, ring, IRQF_NOBALANCING | IRQF_NO_THREAD, "mortise", &instances);
-	if (ret) {
-		irq_dispose_mapping(doorbell);
-		return ret;
-	}
-	doorbell_vector = irqd_cfg(irq_get_irq_data(doorbell))->vector;
-	return 0;
-}
-
-static void free_doorbell(void)
-{
-	free_irq(doorbell, &instances);
-	irq_dispose_mapping(doorbell);
-}
-
-u32 mortise_doorbell_apicid(void)
-{
-	return mortise_cpu_apicid(0);
-}
-
-u32 mortise_doorbell_vector(void)
-{
-	return doorbell_vector;
-}
-
-/* ---- the list ---- */
-
-/* Returns an instance with a reference for the caller, or NULL. */
-static struct mortise *find(const char *name)
-{
-	struct mortise *m, *found = NULL;
-
-	spin_lock_irq(&instances_lock);
-	list_for_each_entry(m, &instances, link) {
-		if (!strcmp(m->name, name)) {
-			kref_get(&m->refs);
-			found = m;
-			break;
-		}
-	}
-	spin_unlock_irq(&instances_lock);
-	return found;
-}
-
-/* As long as an instance is in the list, the module stays. */
-static int enlist(struct mortise *m)
-{
-	struct mortise *other;
-	int ret = 0;
-
-	spin_lock_irq(&instances_lock);
-	list_for_each_entry(other, &instances, link) {
-		if (!strcmp(other->name, m->name))
-			ret = -EEXIST;
-	}
-	if (!ret && (host_down || host_asleep))
-		ret = -ESHUTDOWN;
-	if (!ret && count == MORTISE_INSTANCES)
-		ret = -ENOSPC;
-	if (!ret) {
-		kref_get(&m->refs);
-		list_add_tail(&m->link, &instances);
-		count++;
-		__module_get(THIS_MODULE);
-		mod_timer(&watch_timer, jiffies + WATCH_INTERVAL);
-	}
-	spin_unlock_irq(&instances_lock);
-	return ret;
-}
-
-/* The caller has a reference of its own, and one of the module. */
-void mortise_unlist(struct mortise *m)
-{
-	spin_lock_irq(&instances_lock);
-	list_del_init(&m->link);
-	count--;
-	spin_unlock_irq(&instances_lock);
-	mortise_put(m);
-	module_put(THIS_MODULE);
+	return mt_refusals | (check_tsc_unstable() ? MORTISE_NO_TSC : 0);
 }
 
 /* ---- /dev/mortise ---- */
 
-static bool valid_name(const char *name)
+static bool mt_valid_name(const char *name)
 {
 	size_t n = strnlen(name, MORTISE_NAME), i;
 
@@ -240,17 +94,17 @@ static bool valid_name(const char *name)
 	return true;
 }
 
-static int create(const char *name)
+static int mt_create(const char *name)
 {
 	struct mortise *m;
 	int ret;
 
-	if (refusals_now())
+	if (mt_refusals_now())
 		return -EOPNOTSUPP;
 	m = mortise_new(name);
 	if (IS_ERR(m))
 		return PTR_ERR(m);
-	ret = enlist(m);
+	ret = mortise_enlist(m);
 	if (ret) {
 		mortise_low_free(m->low);
 		mortise_put(m);
@@ -260,7 +114,7 @@ static int create(const char *name)
 	return mortise_fd(m);
 }
 
-static int open_or_create(unsigned int cmd, unsigned long user)
+static int mt_open_or_create(unsigned int cmd, unsigned long user)
 {
 	struct mortise_name arg;
 	struct mortise *m;
@@ -269,15 +123,15 @@ static int open_or_create(unsigned int cmd, unsigned long user)
 		return -EFAULT;
 	if (arg.version != MORTISE_VERSION)
 		return -EPROTO;
-	if (arg.reserved || !valid_name(arg.name))
+	if (arg.reserved || !mt_valid_name(arg.name))
 		return -EINVAL;
 	if (cmd == MORTISE_CREATE)
-		return create(arg.name);
-	m = find(arg.name);
+		return mt_create(arg.name);
+	m = mortise_find(arg.name);
 	return m ? mortise_fd(m) : -ENOENT;
 }
 
-static int info(unsigned long user)
+static int mt_info(unsigned long user)
 {
 	struct mortise_info info;
 
@@ -287,19 +141,18 @@ static int info(unsigned long user)
 		return -EPROTO;
 	info = (struct mortise_info){
 		.version = MORTISE_VERSION,
-		.refusals = refusals_now(),
+		.refusals = mt_refusals_now(),
 		.unsigned_allowed = allow_unsigned,
 		.locked = !!security_locked_down(LOCKDOWN_KEXEC),
 		.pieces = mortise_low_pieces(),
-		.instances = READ_ONCE(count),
+		.instances = mortise_count(),
 	};
 	return copy_to_user((void __user *)user, &info, sizeof(info)) ? -EFAULT : 0;
 }
 
-static int list(unsigned long user)
+static int mt_list(unsigned long user)
 {
 	struct mortise_list *l;
-	struct mortise *m;
 	int ret = 0;
 
 	l = memdup_user((void __user *)user, sizeof(*l));
@@ -311,10 +164,7 @@ static int list(unsigned long user)
 	}
 	memset(l, 0, sizeof(*l));
 	l->version = MORTISE_VERSION;
-	spin_lock_irq(&instances_lock);
-	list_for_each_entry(m, &instances, link)
-		strscpy(l->names[l->count++], m->name, MORTISE_NAME);
-	spin_unlock_irq(&instances_lock);
+	mortise_list_names(l);
 	if (copy_to_user((void __user *)user, l, sizeof(*l)))
 		ret = -EFAULT;
 out:
@@ -322,82 +172,39 @@ out:
 	return ret;
 }
 
-static long device_ioctl(struct file *file, unsigned int cmd, unsigned long user)
+static long mt_device_ioctl(struct file *file, unsigned int cmd, unsigned long user)
 {
 	switch (cmd) {
 	case MORTISE_INFO:
-		return info(user);
+		return mt_info(user);
 	case MORTISE_LIST:
-		return list(user);
+		return mt_list(user);
 	case MORTISE_CREATE:
 	case MORTISE_OPEN:
-		return open_or_create(cmd, user);
+		return mt_open_or_create(cmd, user);
 	}
 	return -ENOTTY;
 }
 
 /* As for kexec. */
-static int device_open(struct inode *inode, struct file *file)
+static int mt_device_open(struct inode *inode, struct file *file)
 {
 	return capable(CAP_SYS_BOOT) ? 0 : -EPERM;
 }
 
-static const struct file_operations device_ops = {
+static const struct file_operations mt_device_ops = {
 	.owner = THIS_MODULE,
-	.open = device_open,
-	.unlocked_ioctl = device_ioctl,
+	.open = mt_device_open,
+	.unlocked_ioctl = mt_device_ioctl,
 	.llseek = noop_llseek,
 };
 
-static struct miscdevice device = {
+static struct miscdevice mt_device = {
 	.minor = MISC_DYNAMIC_MINOR,
 	.name = "mortise",
-	.fops = &device_ops,
+	.fops = &mt_device_ops,
 	.mode = 0600,
 };
-
-/* ---- when the host goes down ---- */
-
-/* A kernel that comes after this one would use the guests' memory. */
-static int reboots(struct notifier_block *nb, unsigned long action, void *data)
-{
-	struct mortise *m;
-
-	spin_lock_irq(&instances_lock);
-	host_down = true;
-	while (!list_empty(&instances)) {
-		m = list_first_entry(&instances, struct mortise, link);
-		kref_get(&m->refs);
-		list_del_init(&m->link);
-		spin_unlock_irq(&instances_lock);
-		mortise_down(m);
-		mortise_put(m);
-		spin_lock_irq(&instances_lock);
-	}
-	spin_unlock_irq(&instances_lock);
-	return NOTIFY_DONE;
-}
-
-static struct notifier_block reboot_notifier = { .notifier_call = reboots };
-
-/* Nobody would save a guest. */
-static int sleeps(struct notifier_block *nb, unsigned long action, void *data)
-{
-	bool prepares = action == PM_SUSPEND_PREPARE || action == PM_HIBERNATION_PREPARE ||
-			action == PM_RESTORE_PREPARE;
-	bool refused;
-
-	spin_lock_irq(&instances_lock);
-	refused = prepares && count;
-	host_asleep = prepares && !refused;
-	spin_unlock_irq(&instances_lock);
-	if (!refused)
-		return NOTIFY_DONE;
-	pr_notice("refused to sleep, as there are instances\n");
-	return notifier_from_errno(-EBUSY);
-}
-
-static struct notifier_block sleep_notifier = { .notifier_call = sleeps };
 
 /* ---- module ---- */
 
@@ -405,36 +212,25 @@ static int __init mortise_init(void)
 {
 	int ret;
 
-	refusals = find_refusals();
+	mt_refusals = mt_find_refusals();
 	ret = mortise_cpu_init();
 	if (ret)
 		return ret;
-	ret = -ENOMEM;
-	looking = alloc_workqueue("mortise", 0, 0);
-	if (!looking)
-		goto out_cpu;
-	ret = make_doorbell();
+	ret = mortise_list_init();
 	if (ret)
-		goto out_queue;
-	ret = register_reboot_notifier(&reboot_notifier);
+		goto out_cpu;
+	ret = mortise_doorbell_init();
+	if (ret)
+		goto out_list;
+	ret = misc_register(&mt_device);
 	if (ret)
 		goto out_doorbell;
-	ret = register_pm_notifier(&sleep_notifier);
-	if (ret)
-		goto out_reboot;
-	ret = misc_register(&device);
-	if (ret)
-		goto out_sleep;
 	return 0;
 
-out_sleep:
-	unregister_pm_notifier(&sleep_notifier);
-out_reboot:
-	unregister_reboot_notifier(&reboot_notifier);
 out_doorbell:
-	free_doorbell();
-out_queue:
-	destroy_workqueue(looking);
+	mortise_doorbell_exit();
+out_list:
+	mortise_list_exit();
 out_cpu:
 	mortise_cpu_exit();
 	return ret;
@@ -443,12 +239,9 @@ out_cpu:
 /* Nobody has an instance: each keeps the module. */
 static void __exit mortise_exit(void)
 {
-	misc_deregister(&device);
-	del_timer_sync(&watch_timer);
-	unregister_pm_notifier(&sleep_notifier);
-	unregister_reboot_notifier(&reboot_notifier);
-	free_doorbell();
-	destroy_workqueue(looking);	/* with work of instances that are gone */
+	misc_deregister(&mt_device);
+	mortise_doorbell_exit();
+	mortise_list_exit();
 	mortise_cpu_exit();
 }
 
