@@ -22,7 +22,7 @@ struct tables {
 	u8 madt_entries[];
 } __packed;
 
-static u8 mt_acpi_checksum(const void *data, size_t n)
+static u8 mort_acpi_checksum(const void *data, size_t n)
 {
 	const u8 *p = data;
 	u8 sum = 0;
@@ -32,8 +32,8 @@ static u8 mt_acpi_checksum(const void *data, size_t n)
 	return -sum;
 }
 
-static void mt_acpi_head(struct acpi_table_header *h, const char *signature, u8 revision,
-			 u32 length)
+static void mort_acpi_head(struct acpi_table_header *h, const char *signature, u8 revision,
+			   u32 length)
 {
 	memcpy(h->signature, signature, ACPI_NAMESEG_SIZE);
 	h->length = length;
@@ -43,12 +43,12 @@ static void mt_acpi_head(struct acpi_table_header *h, const char *signature, u8 
 	memcpy(h->asl_compiler_id, "TENO", ACPI_NAMESEG_SIZE);
 }
 
-static void mt_acpi_seal(struct acpi_table_header *h)
+static void mort_acpi_seal(struct acpi_table_header *h)
 {
-	h->checksum = mt_acpi_checksum(h, h->length);
+	h->checksum = mort_acpi_checksum(h, h->length);
 }
 
-static void *mt_add_cpu_entry(void *at, u32 number, u32 apicid, bool enabled)
+static void *mort_add_cpu_entry(void *at, u32 number, u32 apicid, bool enabled)
 {
 	struct acpi_madt_local_apic *e = at;
 
@@ -61,7 +61,7 @@ static void *mt_add_cpu_entry(void *at, u32 number, u32 apicid, bool enabled)
 }
 
 /* Whether a CPU of the host is one of the guest's now. */
-static bool mt_has_cpu(const struct mortise *m, u32 cpu)
+static bool mort_has_cpu(const struct mortise *m, u32 cpu)
 {
 	u32 i;
 
@@ -76,17 +76,17 @@ static bool mt_has_cpu(const struct mortise *m, u32 cpu)
  * said when it gets them, so that any ids do. An I/O APIC of one pin, in a page
  * of zeroes, keeps the guest from looking for the host's.
  */
-static void *mt_add_madt_entries(struct mortise *m, void *at, phys_addr_t ioapic)
+static void *mort_add_madt_entries(struct mortise *m, void *at, phys_addr_t ioapic)
 {
 	struct acpi_madt_io_apic *io;
 	u32 i, cpu, n = 0;
 
 	for (i = 0; i < m->cpu_count; i++)
 		if (!test_bit(i, m->idle))
-			at = mt_add_cpu_entry(at, n++, mortise_cpu_apicid(m->cpus[i]), true);
+			at = mort_add_cpu_entry(at, n++, mortise_cpu_apicid(m->cpus[i]), true);
 	for_each_possible_cpu(cpu) {
-		if (n < m->possible && !mt_has_cpu(m, cpu) && mortise_cpu_apicid(cpu) < 0xff)
-			at = mt_add_cpu_entry(at, n++, mortise_cpu_apicid(cpu), false);
+		if (n < m->possible && !mort_has_cpu(m, cpu) && mortise_cpu_apicid(cpu) < 0xff)
+			at = mort_add_cpu_entry(at, n++, mortise_cpu_apicid(cpu), false);
 	}
 	io = at;
 	io->header.type = ACPI_MADT_TYPE_IO_APIC;
@@ -112,32 +112,32 @@ void mortise_acpi(struct mortise *m, void *page, phys_addr_t at, phys_addr_t ioa
 		     sizeof(struct acpi_madt_io_apic) > PAGE_SIZE);
 	memset(page, 0, PAGE_SIZE);
 
-	mt_acpi_head(&t->dsdt, ACPI_SIG_DSDT, 2, sizeof(t->dsdt));
-	mt_acpi_seal(&t->dsdt);
+	mort_acpi_head(&t->dsdt, ACPI_SIG_DSDT, 2, sizeof(t->dsdt));
+	mort_acpi_seal(&t->dsdt);
 
-	mt_acpi_head(&t->fadt.header, ACPI_SIG_FADT, 6, sizeof(t->fadt));
+	mort_acpi_head(&t->fadt.header, ACPI_SIG_FADT, 6, sizeof(t->fadt));
 	t->fadt.minor_revision = 3;
 	t->fadt.flags = ACPI_FADT_HW_REDUCED | ACPI_FADT_APIC_PHYSICAL | ACPI_FADT_WBINVD;
 	t->fadt.boot_flags = ACPI_FADT_NO_VGA | ACPI_FADT_NO_CMOS_RTC | ACPI_FADT_NO_ASPM;
 	t->fadt.Xdsdt = at + offsetof(struct tables, dsdt);
-	mt_acpi_seal(&t->fadt.header);
+	mort_acpi_seal(&t->fadt.header);
 
 	rdmsrl(MSR_IA32_APICBASE, apic_base);
 	t->madt.address = apic_base & MSR_IA32_APICBASE_BASE;
-	end = mt_add_madt_entries(m, t->madt_entries, ioapic);
-	mt_acpi_head(&t->madt.header, ACPI_SIG_MADT, 5, end - (void *)&t->madt);
-	mt_acpi_seal(&t->madt.header);
+	end = mort_add_madt_entries(m, t->madt_entries, ioapic);
+	mort_acpi_head(&t->madt.header, ACPI_SIG_MADT, 5, end - (void *)&t->madt);
+	mort_acpi_seal(&t->madt.header);
 
 	t->entries[0] = at + offsetof(struct tables, fadt);
 	t->entries[1] = at + offsetof(struct tables, madt);
-	mt_acpi_head(&t->xsdt, ACPI_SIG_XSDT, 1, sizeof(t->xsdt) + sizeof(t->entries));
-	mt_acpi_seal(&t->xsdt);
+	mort_acpi_head(&t->xsdt, ACPI_SIG_XSDT, 1, sizeof(t->xsdt) + sizeof(t->entries));
+	mort_acpi_seal(&t->xsdt);
 
 	memcpy(t->rsdp.signature, ACPI_SIG_RSDP, 8);
 	memcpy(t->rsdp.oem_id, "TENON ", ACPI_OEM_ID_SIZE);
 	t->rsdp.revision = 2;
 	t->rsdp.length = sizeof(t->rsdp);
 	t->rsdp.xsdt_physical_address = at + offsetof(struct tables, xsdt);
-	t->rsdp.checksum = mt_acpi_checksum(&t->rsdp, 20);	/* of ACPI 1.0's part */
-	t->rsdp.extended_checksum = mt_acpi_checksum(&t->rsdp, sizeof(t->rsdp));
+	t->rsdp.checksum = mort_acpi_checksum(&t->rsdp, 20);	/* of ACPI 1.0's part */
+	t->rsdp.extended_checksum = mort_acpi_checksum(&t->rsdp, sizeof(t->rsdp));
 }

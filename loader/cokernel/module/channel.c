@@ -11,32 +11,32 @@
 
 #include "internal.h"
 
-static const struct file_operations mt_console_ops, mt_control_ops;
+static const struct file_operations mort_console_ops, mort_control_ops;
 
 /* A frame of the control channel: 4 bytes of length, big endian, and that many. */
 #define FRAME_HEAD	4
 #define MAX_FRAME	(FRAME_HEAD + SZ_64K)
 
-static bool mt_is_control(struct file *file)
+static bool mort_is_control(struct file *file)
 {
-	return file->f_op == &mt_control_ops;
+	return file->f_op == &mort_control_ops;
 }
 
-static struct tenon_stream *mt_from_guest(struct file *file)
-{
-	struct mortise *m = file->private_data;
-
-	return &m->streams[mt_is_control(file) ? TENON_RING_CONTROL_OUT : TENON_RING_CONSOLE_OUT];
-}
-
-static struct tenon_stream *mt_to_guest(struct file *file)
+static struct tenon_stream *mort_from_guest(struct file *file)
 {
 	struct mortise *m = file->private_data;
 
-	return &m->streams[mt_is_control(file) ? TENON_RING_CONTROL_IN : TENON_RING_CONSOLE_IN];
+	return &m->streams[mort_is_control(file) ? TENON_RING_CONTROL_OUT : TENON_RING_CONSOLE_OUT];
 }
 
-static bool mt_ended(struct mortise *m)
+static struct tenon_stream *mort_to_guest(struct file *file)
+{
+	struct mortise *m = file->private_data;
+
+	return &m->streams[mort_is_control(file) ? TENON_RING_CONTROL_IN : TENON_RING_CONSOLE_IN];
+}
+
+static bool mort_ended(struct mortise *m)
 {
 	return smp_load_acquire(&m->state) == MORTISE_ENDED; /* the rings do not change */
 }
@@ -45,13 +45,13 @@ static bool mt_ended(struct mortise *m)
  * How much can be read at once: of the control channel one whole frame, so that a
  * reader that dies leaves no half of one to the next.
  */
-static ssize_t mt_readable(struct file *file)
+static ssize_t mort_readable(struct file *file)
 {
-	struct tenon_stream *s = mt_from_guest(file);
+	struct tenon_stream *s = mort_from_guest(file);
 	u32 used = tenon_stream_used(s), frame;
 	__be32 head;
 
-	if (!mt_is_control(file))
+	if (!mort_is_control(file))
 		return used;
 	if (tenon_stream_peek(s, &head, FRAME_HEAD) < FRAME_HEAD)
 		return 0;
@@ -63,17 +63,17 @@ static ssize_t mt_readable(struct file *file)
 }
 
 /* Whether n bytes can be written at once: of the control channel all of them. */
-static bool mt_writable(struct file *file, size_t n)
+static bool mort_writable(struct file *file, size_t n)
 {
-	u32 room = tenon_stream_room(mt_to_guest(file));
+	u32 room = tenon_stream_room(mort_to_guest(file));
 
-	return mt_is_control(file) ? room >= n : room;
+	return mort_is_control(file) ? room >= n : room;
 }
 
-static ssize_t mt_read_once(struct file *file, char __user *to, size_t n)
+static ssize_t mort_read_once(struct file *file, char __user *to, size_t n)
 {
 	struct mortise *m = file->private_data;
-	struct tenon_stream *s = mt_from_guest(file);
+	struct tenon_stream *s = mort_from_guest(file);
 	struct mutex *lock = &m->stream_locks[s - m->streams];
 	bool full = false;
 	ssize_t got;
@@ -84,8 +84,8 @@ static ssize_t mt_read_once(struct file *file, char __user *to, size_t n)
 	if (!buffer)
 		return -ENOMEM;
 	mutex_lock(lock);
-	got = mt_readable(file);
-	if (got > 0 && mt_is_control(file) && got > n)
+	got = mort_readable(file);
+	if (got > 0 && mort_is_control(file) && got > n)
 		got = -EMSGSIZE;
 	if (got > 0) {
 		got = tenon_stream_read(s, buffer, min_t(size_t, got, n));
@@ -101,7 +101,7 @@ static ssize_t mt_read_once(struct file *file, char __user *to, size_t n)
 	return got;
 }
 
-static ssize_t mt_channel_read(struct file *file, char __user *to, size_t n, loff_t *pos)
+static ssize_t mort_channel_read(struct file *file, char __user *to, size_t n, loff_t *pos)
 {
 	struct mortise *m = file->private_data;
 	int ret;
@@ -109,32 +109,32 @@ static ssize_t mt_channel_read(struct file *file, char __user *to, size_t n, lof
 	if (!n)
 		return 0;
 	for (;;) {
-		bool last = mt_ended(m);
-		ssize_t got = mt_read_once(file, to, n);
+		bool last = mort_ended(m);
+		ssize_t got = mort_read_once(file, to, n);
 
 		if (got || last)
 			return got;
 		if (file->f_flags & O_NONBLOCK)
 			return -EAGAIN;
-		ret = wait_event_interruptible(m->wait, mt_readable(file) || mt_ended(m));
+		ret = wait_event_interruptible(m->wait, mort_readable(file) || mort_ended(m));
 		if (ret)
 			return ret;
 	}
 }
 
-static ssize_t mt_write_once(struct file *file, const void *data, size_t n)
+static ssize_t mort_write_once(struct file *file, const void *data, size_t n)
 {
 	struct mortise *m = file->private_data;
-	struct tenon_stream *s = mt_to_guest(file);
+	struct tenon_stream *s = mort_to_guest(file);
 	struct mutex *lock = &m->stream_locks[s - m->streams];
 	ssize_t got = 0;
 
 	mutex_lock(lock);
 	if (READ_ONCE(m->state) < MORTISE_RUNNING)
 		got = -ENOTCONN;	/* the start would clear the rings */
-	else if (mt_ended(m))
+	else if (mort_ended(m))
 		got = -EPIPE;
-	else if (mt_writable(file, n))
+	else if (mort_writable(file, n))
 		got = tenon_stream_write(s, data, n);
 	mutex_unlock(lock);
 	if (got > 0)
@@ -142,27 +142,27 @@ static ssize_t mt_write_once(struct file *file, const void *data, size_t n)
 	return got;
 }
 
-static ssize_t mt_channel_write(struct file *file, const char __user *from, size_t n, loff_t *pos)
+static ssize_t mort_channel_write(struct file *file, const char __user *from, size_t n, loff_t *pos)
 {
 	struct mortise *m = file->private_data;
 	ssize_t got;
 	void *data;
 
-	if (mt_is_control(file) && n > MAX_FRAME)
+	if (mort_is_control(file) && n > MAX_FRAME)
 		return -EMSGSIZE;
 	n = min_t(size_t, n, MAX_FRAME);
 	data = vmemdup_user(from, n);
 	if (IS_ERR(data))
 		return PTR_ERR(data);
 	for (;;) {
-		got = mt_write_once(file, data, n);
+		got = mort_write_once(file, data, n);
 		if (got || !n)
 			break;
 		if (file->f_flags & O_NONBLOCK) {
 			got = -EAGAIN;
 			break;
 		}
-		got = wait_event_interruptible(m->wait, mt_writable(file, n) || mt_ended(m));
+		got = wait_event_interruptible(m->wait, mort_writable(file, n) || mort_ended(m));
 		if (got)
 			break;
 	}
@@ -170,22 +170,22 @@ static ssize_t mt_channel_write(struct file *file, const char __user *from, size
 	return got;
 }
 
-static __poll_t mt_channel_poll(struct file *file, poll_table *table)
+static __poll_t mort_channel_poll(struct file *file, poll_table *table)
 {
 	struct mortise *m = file->private_data;
 	__poll_t mask = 0;
 
 	poll_wait(file, &m->wait, table);
-	if (mt_ended(m))
+	if (mort_ended(m))
 		return EPOLLIN | EPOLLRDNORM | EPOLLOUT | EPOLLWRNORM | EPOLLHUP;
-	if (mt_readable(file))
+	if (mort_readable(file))
 		mask |= EPOLLIN | EPOLLRDNORM;
-	if (mt_writable(file, mt_is_control(file) ? MAX_FRAME : 1))
+	if (mort_writable(file, mort_is_control(file) ? MAX_FRAME : 1))
 		mask |= EPOLLOUT | EPOLLWRNORM;
 	return mask;
 }
 
-static int mt_channel_release(struct inode *inode, struct file *file)
+static int mort_channel_release(struct inode *inode, struct file *file)
 {
 	mortise_put(file->private_data);
 	return 0;
@@ -193,15 +193,15 @@ static int mt_channel_release(struct inode *inode, struct file *file)
 
 #define CHANNEL_OPS {				\
 	.owner = THIS_MODULE,			\
-	.read = mt_channel_read,		\
-	.write = mt_channel_write,		\
-	.poll = mt_channel_poll,		\
-	.release = mt_channel_release,		\
+	.read = mort_channel_read,		\
+	.write = mort_channel_write,		\
+	.poll = mort_channel_poll,		\
+	.release = mort_channel_release,		\
 	.llseek = noop_llseek,			\
 }
 
-static const struct file_operations mt_console_ops = CHANNEL_OPS;
-static const struct file_operations mt_control_ops = CHANNEL_OPS;
+static const struct file_operations mort_console_ops = CHANNEL_OPS;
+static const struct file_operations mort_control_ops = CHANNEL_OPS;
 
 /**
  * mortise_channel() - makes a descriptor of a stream
@@ -222,9 +222,11 @@ int mortise_channel(struct mortise *m, unsigned long stream)
 		return -EINVAL;
 	kref_get(&m->refs);
 	if (stream == MORTISE_CONSOLE)
-		fd = anon_inode_getfd("[mortise-console]", &mt_console_ops, m, O_RDWR | O_CLOEXEC);
+		fd = anon_inode_getfd("[mortise-console]", &mort_console_ops, m,
+				      O_RDWR | O_CLOEXEC);
 	else
-		fd = anon_inode_getfd("[mortise-control]", &mt_control_ops, m, O_RDWR | O_CLOEXEC);
+		fd = anon_inode_getfd("[mortise-control]", &mort_control_ops, m,
+				      O_RDWR | O_CLOEXEC);
 	if (fd < 0)
 		mortise_put(m);
 	return fd;

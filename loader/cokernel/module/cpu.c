@@ -12,9 +12,9 @@
 
 #include "internal.h"
 
-static DEFINE_MUTEX(mt_lend_lock);
-static struct cpumask mt_lent;	/* or about to be */
-static int mt_hotplug_state;
+static DEFINE_MUTEX(mort_lend_lock);
+static struct cpumask mort_lent;	/* or about to be */
+static int mort_hotplug_state;
 
 /*
  * While a CPU counts as present, the host may send interrupts to "all but
@@ -22,9 +22,9 @@ static int mt_hotplug_state;
  * the end of every hotplug operation (apic_smt_update), so the bit has to go
  * before that: this is called in between.
  */
-static int mt_cpu_dead(unsigned int cpu)
+static int mort_cpu_dead(unsigned int cpu)
 {
-	if (cpumask_test_cpu(cpu, &mt_lent))
+	if (cpumask_test_cpu(cpu, &mort_lent))
 		set_cpu_present(cpu, false);
 	return 0;
 }
@@ -32,17 +32,17 @@ static int mt_cpu_dead(unsigned int cpu)
 int __init mortise_cpu_init(void)
 {
 	int ret = cpuhp_setup_state_nocalls(CPUHP_BP_PREPARE_DYN, "mortise:lend", NULL,
-					    mt_cpu_dead);
+					    mort_cpu_dead);
 
 	if (ret < 0)
 		return ret;
-	mt_hotplug_state = ret;
+	mort_hotplug_state = ret;
 	return 0;
 }
 
 void mortise_cpu_exit(void)
 {
-	cpuhp_remove_state_nocalls(mt_hotplug_state);
+	cpuhp_remove_state_nocalls(mort_hotplug_state);
 }
 
 u32 mortise_cpu_apicid(u32 cpu)
@@ -51,7 +51,7 @@ u32 mortise_cpu_apicid(u32 cpu)
 }
 
 /* Interrupts may not come between the two halves of the register. */
-static void mt_icr_send(u32 low, u32 apicid)
+static void mort_icr_send(u32 low, u32 apicid)
 {
 	unsigned long flags;
 
@@ -72,9 +72,9 @@ void mortise_cpu_reset(u32 cpu)
 {
 	u32 apicid = mortise_cpu_apicid(cpu);
 
-	mt_icr_send(APIC_INT_LEVELTRIG | APIC_INT_ASSERT | APIC_DM_INIT, apicid);
+	mort_icr_send(APIC_INT_LEVELTRIG | APIC_INT_ASSERT | APIC_DM_INIT, apicid);
 	udelay(10);
-	mt_icr_send(APIC_INT_LEVELTRIG | APIC_DM_INIT, apicid);
+	mort_icr_send(APIC_INT_LEVELTRIG | APIC_DM_INIT, apicid);
 }
 
 /**
@@ -96,7 +96,7 @@ int mortise_cpu_start(u32 cpu, phys_addr_t page, const u32 *started)
 	mortise_cpu_reset(cpu);
 	usleep_range(10000, 11000);
 	for (i = 0; i < 2 && !READ_ONCE(*started); i++) {
-		mt_icr_send(APIC_DM_STARTUP | (page >> PAGE_SHIFT), mortise_cpu_apicid(cpu));
+		mort_icr_send(APIC_DM_STARTUP | (page >> PAGE_SHIFT), mortise_cpu_apicid(cpu));
 		usleep_range(200, 300);
 	}
 	while (!READ_ONCE(*started)) {
@@ -110,7 +110,7 @@ int mortise_cpu_start(u32 cpu, phys_addr_t page, const u32 *started)
 /* Sends a guest's CPU an interrupt. */
 void mortise_cpu_ring(u32 cpu, u32 vector)
 {
-	mt_icr_send(APIC_DM_FIXED | vector, mortise_cpu_apicid(cpu));
+	mort_icr_send(APIC_DM_FIXED | vector, mortise_cpu_apicid(cpu));
 }
 
 /**
@@ -128,23 +128,23 @@ int mortise_cpu_take(u32 cpu)
 		return -EINVAL;
 	if (!cpu)
 		return -EBUSY;
-	mutex_lock(&mt_lend_lock);
-	if (!cpu_online(cpu) || cpumask_test_cpu(cpu, &mt_lent) ||
+	mutex_lock(&mort_lend_lock);
+	if (!cpu_online(cpu) || cpumask_test_cpu(cpu, &mort_lent) ||
 	    mortise_cpu_apicid(cpu) >= 0xff) {
 		ret = -EINVAL;
 		goto out;
 	}
-	cpumask_set_cpu(cpu, &mt_lent);
+	cpumask_set_cpu(cpu, &mort_lent);
 	ret = remove_cpu(cpu);
 	if (ret) {
-		cpumask_clear_cpu(cpu, &mt_lent);
+		cpumask_clear_cpu(cpu, &mort_lent);
 		set_cpu_present(cpu, true);	/* somebody else may have taken it offline */
 		ret = ret > 0 ? -EINVAL : ret;	/* 1: it was offline already */
 		goto out;
 	}
 	mortise_cpu_reset(cpu);
 out:
-	mutex_unlock(&mt_lend_lock);
+	mutex_unlock(&mort_lend_lock);
 	return ret;
 }
 
@@ -159,12 +159,12 @@ void mortise_cpu_give(u32 cpu)
 {
 	int ret;
 
-	mutex_lock(&mt_lend_lock);
+	mutex_lock(&mort_lend_lock);
 	mortise_cpu_reset(cpu);
-	cpumask_clear_cpu(cpu, &mt_lent);
+	cpumask_clear_cpu(cpu, &mort_lent);
 	set_cpu_present(cpu, true);
 	ret = add_cpu(cpu);
-	mutex_unlock(&mt_lend_lock);
+	mutex_unlock(&mort_lend_lock);
 	if (ret)
 		pr_err("CPU %u is back, but cannot be brought online: %d\n", cpu, ret);
 }

@@ -8,10 +8,10 @@
 
 #include "internal.h"
 
-static int mt_doorbell;	/* its IRQ */
-static u32 mt_doorbell_vector;
+static int mort_doorbell;	/* its IRQ */
+static u32 mort_doorbell_vector;
 
-static irqreturn_t mt_doorbell_irq(int irq, void *unused)
+static irqreturn_t mort_doorbell_irq(int irq, void *unused)
 {
 	mortise_look_at_all();
 	return IRQ_HANDLED;
@@ -26,24 +26,24 @@ int __init mortise_doorbell_init(void)
 	struct irq_alloc_info info = { .mask = cpumask_of(0) };
 	int ret;
 
-	mt_doorbell = irq_domain_alloc_irqs(x86_vector_domain, 1, NUMA_NO_NODE, &info);
-	if (mt_doorbell < 0)
-		return mt_doorbell;
-	irq_set_handler(mt_doorbell, handle_edge_irq);
-	ret = request_irq(mt_doorbell, mt_doorbell_irq, IRQF_NOBALANCING | IRQF_NO_THREAD,
-			  "mortise", &mt_doorbell);
+	mort_doorbell = irq_domain_alloc_irqs(x86_vector_domain, 1, NUMA_NO_NODE, &info);
+	if (mort_doorbell < 0)
+		return mort_doorbell;
+	irq_set_handler(mort_doorbell, handle_edge_irq);
+	ret = request_irq(mort_doorbell, mort_doorbell_irq, IRQF_NOBALANCING | IRQF_NO_THREAD,
+			  "mortise", &mort_doorbell);
 	if (ret) {
-		irq_dispose_mapping(mt_doorbell);
+		irq_dispose_mapping(mort_doorbell);
 		return ret;
 	}
-	mt_doorbell_vector = irqd_cfg(irq_get_irq_data(mt_doorbell))->vector;
+	mort_doorbell_vector = irqd_cfg(irq_get_irq_data(mort_doorbell))->vector;
 	return 0;
 }
 
 void mortise_doorbell_exit(void)
 {
-	free_irq(mt_doorbell, &mt_doorbell);
-	irq_dispose_mapping(mt_doorbell);
+	free_irq(mort_doorbell, &mort_doorbell);
+	irq_dispose_mapping(mort_doorbell);
 }
 
 u32 mortise_doorbell_apicid(void)
@@ -53,5 +53,5 @@ u32 mortise_doorbell_apicid(void)
 
 u32 mortise_doorbell_vector(void)
 {
-	return mt_doorbell_vector;
+	return mort_doorbell_vector;
 }

@@ -12,9 +12,9 @@
 /* How long a running guest may take for a CPU. */
 #define MAX_TIMEOUT_MS	60000u
 
-static const struct file_operations mt_instance_ops;
+static const struct file_operations mort_instance_ops;
 
-static void mt_free_instance(struct kref *refs)
+static void mort_free_instance(struct kref *refs)
 {
 	struct mortise *m = container_of(refs, struct mortise, refs);
 
@@ -25,11 +25,11 @@ static void mt_free_instance(struct kref *refs)
 
 void mortise_put(struct mortise *m)
 {
-	kref_put(&m->refs, mt_free_instance);
+	kref_put(&m->refs, mort_free_instance);
 }
 
 /* A guest that says that it has ended, is ended. */
-static void mt_instance_work(struct work_struct *work)
+static void mort_instance_work(struct work_struct *work)
 {
 	static const u32 ends[] = {
 		[TENON_STATE_OFF] = MORTISE_END_OFF,
@@ -65,7 +65,7 @@ struct mortise *mortise_new(const char *name)
 	INIT_LIST_HEAD(&m->link);
 	mutex_init(&m->lock);
 	init_waitqueue_head(&m->wait);
-	INIT_WORK(&m->work, mt_instance_work);
+	INIT_WORK(&m->work, mort_instance_work);
 	strscpy(m->name, name, sizeof(m->name));
 	/* ACPI has 32 bits for some of it. */
 	m->zone = (void *)__get_free_pages(GFP_KERNEL | GFP_DMA32 | __GFP_ZERO |
@@ -111,7 +111,7 @@ void mortise_stop(struct mortise *m, u32 end)
 }
 
 /* Whoever waits for the guest, with the lock, gives up. */
-static void mt_hurry(struct mortise *m)
+static void mort_hurry(struct mortise *m)
 {
 	WRITE_ONCE(m->stopping, true);
 	wake_up_all(&m->wait);
@@ -126,17 +126,17 @@ static void mt_hurry(struct mortise *m)
  */
 void mortise_down(struct mortise *m)
 {
-	smp_store_mb(m->gone, true);	/* against mt_locked_ioctl() */
+	smp_store_mb(m->gone, true);	/* against mort_locked_ioctl() */
 	if (READ_ONCE(m->loading) && READ_ONCE(m->state) < MORTISE_RUNNING)
 		return;
-	mt_hurry(m);
+	mort_hurry(m);
 	mutex_lock(&m->lock);
 	mortise_stop(m, MORTISE_END_STOPPED);
 	mutex_unlock(&m->lock);
 }
 
 /* The vector by which a guest is rung at, 0 when it does not listen. */
-static u32 mt_guest_vector(struct mortise *m)
+static u32 mort_guest_vector(struct mortise *m)
 {
 	u32 vector = READ_ONCE(m->zone->guest_vector);
 
@@ -154,14 +154,14 @@ static u32 mt_guest_vector(struct mortise *m)
  */
 void mortise_ring(struct mortise *m)
 {
-	u32 vector = mt_guest_vector(m);
+	u32 vector = mort_guest_vector(m);
 
 	if (vector)
 		mortise_cpu_ring(m->boot_cpu, vector);
 }
 
 /* An error of the guest's, unless it would mean something to our system calls. */
-static int mt_guest_error(int status)
+static int mort_guest_error(int status)
 {
 	if (!status)
 		return 0;
@@ -169,13 +169,13 @@ static int mt_guest_error(int status)
 }
 
 /* Asks a running guest about a CPU, and waits for what it says. */
-static int mt_ask_guest(struct mortise *m, u32 op, u32 cpu, u32 timeout_ms)
+static int mort_ask_guest(struct mortise *m, u32 op, u32 cpu, u32 timeout_ms)
 {
 	struct tenon_zone *z = m->zone;
 	u32 number = READ_ONCE(z->cpu_request) + 1;
 	long left;
 
-	if (!mt_guest_vector(m))
+	if (!mort_guest_vector(m))
 		return -EAGAIN;	/* it would find later, by itself, what nobody waits for */
 	WRITE_ONCE(z->cpu_op, op);
 	WRITE_ONCE(z->cpu_apicid, mortise_cpu_apicid(cpu));
@@ -185,11 +185,11 @@ static int mt_ask_guest(struct mortise *m, u32 op, u32 cpu, u32 timeout_ms)
 				  READ_ONCE(z->state) > TENON_STATE_ALIVE || READ_ONCE(m->stopping),
 				  msecs_to_jiffies(min(timeout_ms, MAX_TIMEOUT_MS)));
 	if (smp_load_acquire(&z->cpu_answer) == number) /* and its status is there */
-		return mt_guest_error(READ_ONCE(z->cpu_status));
+		return mort_guest_error(READ_ONCE(z->cpu_status));
 	return left ? -EPIPE : -ETIMEDOUT;
 }
 
-static int mt_take_cpu(struct mortise *m, const struct mortise_cpu *c)
+static int mort_take_cpu(struct mortise *m, const struct mortise_cpu *c)
 {
 	bool idle = c->flags & MORTISE_CPU_IDLE;
 	int ret;
@@ -209,7 +209,7 @@ static int mt_take_cpu(struct mortise *m, const struct mortise_cpu *c)
 	m->cpu_count++;
 	if (m->state != MORTISE_RUNNING || idle)
 		return 0;
-	ret = mt_ask_guest(m, TENON_CPU_ADD, c->cpu, c->timeout_ms);
+	ret = mort_ask_guest(m, TENON_CPU_ADD, c->cpu, c->timeout_ms);
 	if (ret == -EEXIST)	/* it read this request as it came late to the one before */
 		ret = 0;
 	/*
@@ -223,7 +223,7 @@ static int mt_take_cpu(struct mortise *m, const struct mortise_cpu *c)
 	return ret;
 }
 
-static void mt_forget_cpu(struct mortise *m, u32 i)
+static void mort_forget_cpu(struct mortise *m, u32 i)
 {
 	for (m->cpu_count--; i < m->cpu_count; i++) {
 		m->cpus[i] = m->cpus[i + 1];
@@ -231,7 +231,7 @@ static void mt_forget_cpu(struct mortise *m, u32 i)
 	}
 }
 
-static int mt_give_cpu(struct mortise *m, const struct mortise_cpu *c)
+static int mort_give_cpu(struct mortise *m, const struct mortise_cpu *c)
 {
 	u32 i;
 	int ret;
@@ -245,16 +245,16 @@ static int mt_give_cpu(struct mortise *m, const struct mortise_cpu *c)
 	if (m->state == MORTISE_RUNNING && !test_bit(i, m->idle)) {
 		if (c->cpu == m->boot_cpu)
 			return -EBUSY;
-		ret = mt_ask_guest(m, TENON_CPU_REMOVE, c->cpu, c->timeout_ms);
+		ret = mort_ask_guest(m, TENON_CPU_REMOVE, c->cpu, c->timeout_ms);
 		if (ret && ret != -ENODEV)	/* it has given it up by itself */
 			return ret;
 	}
-	mt_forget_cpu(m, i);
+	mort_forget_cpu(m, i);
 	mortise_cpu_give(c->cpu);
 	return 0;
 }
 
-static int mt_load_image(struct mortise *m, const struct mortise_load *l)
+static int mort_load_image(struct mortise *m, const struct mortise_load *l)
 {
 	int ret;
 
@@ -267,14 +267,14 @@ static int mt_load_image(struct mortise *m, const struct mortise_load *l)
 	return ret;
 }
 
-static int mt_reserve_memory(struct mortise *m, const struct mortise_memory *memory)
+static int mort_reserve_memory(struct mortise *m, const struct mortise_memory *memory)
 {
 	if (m->state != MORTISE_EMPTY && m->state != MORTISE_LOADED)
 		return -EBUSY;
 	return mortise_reserve(m, memory->node, memory->bytes);
 }
 
-static int mt_destroy(struct mortise *m)
+static int mort_destroy(struct mortise *m)
 {
 	if (m->state == MORTISE_RUNNING)
 		return -EBUSY;
@@ -289,7 +289,7 @@ static int mt_destroy(struct mortise *m)
 	return 0;
 }
 
-static int mt_status(struct mortise *m, struct mortise_status *s)
+static int mort_status(struct mortise *m, struct mortise_status *s)
 {
 	BUILD_BUG_ON(MORTISE_CPUS > BITS_PER_LONG);
 	*s = (struct mortise_status){
@@ -311,12 +311,12 @@ static int mt_status(struct mortise *m, struct mortise_status *s)
 	return 0;
 }
 
-static long mt_locked_ioctl(struct mortise *m, unsigned int cmd, void *arg)
+static long mort_locked_ioctl(struct mortise *m, unsigned int cmd, void *arg)
 {
 	int ret;
 
 	if (cmd == MORTISE_STOP)
-		mt_hurry(m);
+		mort_hurry(m);
 	mutex_lock(&m->lock);
 	smp_store_mb(m->loading, cmd == MORTISE_LOAD);	/* against mortise_down() */
 	if (READ_ONCE(m->gone)) {
@@ -325,16 +325,16 @@ static long mt_locked_ioctl(struct mortise *m, unsigned int cmd, void *arg)
 	}
 	switch (cmd) {
 	case MORTISE_RESERVE:
-		ret = mt_reserve_memory(m, arg);
+		ret = mort_reserve_memory(m, arg);
 		break;
 	case MORTISE_TAKE:
-		ret = mt_take_cpu(m, arg);
+		ret = mort_take_cpu(m, arg);
 		break;
 	case MORTISE_GIVE:
-		ret = mt_give_cpu(m, arg);
+		ret = mort_give_cpu(m, arg);
 		break;
 	case MORTISE_LOAD:
-		ret = mt_load_image(m, arg);
+		ret = mort_load_image(m, arg);
 		break;
 	case MORTISE_START:
 		ret = m->state == MORTISE_LOADED ? mortise_boot(m) : -EBUSY;
@@ -344,10 +344,10 @@ static long mt_locked_ioctl(struct mortise *m, unsigned int cmd, void *arg)
 		mortise_stop(m, MORTISE_END_STOPPED);
 		break;
 	case MORTISE_DESTROY:
-		ret = mt_destroy(m);
+		ret = mort_destroy(m);
 		break;
 	case MORTISE_STATUS:
-		ret = mt_status(m, arg);
+		ret = mort_status(m, arg);
 		break;
 	default:
 		ret = -ENOTTY;
@@ -359,7 +359,7 @@ out:
 	return ret;
 }
 
-static long mt_instance_ioctl(struct file *file, unsigned int cmd, unsigned long user)
+static long mort_instance_ioctl(struct file *file, unsigned int cmd, unsigned long user)
 {
 	union {
 		u32 version;
@@ -384,54 +384,54 @@ static long mt_instance_ioctl(struct file *file, unsigned int cmd, unsigned long
 			return -EPROTO;
 		}
 	}
-	ret = mt_locked_ioctl(file->private_data, cmd, arg);
+	ret = mort_locked_ioctl(file->private_data, cmd, arg);
 	if (!ret && (_IOC_DIR(cmd) & _IOC_READ) && copy_to_user((void __user *)user, arg, size))
 		ret = -EFAULT;
 	kfree(arg);
 	return ret;
 }
 
-static bool mt_instance_ended(struct mortise *m)
+static bool mort_instance_ended(struct mortise *m)
 {
 	return smp_load_acquire(&m->state) == MORTISE_ENDED; /* how is said */
 }
 
-static ssize_t mt_instance_read(struct file *file, char __user *to, size_t n, loff_t *pos)
+static ssize_t mort_instance_read(struct file *file, char __user *to, size_t n, loff_t *pos)
 {
 	struct mortise *m = file->private_data;
 
-	if (!mt_instance_ended(m) && file->f_flags & O_NONBLOCK)
+	if (!mort_instance_ended(m) && file->f_flags & O_NONBLOCK)
 		return -EAGAIN;
-	return wait_event_interruptible(m->wait, mt_instance_ended(m));
+	return wait_event_interruptible(m->wait, mort_instance_ended(m));
 }
 
-static __poll_t mt_instance_poll(struct file *file, poll_table *table)
+static __poll_t mort_instance_poll(struct file *file, poll_table *table)
 {
 	struct mortise *m = file->private_data;
 
 	poll_wait(file, &m->wait, table);
-	return mt_instance_ended(m) ? EPOLLIN | EPOLLRDNORM | EPOLLHUP : 0;
+	return mort_instance_ended(m) ? EPOLLIN | EPOLLRDNORM | EPOLLHUP : 0;
 }
 
-static int mt_instance_release(struct inode *inode, struct file *file)
+static int mort_instance_release(struct inode *inode, struct file *file)
 {
 	mortise_put(file->private_data);
 	return 0;
 }
 
-static const struct file_operations mt_instance_ops = {
+static const struct file_operations mort_instance_ops = {
 	.owner = THIS_MODULE,
-	.unlocked_ioctl = mt_instance_ioctl,
-	.read = mt_instance_read,
-	.poll = mt_instance_poll,
-	.release = mt_instance_release,
+	.unlocked_ioctl = mort_instance_ioctl,
+	.read = mort_instance_read,
+	.poll = mort_instance_poll,
+	.release = mort_instance_release,
 	.llseek = noop_llseek,
 };
 
 /* Returns a descriptor; it takes over the caller's reference, also on failure. */
 int mortise_fd(struct mortise *m)
 {
-	int fd = anon_inode_getfd("[mortise]", &mt_instance_ops, m, O_RDWR | O_CLOEXEC);
+	int fd = anon_inode_getfd("[mortise]", &mort_instance_ops, m, O_RDWR | O_CLOEXEC);
 
 	if (fd < 0)
 		mortise_put(m);

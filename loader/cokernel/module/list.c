@@ -9,11 +9,11 @@
 
 #include "internal.h"
 
-static LIST_HEAD(mt_instances);
-static DEFINE_SPINLOCK(mt_instances_lock);
-static u32 mt_count;
-static bool mt_host_down, mt_host_asleep;	/* or soon; under the lock, too */
-static struct workqueue_struct *mt_queue;
+static LIST_HEAD(mort_instances);
+static DEFINE_SPINLOCK(mort_instances_lock);
+static u32 mort_count;
+static bool mort_host_down, mort_host_asleep;	/* or soon; under the lock, too */
+static struct workqueue_struct *mort_queue;
 
 /* ---- guests that have something to say ---- */
 
@@ -22,31 +22,31 @@ void mortise_look_at_all(void)
 	struct mortise *m;
 	unsigned long flags;
 
-	spin_lock_irqsave(&mt_instances_lock, flags);
-	list_for_each_entry(m, &mt_instances, link) {
+	spin_lock_irqsave(&mort_instances_lock, flags);
+	list_for_each_entry(m, &mort_instances, link) {
 		if (smp_load_acquire(&m->state) != MORTISE_RUNNING) /* its zone is made */
 			continue;
 		wake_up_all(&m->wait);
 		if (READ_ONCE(m->zone->state) <= TENON_STATE_ALIVE)
 			continue;
 		kref_get(&m->refs);
-		if (!queue_work(mt_queue, &m->work))
+		if (!queue_work(mort_queue, &m->work))
 			mortise_put(m);	/* not the last one: the list has one */
 	}
-	spin_unlock_irqrestore(&mt_instances_lock, flags);
+	spin_unlock_irqrestore(&mort_instances_lock, flags);
 }
 
 /* A guest that lost its doorbell, or never had one, is noticed by this; see mortise_enlist(). */
 #define WATCH_INTERVAL (HZ / 10)
 
-static void mt_watch(struct timer_list *t)
+static void mort_watch(struct timer_list *t)
 {
 	mortise_look_at_all();
-	if (READ_ONCE(mt_count))
+	if (READ_ONCE(mort_count))
 		mod_timer(t, jiffies + WATCH_INTERVAL);
 }
 
-static DEFINE_TIMER(mt_watch_timer, mt_watch);
+static DEFINE_TIMER(mort_watch_timer, mort_watch);
 
 /* ---- the list ---- */
 
@@ -55,15 +55,15 @@ struct mortise *mortise_find(const char *name)
 {
 	struct mortise *m, *found = NULL;
 
-	spin_lock_irq(&mt_instances_lock);
-	list_for_each_entry(m, &mt_instances, link) {
+	spin_lock_irq(&mort_instances_lock);
+	list_for_each_entry(m, &mort_instances, link) {
 		if (!strcmp(m->name, name)) {
 			kref_get(&m->refs);
 			found = m;
 			break;
 		}
 	}
-	spin_unlock_irq(&mt_instances_lock);
+	spin_unlock_irq(&mort_instances_lock);
 	return found;
 }
 
@@ -73,33 +73,33 @@ int mortise_enlist(struct mortise *m)
 	struct mortise *other;
 	int ret = 0;
 
-	spin_lock_irq(&mt_instances_lock);
-	list_for_each_entry(other, &mt_instances, link) {
+	spin_lock_irq(&mort_instances_lock);
+	list_for_each_entry(other, &mort_instances, link) {
 		if (!strcmp(other->name, m->name))
 			ret = -EEXIST;
 	}
-	if (!ret && (mt_host_down || mt_host_asleep))
+	if (!ret && (mort_host_down || mort_host_asleep))
 		ret = -ESHUTDOWN;
-	if (!ret && mt_count == MORTISE_INSTANCES)
+	if (!ret && mort_count == MORTISE_INSTANCES)
 		ret = -ENOSPC;
 	if (!ret) {
 		kref_get(&m->refs);
-		list_add_tail(&m->link, &mt_instances);
-		mt_count++;
+		list_add_tail(&m->link, &mort_instances);
+		mort_count++;
 		__module_get(THIS_MODULE);
-		mod_timer(&mt_watch_timer, jiffies + WATCH_INTERVAL);
+		mod_timer(&mort_watch_timer, jiffies + WATCH_INTERVAL);
 	}
-	spin_unlock_irq(&mt_instances_lock);
+	spin_unlock_irq(&mort_instances_lock);
 	return ret;
 }
 
 /* The caller has a reference of its own, and one of the module. */
 void mortise_unlist(struct mortise *m)
 {
-	spin_lock_irq(&mt_instances_lock);
+	spin_lock_irq(&mort_instances_lock);
 	list_del_init(&m->link);
-	mt_count--;
-	spin_unlock_irq(&mt_instances_lock);
+	mort_count--;
+	spin_unlock_irq(&mort_instances_lock);
 	mortise_put(m);
 	module_put(THIS_MODULE);
 }
@@ -109,87 +109,87 @@ void mortise_list_names(struct mortise_list *l)
 {
 	struct mortise *m;
 
-	spin_lock_irq(&mt_instances_lock);
-	list_for_each_entry(m, &mt_instances, link)
+	spin_lock_irq(&mort_instances_lock);
+	list_for_each_entry(m, &mort_instances, link)
 		strscpy(l->names[l->count++], m->name, MORTISE_NAME);
-	spin_unlock_irq(&mt_instances_lock);
+	spin_unlock_irq(&mort_instances_lock);
 }
 
 u32 mortise_count(void)
 {
-	return READ_ONCE(mt_count);
+	return READ_ONCE(mort_count);
 }
 
 /* ---- when the host goes down ---- */
 
 /* A kernel that comes after this one would use the guests' memory. */
-static int mt_reboot_notify(struct notifier_block *nb, unsigned long action, void *data)
+static int mort_reboot_notify(struct notifier_block *nb, unsigned long action, void *data)
 {
 	struct mortise *m;
 
-	spin_lock_irq(&mt_instances_lock);
-	mt_host_down = true;
-	while (!list_empty(&mt_instances)) {
-		m = list_first_entry(&mt_instances, struct mortise, link);
+	spin_lock_irq(&mort_instances_lock);
+	mort_host_down = true;
+	while (!list_empty(&mort_instances)) {
+		m = list_first_entry(&mort_instances, struct mortise, link);
 		kref_get(&m->refs);
 		list_del_init(&m->link);
-		spin_unlock_irq(&mt_instances_lock);
+		spin_unlock_irq(&mort_instances_lock);
 		mortise_down(m);
 		mortise_put(m);
-		spin_lock_irq(&mt_instances_lock);
+		spin_lock_irq(&mort_instances_lock);
 	}
-	spin_unlock_irq(&mt_instances_lock);
+	spin_unlock_irq(&mort_instances_lock);
 	return NOTIFY_DONE;
 }
 
-static struct notifier_block mt_reboot_notifier = { .notifier_call = mt_reboot_notify };
+static struct notifier_block mort_reboot_notifier = { .notifier_call = mort_reboot_notify };
 
 /* Nobody would save a guest. */
-static int mt_pm_notify(struct notifier_block *nb, unsigned long action, void *data)
+static int mort_pm_notify(struct notifier_block *nb, unsigned long action, void *data)
 {
 	bool prepares = action == PM_SUSPEND_PREPARE || action == PM_HIBERNATION_PREPARE ||
 			action == PM_RESTORE_PREPARE;
 	bool refused;
 
-	spin_lock_irq(&mt_instances_lock);
-	refused = prepares && mt_count;
-	mt_host_asleep = prepares && !refused;
-	spin_unlock_irq(&mt_instances_lock);
+	spin_lock_irq(&mort_instances_lock);
+	refused = prepares && mort_count;
+	mort_host_asleep = prepares && !refused;
+	spin_unlock_irq(&mort_instances_lock);
 	if (!refused)
 		return NOTIFY_DONE;
 	pr_notice("refused to sleep, as there are instances\n");
 	return notifier_from_errno(-EBUSY);
 }
 
-static struct notifier_block mt_pm_notifier = { .notifier_call = mt_pm_notify };
+static struct notifier_block mort_pm_notifier = { .notifier_call = mort_pm_notify };
 
 int __init mortise_list_init(void)
 {
 	int ret;
 
-	mt_queue = alloc_workqueue("mortise", 0, 0);
-	if (!mt_queue)
+	mort_queue = alloc_workqueue("mortise", 0, 0);
+	if (!mort_queue)
 		return -ENOMEM;
-	ret = register_reboot_notifier(&mt_reboot_notifier);
+	ret = register_reboot_notifier(&mort_reboot_notifier);
 	if (ret)
 		goto out_queue;
-	ret = register_pm_notifier(&mt_pm_notifier);
+	ret = register_pm_notifier(&mort_pm_notifier);
 	if (ret)
 		goto out_reboot;
 	return 0;
 
 out_reboot:
-	unregister_reboot_notifier(&mt_reboot_notifier);
+	unregister_reboot_notifier(&mort_reboot_notifier);
 out_queue:
-	destroy_workqueue(mt_queue);
+	destroy_workqueue(mort_queue);
 	return ret;
 }
 
 /* The list is empty. */
 void mortise_list_exit(void)
 {
-	del_timer_sync(&mt_watch_timer);
-	unregister_pm_notifier(&mt_pm_notifier);
-	unregister_reboot_notifier(&mt_reboot_notifier);
-	destroy_workqueue(mt_queue);	/* with work of instances that are gone */
+	del_timer_sync(&mort_watch_timer);
+	unregister_pm_notifier(&mort_pm_notifier);
+	unregister_reboot_notifier(&mort_reboot_notifier);
+	destroy_workqueue(mort_queue);	/* with work of instances that are gone */
 }

@@ -20,12 +20,12 @@
 #define SETUP	offsetof(struct boot_params, hdr)
 
 /* Bytes of the real-mode part, which the rest follows. */
-static size_t mt_setup_size(const struct setup_header *h)
+static size_t mort_setup_size(const struct setup_header *h)
 {
 	return ((h->setup_sects ?: 4) + 1) * 512;
 }
 
-static int mt_peek_header(struct file *file, struct setup_header *h)
+static int mort_peek_header(struct file *file, struct setup_header *h)
 {
 	loff_t pos = SETUP;
 	ssize_t n = kernel_read(file, h, PEEK, &pos);
@@ -36,24 +36,24 @@ static int mt_peek_header(struct file *file, struct setup_header *h)
 }
 
 /* Where the header ends: there its jump leads to. */
-static size_t mt_header_end(const struct setup_header *h)
+static size_t mort_header_end(const struct setup_header *h)
 {
 	return 0x202 + (h->jump >> 8);
 }
 
 /* Documentation/x86/boot.rst, "The Real-Mode Kernel Header". */
-static int mt_check_header(const struct setup_header *h, size_t size)
+static int mort_check_header(const struct setup_header *h, size_t size)
 {
 	if (h->boot_flag != 0xaa55 || h->header != 0x53726448 || h->version < 0x20c)
 		return -ENOEXEC;
-	if (mt_header_end(h) < SETUP + offsetofend(struct setup_header, init_size))
+	if (mort_header_end(h) < SETUP + offsetofend(struct setup_header, init_size))
 		return -ENOEXEC;
 	if (!(h->loadflags & LOADED_HIGH) || !h->relocatable_kernel ||
 	    !(h->xloadflags & XLF_KERNEL_64))
 		return -ENOEXEC;
 	if (!is_power_of_2(h->kernel_alignment) || h->kernel_alignment > SZ_1G)
 		return -ENOEXEC;
-	if (size <= mt_setup_size(h) + KERNEL_ENTRY || h->init_size < size - mt_setup_size(h))
+	if (size <= mort_setup_size(h) + KERNEL_ENTRY || h->init_size < size - mort_setup_size(h))
 		return -ENOEXEC;
 	return 0;
 }
@@ -62,14 +62,14 @@ static int mt_check_header(const struct setup_header *h, size_t size)
  * Where the kernel can be: aligned, with the setup before it, and with room for
  * what it unpacks, and before the end of the range for an initrd. Or 0.
  */
-static phys_addr_t mt_find_place(struct mortise *m, const struct setup_header *h, size_t initrd,
-				 phys_addr_t *range_end)
+static phys_addr_t mort_find_place(struct mortise *m, const struct setup_header *h, size_t initrd,
+				   phys_addr_t *range_end)
 {
 	u32 i;
 
 	for (i = 0; i < m->range_count; i++) {
 		const struct mortise_range *r = &m->ranges[i];
-		u64 at = ALIGN(max(r->start + mt_setup_size(h), h->pref_address),
+		u64 at = ALIGN(max(r->start + mort_setup_size(h), h->pref_address),
 			       h->kernel_alignment);
 
 		*range_end = r->start + r->bytes;
@@ -81,7 +81,7 @@ static phys_addr_t mt_find_place(struct mortise *m, const struct setup_header *h
 }
 
 /* There is room for that many bytes before the end: the file may be larger by now. */
-static int mt_read_initrd(struct boot_params *bp, phys_addr_t end, size_t room, struct file *file)
+static int mort_read_initrd(struct boot_params *bp, phys_addr_t end, size_t room, struct file *file)
 {
 	phys_addr_t at = end - PAGE_ALIGN(room);
 	void *to = phys_to_virt(at);
@@ -96,8 +96,8 @@ static int mt_read_initrd(struct boot_params *bp, phys_addr_t end, size_t room, 
 	return 0;
 }
 
-static int mt_load_files(struct mortise *m, const struct mortise_load *load,
-			 struct file *image, struct file *initrd)
+static int mort_load_files(struct mortise *m, const struct mortise_load *load,
+			   struct file *image, struct file *initrd)
 {
 	void *area = m->zone;
 	struct boot_params *bp = area + AREA_PARAMS;
@@ -108,25 +108,25 @@ static int mt_load_files(struct mortise *m, const struct mortise_load *load,
 	void *to;
 	int ret;
 
-	ret = mt_peek_header(image, &h);
+	ret = mort_peek_header(image, &h);
 	if (ret)
 		return ret;
 	size = i_size_read(file_inode(image));
-	ret = mt_check_header(&h, size);
+	ret = mort_check_header(&h, size);
 	if (ret)
 		return ret;
-	at = mt_find_place(m, &h, initrd_size, &end);
+	at = mort_find_place(m, &h, initrd_size, &end);
 	if (!at)
 		return -ENOSPC;
-	to = phys_to_virt(at) - mt_setup_size(&h);
-	size = kernel_read_file(image, 0, &to, mt_setup_size(&h) + h.init_size, NULL,
+	to = phys_to_virt(at) - mort_setup_size(&h);
+	size = kernel_read_file(image, 0, &to, mort_setup_size(&h) + h.init_size, NULL,
 				READING_KEXEC_IMAGE);
 	if (size < 0)
 		return size;
 	/* From here on, what is in memory counts: it does not change any more. */
 	if (memcmp(to + SETUP, &h, PEEK))
 		return -EAGAIN;
-	ret = mt_check_header(&h, size);
+	ret = mort_check_header(&h, size);
 	if (!ret)
 		ret = mortise_verify(to, size, !(load->flags & MORTISE_LOAD_DETACHED),
 				     u64_to_user_ptr(load->statement), load->statement_size);
@@ -134,24 +134,24 @@ static int mt_load_files(struct mortise *m, const struct mortise_load *load,
 		return ret;
 
 	memset(bp, 0, sizeof(*bp));
-	memcpy(&bp->hdr, &h, min_t(size_t, sizeof(h), mt_header_end(&h) - SETUP));
+	memcpy(&bp->hdr, &h, min_t(size_t, sizeof(h), mort_header_end(&h) - SETUP));
 	bp->hdr.type_of_loader = 0xff;	/* none of the assigned ones */
 	bp->hdr.loadflags &= ~CAN_USE_HEAP;
 	m->entry = at + KERNEL_ENTRY;
 	if (initrd)
-		return mt_read_initrd(bp, end, initrd_size, initrd);
+		return mort_read_initrd(bp, end, initrd_size, initrd);
 	return 0;
 }
 
 /* Reading anything but a regular file may take forever. */
-static int mt_check_file(struct file *file)
+static int mort_check_file(struct file *file)
 {
 	if (!(file->f_mode & FMODE_READ))
 		return -EBADF;
 	return S_ISREG(file_inode(file)->i_mode) ? 0 : -EINVAL;
 }
 
-static int mt_copy_cmdline(struct mortise *m, const struct mortise_load *load)
+static int mort_copy_cmdline(struct mortise *m, const struct mortise_load *load)
 {
 	char *to = (void *)m->zone + AREA_CMDLINE;
 
@@ -192,14 +192,14 @@ int mortise_load(struct mortise *m, const struct mortise_load *load)
 			goto out;
 		}
 	}
-	ret = mt_check_file(image.file);
+	ret = mort_check_file(image.file);
 	if (!ret && initrd.file)
-		ret = mt_check_file(initrd.file);
+		ret = mort_check_file(initrd.file);
 	if (ret)
 		goto out;
-	ret = mt_copy_cmdline(m, load);
+	ret = mort_copy_cmdline(m, load);
 	if (!ret)
-		ret = mt_load_files(m, load, image.file, initrd.file);
+		ret = mort_load_files(m, load, image.file, initrd.file);
 	if (!ret)
 		m->possible = load->possible_cpus;
 out:

@@ -25,7 +25,7 @@ static bool allow_unsigned;
 module_param(allow_unsigned, bool, 0400);
 MODULE_PARM_DESC(allow_unsigned, "run images without a signature, where the kernel is not locked down (default: no)");
 
-static u32 mt_refusals;	/* MORTISE_NO_*, but for what can change */
+static u32 mort_refusals;	/* MORTISE_NO_*, but for what can change */
 
 bool mortise_unsigned_allowed(void)
 {
@@ -38,7 +38,7 @@ bool mortise_unsigned_allowed(void)
  * With interrupt remapping, there is a domain between the vectors and those of MSIs
  * and of I/O APICs. The latter have the legacy interrupts, which exist for good.
  */
-static bool mt_has_remapping(void)
+static bool mort_has_remapping(void)
 {
 	struct pci_dev *dev = NULL;
 	bool found = false;
@@ -58,13 +58,13 @@ static bool mt_has_remapping(void)
 	return found;
 }
 
-static u32 __init mt_find_refusals(void)
+static u32 __init mort_find_refusals(void)
 {
 	u32 r = 0;
 
 	if (x2apic_enabled())
 		r |= MORTISE_NO_X2APIC;
-	if (mt_has_remapping())
+	if (mort_has_remapping())
 		r |= MORTISE_NO_REMAPPING;
 	if (cc_platform_has(CC_ATTR_MEM_ENCRYPT))
 		r |= MORTISE_NO_ENCRYPTION;
@@ -75,14 +75,14 @@ static u32 __init mt_find_refusals(void)
 	return r;
 }
 
-static u32 mt_refusals_now(void)
+static u32 mort_refusals_now(void)
 {
-	return mt_refusals | (check_tsc_unstable() ? MORTISE_NO_TSC : 0);
+	return mort_refusals | (check_tsc_unstable() ? MORTISE_NO_TSC : 0);
 }
 
 /* ---- /dev/mortise ---- */
 
-static bool mt_valid_name(const char *name)
+static bool mort_valid_name(const char *name)
 {
 	size_t n = strnlen(name, MORTISE_NAME), i;
 
@@ -94,12 +94,12 @@ static bool mt_valid_name(const char *name)
 	return true;
 }
 
-static int mt_create(const char *name)
+static int mort_create(const char *name)
 {
 	struct mortise *m;
 	int ret;
 
-	if (mt_refusals_now())
+	if (mort_refusals_now())
 		return -EOPNOTSUPP;
 	m = mortise_new(name);
 	if (IS_ERR(m))
@@ -114,7 +114,7 @@ static int mt_create(const char *name)
 	return mortise_fd(m);
 }
 
-static int mt_open_or_create(unsigned int cmd, unsigned long user)
+static int mort_open_or_create(unsigned int cmd, unsigned long user)
 {
 	struct mortise_name arg;
 	struct mortise *m;
@@ -123,15 +123,15 @@ static int mt_open_or_create(unsigned int cmd, unsigned long user)
 		return -EFAULT;
 	if (arg.version != MORTISE_VERSION)
 		return -EPROTO;
-	if (arg.reserved || !mt_valid_name(arg.name))
+	if (arg.reserved || !mort_valid_name(arg.name))
 		return -EINVAL;
 	if (cmd == MORTISE_CREATE)
-		return mt_create(arg.name);
+		return mort_create(arg.name);
 	m = mortise_find(arg.name);
 	return m ? mortise_fd(m) : -ENOENT;
 }
 
-static int mt_info(unsigned long user)
+static int mort_info(unsigned long user)
 {
 	struct mortise_info info;
 
@@ -141,7 +141,7 @@ static int mt_info(unsigned long user)
 		return -EPROTO;
 	info = (struct mortise_info){
 		.version = MORTISE_VERSION,
-		.refusals = mt_refusals_now(),
+		.refusals = mort_refusals_now(),
 		.unsigned_allowed = allow_unsigned,
 		.locked = !!security_locked_down(LOCKDOWN_KEXEC),
 		.pieces = mortise_low_pieces(),
@@ -150,7 +150,7 @@ static int mt_info(unsigned long user)
 	return copy_to_user((void __user *)user, &info, sizeof(info)) ? -EFAULT : 0;
 }
 
-static int mt_list(unsigned long user)
+static int mort_list(unsigned long user)
 {
 	struct mortise_list *l;
 	int ret = 0;
@@ -172,37 +172,37 @@ out:
 	return ret;
 }
 
-static long mt_device_ioctl(struct file *file, unsigned int cmd, unsigned long user)
+static long mort_device_ioctl(struct file *file, unsigned int cmd, unsigned long user)
 {
 	switch (cmd) {
 	case MORTISE_INFO:
-		return mt_info(user);
+		return mort_info(user);
 	case MORTISE_LIST:
-		return mt_list(user);
+		return mort_list(user);
 	case MORTISE_CREATE:
 	case MORTISE_OPEN:
-		return mt_open_or_create(cmd, user);
+		return mort_open_or_create(cmd, user);
 	}
 	return -ENOTTY;
 }
 
 /* As for kexec. */
-static int mt_device_open(struct inode *inode, struct file *file)
+static int mort_device_open(struct inode *inode, struct file *file)
 {
 	return capable(CAP_SYS_BOOT) ? 0 : -EPERM;
 }
 
-static const struct file_operations mt_device_ops = {
+static const struct file_operations mort_device_ops = {
 	.owner = THIS_MODULE,
-	.open = mt_device_open,
-	.unlocked_ioctl = mt_device_ioctl,
+	.open = mort_device_open,
+	.unlocked_ioctl = mort_device_ioctl,
 	.llseek = noop_llseek,
 };
 
-static struct miscdevice mt_device = {
+static struct miscdevice mort_device = {
 	.minor = MISC_DYNAMIC_MINOR,
 	.name = "mortise",
-	.fops = &mt_device_ops,
+	.fops = &mort_device_ops,
 	.mode = 0600,
 };
 
@@ -212,7 +212,7 @@ static int __init mortise_init(void)
 {
 	int ret;
 
-	mt_refusals = mt_find_refusals();
+	mort_refusals = mort_find_refusals();
 	ret = mortise_cpu_init();
 	if (ret)
 		return ret;
@@ -222,7 +222,7 @@ static int __init mortise_init(void)
 	ret = mortise_doorbell_init();
 	if (ret)
 		goto out_list;
-	ret = misc_register(&mt_device);
+	ret = misc_register(&mort_device);
 	if (ret)
 		goto out_doorbell;
 	return 0;
@@ -239,7 +239,7 @@ out_cpu:
 /* Nobody has an instance: each keeps the module. */
 static void __exit mortise_exit(void)
 {
-	misc_deregister(&mt_device);
+	misc_deregister(&mort_device);
 	mortise_doorbell_exit();
 	mortise_list_exit();
 	mortise_cpu_exit();

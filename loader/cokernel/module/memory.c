@@ -21,12 +21,12 @@
 
 #define REALMODE_END_SIGNATURE	0x65a22c82	/* arch/x86/realmode/rm/realmode.h */
 
-static DEFINE_MUTEX(mt_low_lock);
-static phys_addr_t mt_low_pieces[LOW_END / LOW_SIZE];
-static u32 mt_low_count;
+static DEFINE_MUTEX(mort_low_lock);
+static phys_addr_t mort_low_pieces[LOW_END / LOW_SIZE];
+static u32 mort_low_count;
 
 /* A header of arch/x86/realmode/rm/header.S, of which this is the page? */
-static bool mt_is_realmode(phys_addr_t at, phys_addr_t end)
+static bool mort_is_realmode(phys_addr_t at, phys_addr_t end)
 {
 	const struct real_mode_header *h = phys_to_virt(at);
 
@@ -40,7 +40,7 @@ static bool mt_is_realmode(phys_addr_t at, phys_addr_t end)
  * Finds the host's real-mode code, whose address is not exported: it ends with a
  * signature and begins with a header of addresses.
  */
-static int mt_find_realmode(phys_addr_t *start, phys_addr_t *end)
+static int mort_find_realmode(phys_addr_t *start, phys_addr_t *end)
 {
 	phys_addr_t at, page;
 
@@ -52,7 +52,7 @@ static int mt_find_realmode(phys_addr_t *start, phys_addr_t *end)
 		if (*(u32 *)phys_to_virt(at) != REALMODE_END_SIGNATURE)
 			continue;
 		for (page = at & PAGE_MASK; page >= LOW_START; page -= PAGE_SIZE) {
-			if (page_is_ram(PHYS_PFN(page)) && mt_is_realmode(page, at)) {
+			if (page_is_ram(PHYS_PFN(page)) && mort_is_realmode(page, at)) {
 				*start = page;
 				*end = PAGE_ALIGN(at + sizeof(u32));
 				return 0;
@@ -68,14 +68,14 @@ int __init mortise_low_init(void)
 	phys_addr_t at, page, start, end;
 	int ret;
 
-	ret = mt_find_realmode(&start, &end);
+	ret = mort_find_realmode(&start, &end);
 	if (ret)
 		return ret;
 	for (at = page = LOW_START; page < LOW_END; page += PAGE_SIZE) {
 		if (!page_is_ram(PHYS_PFN(page)) || (page >= start && page < end)) {
 			at = page + PAGE_SIZE;
 		} else if (page + PAGE_SIZE - at == LOW_SIZE) {
-			mt_low_pieces[mt_low_count++] = at;
+			mort_low_pieces[mort_low_count++] = at;
 			at = page + PAGE_SIZE;
 		}
 	}
@@ -84,7 +84,7 @@ int __init mortise_low_init(void)
 
 u32 mortise_low_pieces(void)
 {
-	return READ_ONCE(mt_low_count);
+	return READ_ONCE(mort_low_count);
 }
 
 /* Returns 0 when there is none. */
@@ -92,25 +92,25 @@ phys_addr_t mortise_low_alloc(void)
 {
 	phys_addr_t low = 0;
 
-	mutex_lock(&mt_low_lock);
-	if (mt_low_count)
-		low = mt_low_pieces[--mt_low_count];
-	mutex_unlock(&mt_low_lock);
+	mutex_lock(&mort_low_lock);
+	if (mort_low_count)
+		low = mort_low_pieces[--mort_low_count];
+	mutex_unlock(&mort_low_lock);
 	return low;
 }
 
 void mortise_low_free(phys_addr_t low)
 {
-	mutex_lock(&mt_low_lock);
-	mt_low_pieces[mt_low_count++] = low;
-	mutex_unlock(&mt_low_lock);
+	mutex_lock(&mort_low_lock);
+	mort_low_pieces[mort_low_count++] = low;
+	mutex_unlock(&mort_low_lock);
 }
 
 /*
  * Claims pages from start on, at most pages of them, and returns how many: it
  * ends where something cannot be moved away. Both are of whole pageblocks.
  */
-static unsigned long mt_claim(unsigned long start, unsigned long pages)
+static unsigned long mort_claim(unsigned long start, unsigned long pages)
 {
 	unsigned long half, got;
 
@@ -121,9 +121,9 @@ static unsigned long mt_claim(unsigned long start, unsigned long pages)
 	if (pages <= pageblock_nr_pages)
 		return 0;
 	half = round_up(pages / 2, pageblock_nr_pages);
-	got = mt_claim(start, half);
+	got = mort_claim(start, half);
 	if (got == half)
-		got += mt_claim(start + half, pages - half);
+		got += mort_claim(start + half, pages - half);
 	return got;
 }
 
@@ -131,7 +131,7 @@ static unsigned long mt_claim(unsigned long start, unsigned long pages)
  * Returns how many of the pages from start on are the zone's, in whole pageblocks: there
  * may be holes in it, and others' memory, of which nothing may be asked for.
  */
-static unsigned long mt_span(struct zone *zone, unsigned long start, unsigned long pages)
+static unsigned long mort_span(struct zone *zone, unsigned long start, unsigned long pages)
 {
 	unsigned long n;
 
@@ -145,8 +145,8 @@ static unsigned long mt_span(struct zone *zone, unsigned long start, unsigned lo
 }
 
 /* Adds ranges from a zone, none of fewer than least pages; returns how many pages. */
-static unsigned long mt_claim_zone(struct mortise *m, struct zone *zone,
-				   unsigned long pages, unsigned long least)
+static unsigned long mort_claim_zone(struct mortise *m, struct zone *zone,
+				     unsigned long pages, unsigned long least)
 {
 	unsigned long end = zone_end_pfn(zone), got, left = pages;
 	unsigned long pfn = round_up(zone->zone_start_pfn, pageblock_nr_pages);
@@ -154,12 +154,12 @@ static unsigned long mt_claim_zone(struct mortise *m, struct zone *zone,
 	while (left && m->range_count < MORTISE_RANGES && pfn + min(left, least) <= end) {
 		if (fatal_signal_pending(current))
 			break;
-		got = mt_span(zone, pfn, min(left, round_down(end - pfn, pageblock_nr_pages)));
+		got = mort_span(zone, pfn, min(left, round_down(end - pfn, pageblock_nr_pages)));
 		if (got < min(left, least)) {
 			pfn += got + pageblock_nr_pages;
 			continue;
 		}
-		got = mt_claim(pfn, got);
+		got = mort_claim(pfn, got);
 		if (got >= min(left, least)) {
 			m->ranges[m->range_count++] = (struct mortise_range){
 				.start = PFN_PHYS(pfn),
@@ -176,7 +176,7 @@ static unsigned long mt_claim_zone(struct mortise *m, struct zone *zone,
 	return pages - left;
 }
 
-static void mt_release_from(struct mortise *m, u32 first)
+static void mort_release_from(struct mortise *m, u32 first)
 {
 	while (m->range_count > first) {
 		struct mortise_range *r = &m->ranges[--m->range_count];
@@ -186,7 +186,7 @@ static void mt_release_from(struct mortise *m, u32 first)
 }
 
 /* Adds one range, if there is one, or else few large ones. */
-static int mt_claim_node(struct mortise *m, int node, unsigned long pages)
+static int mort_claim_node(struct mortise *m, int node, unsigned long pages)
 {
 	static const enum zone_type zones[] = { ZONE_NORMAL, ZONE_DMA32 };
 	unsigned long left = pages, least = left, few = max(least / 8, pageblock_nr_pages);
@@ -198,7 +198,7 @@ static int mt_claim_node(struct mortise *m, int node, unsigned long pages)
 			struct zone *zone = &NODE_DATA(node)->node_zones[zones[i]];
 
 			if (zone->present_pages)
-				left -= mt_claim_zone(m, zone, left, least);
+				left -= mort_claim_zone(m, zone, left, least);
 			if (!left)
 				return 0;
 		}
@@ -206,7 +206,7 @@ static int mt_claim_node(struct mortise *m, int node, unsigned long pages)
 			break;
 		least = max(least / 2, few);
 	}
-	mt_release_from(m, first);
+	mort_release_from(m, first);
 	return fatal_signal_pending(current) ? -EINTR : -ENOMEM;
 }
 
@@ -215,7 +215,7 @@ static int mt_claim_node(struct mortise *m, int node, unsigned long pages)
  * what is available is not promised twice.
  */
 #define HOST_PAGES	PHYS_PFN(SZ_64M)
-static DEFINE_MUTEX(mt_claim_lock);
+static DEFINE_MUTEX(mort_claim_lock);
 
 /**
  * mortise_reserve() - adds memory of a node to an instance
@@ -234,15 +234,15 @@ int mortise_reserve(struct mortise *m, int node, u64 bytes)
 	if (!bytes || bytes % SZ_2M || bytes > BIT_ULL(MAX_PHYSMEM_BITS) ||
 	    node < 0 || node >= MAX_NUMNODES || !node_online(node))
 		return -EINVAL;
-	if (mutex_lock_killable(&mt_claim_lock))
+	if (mutex_lock_killable(&mort_claim_lock))
 		return -EINTR;
 	if (si_mem_available() >= (long)(pages + HOST_PAGES))
-		ret = mt_claim_node(m, node, pages);
-	mutex_unlock(&mt_claim_lock);
+		ret = mort_claim_node(m, node, pages);
+	mutex_unlock(&mort_claim_lock);
 	return ret;
 }
 
 void mortise_release(struct mortise *m)
 {
-	mt_release_from(m, 0);
+	mort_release_from(m, 0);
 }

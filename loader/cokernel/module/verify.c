@@ -25,7 +25,7 @@ struct statement {
 static_assert(sizeof(struct statement) == 72);
 
 /* SHA-256, with pauses, as images may be large. */
-static int mt_sha256(const u8 *data, size_t size, u8 *out)
+static int mort_sha256(const u8 *data, size_t size, u8 *out)
 {
 	struct crypto_shash *tfm = crypto_alloc_shash("sha256", 0, 0);
 	struct shash_desc *desc;
@@ -57,7 +57,7 @@ out_tfm:
 }
 
 /* Of an image without a signature. */
-static int mt_take_unsigned(void)
+static int mort_take_unsigned(void)
 {
 	if (security_locked_down(LOCKDOWN_KEXEC)) {
 		pr_notice("refused an image without a signature: the kernel is locked down\n");
@@ -101,7 +101,7 @@ int mortise_verify(const void *image, size_t size, bool sealed,
 	int ret;
 
 	if (!statement_size)
-		return mt_take_unsigned();
+		return mort_take_unsigned();
 	if (!sealed && security_locked_down(LOCKDOWN_KEXEC)) {
 		pr_notice("refused a detached image: the kernel is locked down\n");
 		return -EPERM;
@@ -111,7 +111,7 @@ int mortise_verify(const void *image, size_t size, bool sealed,
 	p7 = memdup_user(statement, statement_size);
 	if (IS_ERR(p7))
 		return PTR_ERR(p7);
-	ret = mt_sha256(image, size, s.digest);
+	ret = mort_sha256(image, size, s.digest);
 	if (ret)
 		goto out;
 	ret = verify_pkcs7_signature(&s, sizeof(s), p7, statement_size,
