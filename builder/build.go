@@ -2,25 +2,28 @@
 
 // Package builder turns an OCI image into a bundle: a minimal initramfs and a
 // kernel tailored to it.
+//
+// In: a Request, which names the image and says what to make of it. Out: a bundle on
+// disk, and its digest; of Flatten, the initramfs alone. Refused, before anything is
+// written to the output: what an initramfs cannot hold, unless the request lets it go;
+// files where PID 1 has its own; an image without a program to start; kernel options that
+// were asked for and dropped; what is too large to seal.
 package builder
 
 import (
+	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
-	"path/filepath"
-	"regexp"
-	"slices"
-	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/tenon-build/tenon/builder/bundle"
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
 	"github.com/tenon-build/tenon/builder/fidelity"
+	"github.com/tenon-build/tenon/builder/image"
 	"github.com/tenon-build/tenon/builder/kernel"
 	"github.com/tenon-build/tenon/builder/rootfs"
 	"github.com/tenon-build/tenon/recipes"
@@ -29,18 +32,19 @@ import (
 
 // Request says what to build.
 type Request struct {
-	Image        string          // reference, as OpenImage takes it
+	Image        string          // reference, as image.Open takes it
 	Platform     v1.Platform     // of the image
 	Recipe       *recipes.Recipe // nil: chosen from the image
 	Name         string          // of the bundle; empty: from the image's reference
 	Version      string          // of the bundle, as manifest.CheckBundleVersion takes it; may be empty
-	Target       string          // empty: the recipe's
+	Target       manifest.Target // empty: the recipe's
 	Detached     bool
-	AllowDrop    []string    // patterns, as recipes.CheckPattern takes them, of files that may lose what an initramfs cannot hold
-	KernelSource string      // as kernel.OpenSource takes it
-	Appinit      string      // path of the program that becomes PID 1
-	Output       string      // as bundle.Save takes it; empty: ./NAME.tenon
-	Key          *signer.Key // signs the bundle; nil: nobody does
+	AllowDrop    []string      // patterns, as recipes.CheckPattern takes them, of files that may lose what an initramfs cannot hold
+	KernelSource string        // as kernel.OpenSource takes it
+	Appinit      string        // path of the program that becomes PID 1
+	Driver       kernel.Driver // by which a kernel runs beside a host's
+	Output       string        // as bundle.Save takes it; empty: ./NAME.tenon
+	Key          *signer.Key   // signs the bundle; nil: nobody does
 	Jobs         int
 	Tenon        string // version of this program, for the manifest
 	Limits       rootfs.Limits
@@ -95,179 +99,53 @@ func Build(ctx context.Context, req Request) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	img, err := OpenImage(ctx, req.Image, req.Platform)
+	img, err := image.Open(ctx, req.Image, req.Platform)
 	if err != nil {
 		return nil, err
 	}
 	defer img.Close()
-	m, err := describeImage(&req, img)
-	if err != nil {
-		return nil, err
-	}
-	root, err := unpack(ctx, &req, img, work)
-	if err != nil {
-		return nil, err
-	}
-	defer root.tree.Close()
-	if err := applyRecipe(&req, m, root); err != nil {
-		return nil, err
-	}
-	if req.Output == "" {
-		req.Output = m.Name + ".tenon"
-	}
-	if err := bundle.CheckOutput(req.Output); err != nil {
-		return nil, err
-	}
-	packed, err := pack(ctx, &req, m, root, work)
-	if err != nil {
-		return nil, err
-	}
-	if m.Initramfs.Sealed && m.Initramfs.Size > maxSealed {
-		return nil, fmt.Errorf("%w: the compressed initramfs has %d MiB, a kernel image takes %d MiB", ErrTooLarge, m.Initramfs.Size>>20, maxSealed>>20)
-	}
-	k, err := buildKernel(ctx, &req, m, tools, packed)
-	if err != nil {
-		return nil, err
-	}
-	return writeBundle(ctx, &req, m, root, packed, k)
-}
-
-// nameRE takes what a bundle's name may hold.
-var nameRE = regexp.MustCompile(`[^a-z0-9-]+`)
-
-// describeImage starts the manifest with what the image itself says.
-func describeImage(req *Request, img *Image) (*manifest.Manifest, error) {
-	digest, err := img.Digest()
-	if err != nil {
-		return nil, err
-	}
 	config, err := img.ConfigFile()
 	if err != nil {
 		return nil, err
 	}
-	m := &manifest.Manifest{
-		Version: manifest.Version, Name: req.Name, BundleVersion: req.Version, Platform: req.Platform.String(),
-		Image: manifest.Image{Reference: img.Reference, Digest: digest.String()},
-		App: manifest.App{
-			Entrypoint: config.Config.Entrypoint, Cmd: config.Config.Cmd, Env: config.Config.Env,
-			User: config.Config.User, WorkingDir: config.Config.WorkingDir, StopSignal: config.Config.StopSignal,
-			Ports: ports(config.Config.ExposedPorts), Health: imageHealth(config.Config.Healthcheck),
-			Volumes: volumes(config.Config.Volumes),
-		},
+	root, err := unpack(ctx, img, work, req.Limits, req.Progress)
+	if err != nil {
+		return nil, fmt.Errorf("unpacking image %q: %w", req.Image, err)
 	}
-	if m.Name == "" {
-		m.Name = nameOf(img.Name)
+	defer root.tree.Close()
+	p, err := newPlan(&req, img.Name, &config.Config, root.tree)
+	if err != nil {
+		return nil, err
 	}
-	return m, nil
-}
-
-// nameOf makes a bundle's name of an image's Name: its last path element without
-// tag, digest and file name extension.
-func nameOf(name string) string {
-	base := name[strings.LastIndexByte(name, '/')+1:]
-	base, _, _ = strings.Cut(base, "@")
-	base, _, _ = strings.Cut(base, ":")
-	base = strings.TrimSuffix(base, filepath.Ext(base))
-	base = strings.Trim(nameRE.ReplaceAllString(strings.ToLower(base), "-"), "-")
-	if base == "" {
-		return "app"
-	}
-	return strings.TrimRight(base[:min(len(base), 63)], "-")
-}
-
-// applyRecipe chooses the recipe and completes the manifest with it.
-func applyRecipe(req *Request, m *manifest.Manifest, root *content) error {
-	r := req.Recipe
-	if r == nil {
-		static, err := isStatic(root.tree, argv(m.App), m.App)
-		if err != nil {
-			return err
-		}
-		if r, err = recipes.Choose(m.App.Entrypoint, m.App.Cmd, static); err != nil {
-			return err
-		}
-		req.Log.Info("recipe chosen from the image", "recipe", r.Name, "description", r.Description)
-	}
-	req.Recipe = r
-	m.Recipe = r.Name
-	m.Target = r.Target
-	if req.Target != "" {
-		m.Target = req.Target
-	}
-	fillApp(&m.App, r.App)
-	if r.Health != nil {
-		m.App.Health = r.Health
-	}
-	if len(argv(m.App)) == 0 {
-		return fmt.Errorf("image %q: it has neither an entrypoint nor a command, and neither does recipe %q", req.Image, r.Name)
-	}
-	m.Parameters = r.Parameters
-	m.Claims = r.Claims
-	root.dropVolumes(&m.App)
-	if err := root.drop(r); err != nil {
-		return fmt.Errorf("image %q: %w", req.Image, err)
+	p.app.Volumes = root.keepVolumes(p.app.Volumes)
+	if err := root.drop(p.recipe); err != nil {
+		return nil, fmt.Errorf("image %q: %w", req.Image, err)
 	}
 	if err := root.fit(req.AllowDrop, checkXattr); err != nil {
-		return fmt.Errorf("image %q: %w", req.Image, err)
+		return nil, fmt.Errorf("image %q: %w", req.Image, err)
 	}
-	return nil
-}
-
-func argv(a manifest.App) []string {
-	return append(a.Entrypoint[:len(a.Entrypoint):len(a.Entrypoint)], a.Cmd...)
-}
-
-// fillApp sets what the image leaves empty, or has no field for.
-func fillApp(app *manifest.App, from manifest.App) {
-	if len(argv(*app)) == 0 {
-		app.Entrypoint, app.Cmd = from.Entrypoint, from.Cmd
+	output := cmp.Or(req.Output, p.name+".tenon")
+	if err := bundle.CheckOutput(output); err != nil {
+		return nil, err
 	}
-	for _, e := range from.Env {
-		name, _, _ := strings.Cut(e, "=")
-		if !slices.ContainsFunc(app.Env, func(have string) bool { return strings.HasPrefix(have, name+"=") }) {
-			app.Env = append(app.Env, e)
-		}
-	}
-	app.ReadOnly = from.ReadOnly
-	for _, field := range []struct{ to, from *string }{
-		{&app.User, &from.User}, {&app.WorkingDir, &from.WorkingDir}, {&app.StopSignal, &from.StopSignal},
-	} {
-		if *field.to == "" {
-			*field.to = *field.from
-		}
-	}
-}
-
-func writeBundle(ctx context.Context, req *Request, m *manifest.Manifest, root *content, packed string, k *kernel.Kernel) (*Result, error) {
-	report, err := json.Marshal(root.fidelity)
+	init, err := p.init(&req)
 	if err != nil {
 		return nil, err
 	}
-	c := bundle.Content{
-		Manifest: m, Fidelity: report,
-		Kernel: k.Path("bzImage"), Config: k.Path("config"), SystemMap: k.Path("System.map"),
-	}
-	if !m.Initramfs.Sealed {
-		c.Initramfs = packed
-	}
-	b, err := bundle.New(c)
+	initramfs, err := root.pack(ctx, init, work, req.Progress)
 	if err != nil {
-		return nil, fmt.Errorf("making bundle %q: %w", m.Name, err)
+		return nil, fmt.Errorf("packing image %q: %w", req.Image, err)
 	}
-	if req.Key != nil {
-		if err := Sign(ctx, b, req.Key); err != nil {
-			return nil, err
-		}
+	if size := initramfs.description.Size; p.form.Sealed && size > maxSealed {
+		return nil, fmt.Errorf("%w: the compressed initramfs has %d MiB, a kernel image takes %d MiB", ErrTooLarge, size>>20, maxSealed>>20)
 	}
-	if err := b.Save(ctx, req.Output, nil); err != nil {
-		return nil, err
-	}
-	info, err := os.Stat(k.Path("bzImage"))
+	k, err := compile(ctx, &req, p, tools, initramfs)
 	if err != nil {
 		return nil, err
 	}
-	return &Result{
-		Output: req.Output, Digest: b.Digest, Manifest: m, Fidelity: root.fidelity,
-		Image: root.size, Kernel: info.Size(), Symbols: k.Config.Enabled(),
-	}, nil
+	m, err := describe(&req, img, p, initramfs, k, tools)
+	if err != nil {
+		return nil, err
+	}
+	return write(ctx, &req, output, m, root, initramfs, k)
 }

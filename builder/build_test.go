@@ -9,6 +9,8 @@ import (
 	"errors"
 	"io/fs"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -16,9 +18,12 @@ import (
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
 
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
 	"github.com/tenon-build/tenon/builder/fidelity"
+	"github.com/tenon-build/tenon/builder/image"
+	"github.com/tenon-build/tenon/builder/kernel"
 	"github.com/tenon-build/tenon/builder/rootfs"
 	"github.com/tenon-build/tenon/recipes"
 )
@@ -202,11 +207,11 @@ func TestLookPath(t *testing.T) {
 }
 
 func TestVolumes(t *testing.T) {
-	got := volumes(map[string]struct{}{"/var/b/c": {}, "/var/b/": {}, "/var/b": {}, "/a/../data": {}, "": {}})
+	got := imageVolumes(map[string]struct{}{"/var/b/c": {}, "/var/b/": {}, "/var/b": {}, "/a/../data": {}, "": {}})
 	if want := []string{"/data", "/var/b", "/var/b/c"}; !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
-	if got := volumes(nil); got != nil {
+	if got := imageVolumes(nil); got != nil {
 		t.Errorf("none: got %q", got)
 	}
 }
@@ -233,35 +238,37 @@ func TestImageHealth(t *testing.T) {
 
 func newContent(tree *rootfs.Tree) *content { return &content{tree: tree, fidelity: fidelity.New()} }
 
-func TestApplyRecipe(t *testing.T) {
+func TestPlan(t *testing.T) {
 	tree := rootfs.New()
 	put(t, tree, "usr/share/doc/a", []byte("12345"), 0o644)
 	put(t, tree, "app", elfFile(t, 1), 0o755)
 	quiet := slog.New(slog.DiscardHandler)
-	m := &manifest.Manifest{App: manifest.App{Cmd: []string{"redis-server"}}}
-	req := Request{Target: "kexec", Log: quiet}
 	c := newContent(tree)
-	if err := applyRecipe(&req, m, c); err != nil {
+	p, err := newPlan(&Request{Target: manifest.Kexec, Log: quiet}, "/images/redis.tar", &v1.Config{Cmd: []string{"redis-server"}}, tree)
+	if err == nil {
+		err = c.drop(p.recipe)
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
-	if m.Recipe != "redis" || m.Target != "kexec" || m.App.Health.TCP != 6379 || m.Claims.Device("net") == nil || req.Recipe.Name != "redis" {
-		t.Errorf("got %+v", m)
+	if p.name != "redis" || p.recipe.Name != "redis" || p.form != (Form{manifest.Kexec, true, true}) || p.app.Health.TCP != 6379 {
+		t.Errorf("got %+v", p)
 	}
 	if !reflect.DeepEqual(c.fidelity.Dropped, []fidelity.Dropped{{By: "recipe redis", Entries: 1, Bytes: 5}}) {
 		t.Errorf("dropped %+v", c.fidelity.Dropped)
 	}
-	m = &manifest.Manifest{App: manifest.App{Entrypoint: []string{"/app"}}}
-	if err := applyRecipe(&Request{Log: quiet}, m, newContent(tree)); err != nil || m.Recipe != "static" || m.Target != "qemu" {
-		t.Errorf("%+v, %v", m, err)
+	p, err = newPlan(&Request{Name: "mine", Detached: true, Log: quiet}, "/app", &v1.Config{Entrypoint: []string{"/app"}}, tree)
+	if err != nil || p.name != "mine" || p.recipe.Name != "static" || p.form != (Form{manifest.QEMU, false, true}) {
+		t.Errorf("%+v, %v", p, err)
 	}
-	if err := applyRecipe(&Request{Log: quiet}, &manifest.Manifest{App: manifest.App{Cmd: []string{"unknown"}}}, newContent(tree)); !errors.Is(err, recipes.ErrUnknown) {
+	if _, err := newPlan(&Request{Log: quiet}, "/x", &v1.Config{Cmd: []string{"unknown"}}, tree); !errors.Is(err, recipes.ErrUnknown) {
 		t.Errorf("got %v", err)
 	}
 	r, err := recipes.Open("static")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := applyRecipe(&Request{Image: "oci:x", Recipe: r, Log: quiet}, &manifest.Manifest{}, newContent(tree)); err == nil || err.Error() != `image "oci:x": it has neither an entrypoint nor a command, and neither does recipe "static"` {
+	if _, err := newPlan(&Request{Image: "oci:x", Recipe: r, Log: quiet}, "/x", &v1.Config{}, tree); err == nil || err.Error() != `image "oci:x": it has neither an entrypoint nor a command, and neither does recipe "static"` {
 		t.Errorf("got %v", err)
 	}
 }
@@ -319,12 +326,11 @@ func TestPutConsole(t *testing.T) {
 }
 
 // Images of systemd declare what the kernel mounts.
-func TestDropVolumes(t *testing.T) {
-	app := manifest.App{Volumes: []string{"/data", "/dev/shm", "/sys/fs/cgroup"}}
+func TestKeepVolumes(t *testing.T) {
 	c := newContent(rootfs.New())
-	c.dropVolumes(&app)
-	if !slices.Equal(app.Volumes, []string{"/data"}) || lines(c.fidelity) != "dev/shm no volume; sys/fs/cgroup no volume" {
-		t.Errorf("%q, %q", app.Volumes, lines(c.fidelity))
+	kept := c.keepVolumes([]string{"/data", "/dev/shm", "/sys/fs/cgroup"})
+	if !slices.Equal(kept, []string{"/data"}) || lines(c.fidelity) != "dev/shm no volume; sys/fs/cgroup no volume" {
+		t.Errorf("%q, %q", kept, lines(c.fidelity))
 	}
 }
 
@@ -334,42 +340,67 @@ func TestPack(t *testing.T) {
 		put(t, tree, "app", bytes.Repeat([]byte("x"), 5000), 0o755)
 		return tree
 	}
-	appinit := fileOf(t, "appinit", []byte("PID 1"))
-	newManifest := func() *manifest.Manifest {
-		return &manifest.Manifest{Name: "web", App: manifest.App{Cmd: []string{"/app"}}, Claims: manifest.Claims{Memory: manifest.Range{Min: 1 << 20, Max: 2 << 20}}}
-	}
-	req := &Request{Image: "oci:x", Appinit: appinit, Progress: func(Stage, int64, int64) {}}
+	silent := func(Stage, int64, int64) {}
 	var digests []string
 	for range 2 {
-		m, c := newManifest(), newContent(image())
-		if _, err := pack(t.Context(), req, m, c, t.TempDir()); err != nil {
+		c := newContent(image())
+		p, err := c.pack(t.Context(), initFiles{[]byte("PID 1"), []byte("{}")}, t.TempDir(), silent)
+		if err != nil {
 			t.Fatal(err)
 		}
-		if want := []string{".tenon/init", ".tenon/spec.json", "dev/console"}; !slices.Equal(c.fidelity.Added, want) || c.fidelity.Entries != 7 || m.Initramfs.Entries != 7 {
+		if want := []string{".tenon/init", ".tenon/spec.json", "dev/console"}; !slices.Equal(c.fidelity.Added, want) || c.fidelity.Entries != 7 || p.description.Entries != 7 {
 			t.Errorf("added %v, %d entries", c.fidelity.Added, c.fidelity.Entries)
 		}
-		if mem := m.Claims.Memory; !m.Initramfs.Sealed || mem.Min != 1<<20+bootMemory(m.Initramfs.Unpacked, m.Initramfs.Size) || mem.Max != mem.Min {
-			t.Errorf("got %+v", m)
+		if p.memory != bootMemory(p.description.Unpacked, p.description.Size) {
+			t.Errorf("got %+v", p)
 		}
 		if n, err := c.tree.Lookup(manifest.SpecPath); err != nil || n.Perm != 0o600 {
 			t.Errorf("%+v, %v", n, err)
 		}
-		digests = append(digests, m.Initramfs.Digest)
+		digests = append(digests, p.description.Digest)
 	}
 	if digests[0] != digests[1] {
 		t.Errorf("two archives: %v", digests)
 	}
+	if _, err := newContent(image()).pack(canceled(t), initFiles{}, t.TempDir(), silent); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+}
 
-	m := newManifest()
-	m.App.Env = []string{"NOVALUE"}
-	if _, err := pack(t.Context(), req, m, newContent(image()), t.TempDir()); err == nil || !strings.HasPrefix(err.Error(), `image "oci:x": app.env: `) {
+func TestInitFiles(t *testing.T) {
+	appinit := filepath.Join(t.TempDir(), "appinit")
+	if err := os.WriteFile(appinit, []byte("PID 1"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := &plan{name: "web", app: manifest.App{Cmd: []string{"/app"}}, recipe: &recipes.Recipe{}}
+	if f, err := p.init(&Request{Appinit: appinit}); err != nil || string(f.program) != "PID 1" || !strings.Contains(string(f.spec), `"name":"web"`) {
+		t.Errorf("%+v, %v", f, err)
+	}
+	if _, err := p.init(&Request{Appinit: appinit + "-missing"}); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("got %v", err)
 	}
-	if _, err := pack(t.Context(), &Request{Appinit: appinit + "-missing"}, newManifest(), newContent(image()), t.TempDir()); !errors.Is(err, fs.ErrNotExist) {
+	p.app.Env = []string{"NOVALUE"}
+	if _, err := p.init(&Request{Image: "oci:x", Appinit: appinit}); err == nil || !strings.HasPrefix(err.Error(), `image "oci:x": app.env: `) {
 		t.Errorf("got %v", err)
 	}
-	if _, err := pack(canceled(t), req, newManifest(), newContent(image()), t.TempDir()); !errors.Is(err, context.Canceled) {
-		t.Errorf("got %v", err)
+}
+
+// The manifest has what the steps returned, and claims the memory that the initramfs needs.
+func TestDescribe(t *testing.T) {
+	r := &recipes.Recipe{Name: "r", Claims: manifest.Claims{Memory: manifest.Range{Min: 1 << 20, Max: 2 << 20}}}
+	p := &plan{name: "web", recipe: r, form: Form{Target: manifest.QEMU, Sealed: true}, app: manifest.App{Cmd: []string{"/app"}}}
+	img := &image.Image{Image: empty.Image, Reference: "oci:x"}
+	k := &compiled{description: manifest.Kernel{Release: "6.1"}, commandLine: "quiet"}
+	initramfs := &packed{description: manifest.Initramfs{Entries: 7}, memory: 64 << 20}
+	m, err := describe(&Request{Version: "1.2.3"}, img, p, initramfs, k, &kernel.Toolchain{Compiler: "gcc"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if mem := m.Claims.Memory; mem.Min != 65<<20 || mem.Max != mem.Min || r.Claims.Memory.Min != 1<<20 {
+		t.Errorf("claims %+v, the recipe's %+v", mem, r.Claims.Memory)
+	}
+	if m.Name != "web" || m.BundleVersion != "1.2.3" || !m.Initramfs.Sealed || m.Initramfs.Entries != 7 || m.Kernel.Release != "6.1" || m.CommandLine != "quiet" || m.Recipe != "r" || m.Toolchain.Compiler != "gcc" || m.Image.Reference != "oci:x" {
+		t.Errorf("got %+v", m)
 	}
 }
 
@@ -381,8 +412,8 @@ func TestTailor(t *testing.T) {
 	}
 	for _, target := range manifest.Targets {
 		for _, sealed := range []bool{true, false} {
-			m := &manifest.Manifest{Target: target, Claims: r.Claims, Initramfs: manifest.Initramfs{Sealed: sealed}}
-			parts, err := Tailor(r, m)
+			f := Form{target, sealed, true}
+			parts, err := Tailor(r, f)
 			if err != nil {
 				t.Error(err)
 				continue
@@ -392,7 +423,7 @@ func TestTailor(t *testing.T) {
 				names = append(names, p.Name)
 			}
 			form := map[bool]string{true: "sealed", false: "detached"}[sealed]
-			for _, want := range []string{form, "target-" + target, "target-" + target + "-net"} {
+			for _, want := range []string{form, "target-" + string(target), "target-" + string(target) + "-net"} {
 				if !slices.Contains(names, "kconfig/fragments/"+want+".config") {
 					t.Errorf("%s, %s: no %s in %v", target, form, want, names)
 				}
@@ -400,16 +431,16 @@ func TestTailor(t *testing.T) {
 			if names[len(names)-1] != "my.toml" || len(slices.Compact(slices.Sorted(slices.Values(names)))) != len(names) {
 				t.Errorf("the recipe is not the last, or something is there twice: %v", names)
 			}
-			want := "quiet rdinit=/.tenon/init initramfs_options=size=90%" + map[string]string{
+			want := "quiet rdinit=/.tenon/init initramfs_options=size=90%" + map[manifest.Target]string{
 				"qemu": " console=ttyS0", "kexec": " console=ttyS0",
 				"cokernel": " console=hvc0 tenon.cokernel pci=off nopv no_ipi_broadcast=1 apic_extnmi=none mce=ignore_ce tsc=reliable",
 			}[target]
-			if got := commandLine(m); got != want {
+			if got := f.commandLine(); got != want {
 				t.Errorf("%s: got %s, want %s", target, got, want)
 			}
 		}
 	}
-	if _, err := Tailor(&recipes.Recipe{Name: "my", Fragments: []string{"nosuch"}}, &manifest.Manifest{Target: "qemu"}); err == nil || !strings.HasPrefix(err.Error(), `recipe "my": no fragment "nosuch"`) {
+	if _, err := Tailor(&recipes.Recipe{Name: "my", Fragments: []string{"nosuch"}}, Form{Target: "qemu"}); err == nil || !strings.HasPrefix(err.Error(), `recipe "my": no fragment "nosuch"`) {
 		t.Errorf("got %v", err)
 	}
 }

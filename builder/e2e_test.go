@@ -9,6 +9,7 @@ import (
 
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
 	"github.com/tenon-build/tenon/builder/kernel"
+	"github.com/tenon-build/tenon/loader/cokernel/guest"
 	"github.com/tenon-build/tenon/recipes"
 )
 
@@ -28,25 +29,26 @@ func TestE2EFragments(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	driver := kernel.Driver{Name: guest.Name, Files: guest.Files()}
 	for _, name := range recipes.Names() {
 		r, err := recipes.Open(name)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, target := range manifest.Targets {
-			tree, err := withDriver(t.Context(), cache, source, target)
+			tree, err := sourceFor(t.Context(), cache, source, target, driver)
 			if err != nil {
 				t.Fatal(err)
 			}
 			for _, sealed := range []bool{true, false} {
-				m := &manifest.Manifest{Target: target, Claims: r.Claims, Initramfs: manifest.Initramfs{Sealed: sealed}}
-				parts, err := Tailor(r, m)
+				f := Form{target, sealed, r.Claims.Device("net") != nil}
+				parts, err := Tailor(r, f)
 				if err != nil {
 					t.Errorf("%s for %s: %v", name, target, err)
 					continue
 				}
 				_, err = kernel.Resolve(t.Context(), cache, kernel.Request{
-					Source: tree, Toolchain: tools, Fragments: parts, CommandLine: commandLine(m), Sealed: sealed,
+					Source: tree, Toolchain: tools, Fragments: parts, CommandLine: f.commandLine(), Sealed: sealed,
 				})
 				if err != nil {
 					t.Errorf("%s for %s, sealed %v: %v", name, target, sealed, err)

@@ -131,7 +131,7 @@ func TestPutXattrs(t *testing.T) {
 	}
 	root.Xattrs = map[string]string{"trusted.root": ""}
 	c := newContent(tree)
-	if err := c.putXattrs(); err != nil {
+	if _, err := c.putXattrs(); err != nil {
 		t.Fatal(err)
 	}
 	n, err := tree.Lookup(manifest.XattrsPath)
@@ -155,7 +155,7 @@ func TestPutXattrs(t *testing.T) {
 	}
 
 	none := newContent(treeOf(t, map[string]*rootfs.Inode{"a": file(func(*rootfs.Inode) {})}))
-	if err := none.putXattrs(); err != nil || len(none.fidelity.Added) != 0 {
+	if _, err := none.putXattrs(); err != nil || len(none.fidelity.Added) != 0 {
 		t.Errorf("%+v, %v", none.fidelity, err)
 	}
 }
@@ -183,7 +183,7 @@ func TestFitManyNames(t *testing.T) {
 	for i := range 2000 { // each of which the table would have
 		names[fmt.Sprintf("d/%04d", i)] = link
 	}
-	if err := newContent(treeOf(t, names)).putXattrs(); err == nil || !strings.Contains(err.Error(), "extended attributes of more than") {
+	if _, err := newContent(treeOf(t, names)).putXattrs(); err == nil || !strings.Contains(err.Error(), "extended attributes of more than") {
 		t.Error(err)
 	}
 }

@@ -35,12 +35,12 @@ func refuseXattr(name, _ string) error {
 	return fmt.Errorf("%w: extended attribute %.255s: the format has no place for any", initramfs.ErrMisfit, name)
 }
 
-// putXattrs puts the table of extended attributes into the tree, if there are
-// any. fit has seen to it that the table can carry them all.
-func (c *content) putXattrs() error {
+// putXattrs puts the table of extended attributes into the tree, if there are any, and
+// returns its size in bytes. fit has seen to it that the table can carry them all.
+func (c *content) putXattrs() (size int64, err error) {
 	var table []byte
 	seen := map[*rootfs.Inode]bool{}
-	err := c.tree.Walk(func(name string, n *rootfs.Inode) error {
+	err = c.tree.Walk(func(name string, n *rootfs.Inode) error {
 		if len(n.Xattrs) == 0 || seen[n] && n.Type != rootfs.Symlink { // the kernel does not link symlinks
 			return nil
 		}
@@ -62,10 +62,9 @@ func (c *content) putXattrs() error {
 		return nil
 	})
 	if err != nil || len(table) == 0 {
-		return err
+		return 0, err
 	}
-	c.table = int64(len(table))
-	return c.put(manifest.XattrsPath, rootfs.NewFile(bytes.NewReader(table), int64(len(table)), 0o600))
+	return int64(len(table)), c.put(manifest.XattrsPath, rootfs.NewFile(bytes.NewReader(table), int64(len(table)), 0o600))
 }
 
 // carried reports an attribute that the table has.

@@ -24,7 +24,7 @@ var ErrClaims = errors.New("outside the bundle's claims")
 // Backend boots bundles in one way.
 type Backend interface {
 	// Name is the target that a bundle must be built for.
-	Name() string
+	Name() manifest.Target
 
 	// Can says what the back end is able to do; nobody asks it for more.
 	Can() Capabilities
@@ -192,7 +192,7 @@ type Event struct {
 
 // Resolve fills in what is left to the bundle and refuses what lies outside
 // its claims, before anything is touched. m is what Verified.Manifest returns.
-func (c *Config) Resolve(backend string, m *manifest.Manifest) error {
+func (c *Config) Resolve(backend manifest.Target, m *manifest.Manifest) error {
 	if m == nil {
 		return errors.New("the bundle was not verified")
 	}

@@ -92,7 +92,7 @@ func OpenKernel(ctx context.Context, b *bundle.Bundle) (*Kernel, error) {
 
 // Statement returns the statement about a bundle that is signed for mortise.ko.
 func Statement(b *bundle.Bundle) statement.Statement {
-	s := statement.Statement{Target: b.Manifest.Target, Sealed: b.Manifest.Initramfs.Sealed, Size: b.Size(bundle.KernelType)}
+	s := statement.Statement{Target: string(b.Manifest.Target), Sealed: b.Manifest.Initramfs.Sealed, Size: b.Size(bundle.KernelType)}
 	_, _ = hex.Decode(s.Digest[:], []byte(b.LayerDigest(bundle.KernelType).Hex)) // a digest is nothing else
 	return s
 }

@@ -224,7 +224,7 @@ func TestResolve(t *testing.T) {
 	noNet := func(m *manifest.Manifest) { m.Claims.Devices = nil }
 	tests := []struct {
 		name    string
-		backend string
+		backend manifest.Target
 		change  func(*manifest.Manifest)
 		config  Config
 		claims  bool   // the error is ErrClaims

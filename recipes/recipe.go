@@ -42,7 +42,7 @@ type Recipe struct {
 	Source []byte // the file
 
 	Description string
-	Target      string            // back end to build for, unless the user says otherwise
+	Target      manifest.Target   // unless the user says otherwise
 	Fragments   []string          // names of fragments beside those that every kernel has
 	Config      *kconfig.Fragment // symbols of the recipe itself
 	Drop        []string          // doublestar patterns of paths, without a leading slash, to leave out
@@ -61,16 +61,16 @@ type Match struct {
 
 // file is the form of a recipe on disk.
 type file struct {
-	Description string      `toml:"description"`
-	Target      string      `toml:"target"`
-	Fragments   []string    `toml:"fragments"`
-	Config      []string    `toml:"config"`
-	Drop        []string    `toml:"drop"`
-	Match       Match       `toml:"match"`
-	App         app         `toml:"app"`
-	Claims      claims      `toml:"claims"`
-	Health      *health     `toml:"health"`
-	Parameters  []parameter `toml:"parameters"`
+	Description string          `toml:"description"`
+	Target      manifest.Target `toml:"target"`
+	Fragments   []string        `toml:"fragments"`
+	Config      []string        `toml:"config"`
+	Drop        []string        `toml:"drop"`
+	Match       Match           `toml:"match"`
+	App         app             `toml:"app"`
+	Claims      claims          `toml:"claims"`
+	Health      *health         `toml:"health"`
+	Parameters  []parameter     `toml:"parameters"`
 }
 
 type app struct {
@@ -178,7 +178,7 @@ func (r *Recipe) fill(f *file) error {
 		return errors.New("description: missing")
 	}
 	if r.Target == "" {
-		r.Target = "qemu"
+		r.Target = manifest.QEMU
 	}
 	for _, pattern := range r.Drop {
 		if err := CheckPattern(pattern); err != nil {
@@ -198,8 +198,8 @@ func (r *Recipe) fill(f *file) error {
 // checkSpec checks what goes into the manifest as it is, by the manifest's own
 // rules, for an image that has a command.
 func (r *Recipe) checkSpec() error {
-	if !slices.Contains(manifest.Targets, r.Target) {
-		return fmt.Errorf("target: %q is none of %s", r.Target, strings.Join(manifest.Targets, ", "))
+	if err := r.Target.Check(); err != nil {
+		return fmt.Errorf("target: %w", err)
 	}
 	app := r.App
 	app.Entrypoint, app.Health = append([]string{"/app"}, app.Entrypoint...), r.Health

@@ -93,7 +93,7 @@ func tailored(t *testing.T, sealed bool, source, more string) *content {
 	if err != nil {
 		t.Fatal(err)
 	}
-	parts, err := builder.Tailor(recipe, m)
+	parts, err := builder.Tailor(recipe, builder.FormOf(m))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -80,7 +80,7 @@ func findAsked(m *manifest.Manifest, config *kconfig.Config) (*asked, error) {
 	if recipe == nil {
 		recipe = &recipes.Recipe{Name: m.Recipe, Config: &kconfig.Fragment{}}
 	}
-	parts, err := builder.Tailor(recipe, m)
+	parts, err := builder.Tailor(recipe, builder.FormOf(m))
 	if err != nil {
 		return nil, err
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/docker/go-units"
 	"github.com/spf13/cobra"
 
+	"github.com/tenon-build/tenon/builder/bundle/manifest"
 	"github.com/tenon-build/tenon/builder/bundle/regular"
 	"github.com/tenon-build/tenon/cmd/internal/cli"
 	"github.com/tenon-build/tenon/loader"
@@ -62,7 +63,7 @@ type info struct {
 }
 
 type backend struct {
-	Name     string              `json:"name"`
+	Name     manifest.Target     `json:"name"`
 	Usable   bool                `json:"usable"`
 	Reason   string              `json:"reason,omitempty"` // why not
 	Can      loader.Capabilities `json:"can"`

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tenon-build/tenon/builder/bundle/manifest"
 	"github.com/tenon-build/tenon/cmd/internal/cli"
 	"github.com/tenon-build/tenon/loader"
 	"github.com/tenon-build/tenon/loader/alloc"
@@ -23,7 +24,7 @@ type requestOptions struct {
 	trust       cli.TrustOptions
 	instance    cli.InstanceOptions
 	name        string
-	backend     string
+	backend     string // a manifest.Target
 	cpus        string
 	splitCores  bool
 	hugePages   string
@@ -56,7 +57,7 @@ func (o *requestOptions) request(a *app) (r instance.Request, err error) {
 		return r, err
 	}
 	r = instance.Request{
-		Backend: o.backend, SplitCores: o.splitCores, Memory: c.Memory, Devices: o.devices, Hostname: c.Hostname, Env: c.Env, Forwards: c.Forwards,
+		Backend: manifest.Target(o.backend), SplitCores: o.splitCores, Memory: c.Memory, Devices: o.devices, Hostname: c.Hostname, Env: c.Env, Forwards: c.Forwards,
 		HangTimeout: o.hangTimeout,
 	}
 	if r.CPUs, r.CPUList, err = parseCPUs(o.cpus); err != nil {

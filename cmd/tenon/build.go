@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"time"
 
 	"github.com/docker/go-units"
@@ -21,6 +22,7 @@ import (
 	"github.com/tenon-build/tenon/builder/fidelity"
 	"github.com/tenon-build/tenon/builder/kernel"
 	"github.com/tenon-build/tenon/cmd/internal/cli"
+	"github.com/tenon-build/tenon/loader/cokernel/guest"
 	"github.com/tenon-build/tenon/recipes"
 )
 
@@ -114,7 +116,7 @@ func (a *app) build(cmd *cobra.Command, image string, o buildOptions) (err error
 
 func (a *app) buildRequest(ctx context.Context, image string, o buildOptions) (builder.Request, error) {
 	req := builder.Request{
-		Image: image, Name: o.name, Version: o.version, Target: o.target, Detached: o.detached, KernelSource: o.source,
+		Image: image, Name: o.name, Version: o.version, Target: manifest.Target(o.target), Detached: o.detached, KernelSource: o.source,
 		Output: o.output, Jobs: o.jobs, Tenon: cli.Version(), AllowDrop: o.image.allowDrop,
 	}
 	if err := cli.CheckFormat(o.format); err != nil {
@@ -127,7 +129,7 @@ func (a *app) buildRequest(ctx context.Context, image string, o buildOptions) (b
 	if req.Platform, req.Limits, err = o.image.parse(); err != nil {
 		return req, err
 	}
-	if err := checkTarget(o.target); err != nil {
+	if err := checkTarget(req.Target); err != nil {
 		return req, err
 	}
 	if err := manifest.CheckBundleVersion(o.version); err != nil {
@@ -150,15 +152,14 @@ func (a *app) buildRequest(ctx context.Context, image string, o buildOptions) (b
 			return req, err
 		}
 	}
+	req.Driver = kernel.Driver{Name: guest.Name, Files: guest.Files()}
 	req.Appinit, err = findAppinit()
 	return req, err
 }
 
-func checkTarget(target string) error {
-	for _, t := range manifest.Targets {
-		if target == t || target == "" {
-			return nil
-		}
+func checkTarget(target manifest.Target) error {
+	if target == "" || slices.Contains(manifest.Targets, target) {
+		return nil
 	}
 	return cli.Exit(cli.ExitUsage, fmt.Errorf("--target %q is none of %v", target, manifest.Targets))
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/tenon-build/tenon/builder/bundle"
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
 	"github.com/tenon-build/tenon/builder/bundle/regular"
+	"github.com/tenon-build/tenon/builder/image"
 	"github.com/tenon-build/tenon/builder/initramfs"
 	"github.com/tenon-build/tenon/builder/kernel"
 	"github.com/tenon-build/tenon/builder/rootfs"
@@ -69,8 +70,8 @@ var hints = []struct {
 	{initramfs.ErrMisfit, "--allow-drop PATTERN lets files that match lose what does not fit, or leaves them out, and the report says so"},
 	{regular.ErrOutput, "choose another output with -o"},
 	{builder.ErrTooLarge, "build it with --detached (the image's signature then does not cover the initramfs), or make the image smaller"},
-	{builder.ErrPlatform, "only linux/amd64 can be built so far: give an image that is made for it"},
-	{builder.ErrNotFound, "IMAGE is a registry reference, or oci:DIR[:TAG], oci-archive:FILE, docker-archive:FILE, dir:ROOTFS"},
+	{image.ErrPlatform, "only linux/amd64 can be built so far: give an image that is made for it"},
+	{image.ErrNotFound, "IMAGE is a registry reference, or oci:DIR[:TAG], oci-archive:FILE, docker-archive:FILE, dir:ROOTFS"},
 	{kernel.ErrNoSource, "apt-get install linux-source-6.1, or give a folder or a tarball with --kernel-source"},
 	{kernel.ErrMissingTools, "apt-get install make gcc flex bison bc libelf-dev zstd perl xz-utils"},
 	{syscall.ENOSPC, "make room; temporary files go to $TMPDIR, the cache of a build to its --cache-dir"},

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tenon-build/tenon/builder/bundle/manifest"
 	"github.com/tenon-build/tenon/cmd/internal/cli"
 	"github.com/tenon-build/tenon/recipes"
 )
@@ -30,9 +31,9 @@ func newRecipeLsCmd(a *app) *cobra.Command {
 				return err
 			}
 			type row struct {
-				Name        string `json:"name"`
-				Target      string `json:"target"`
-				Description string `json:"description"`
+				Name        string          `json:"name"`
+				Target      manifest.Target `json:"target"`
+				Description string          `json:"description"`
 			}
 			var rows []row
 			for _, name := range recipes.Names() {

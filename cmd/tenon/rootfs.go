@@ -51,7 +51,7 @@ func (a *app) rootfs(cmd *cobra.Command, image string, o rootfsOptions) error {
 		return err
 	}
 	bars := newBars(a.Stderr)
-	req := builder.RootfsRequest{
+	req := builder.FlattenRequest{
 		Image: image, Platform: platform, AllowDrop: o.image.allowDrop, Output: o.output, Limits: limits, Progress: bars.update,
 	}
 	if o.output == "-" {
@@ -61,7 +61,7 @@ func (a *app) rootfs(cmd *cobra.Command, image string, o rootfsOptions) error {
 		req.Stdout = a.Stdout
 	}
 	started := time.Now()
-	r, err := builder.Rootfs(cmd.Context(), req)
+	r, err := builder.Flatten(cmd.Context(), req)
 	bars.done(err == nil)
 	if err != nil {
 		return err

@@ -63,7 +63,7 @@ func TestRootfs(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 	r = invoke(t, "rootfs", image, "-o", "x.cpio", "--allow-drop", "old", "--allow-drop", "older", "--format", "json")
-	var got builder.RootfsResult
+	var got builder.FlattenResult
 	if err := json.Unmarshal([]byte(r.stdout), &got); err != nil || r.code != 0 || !bytes.Equal(mustRead(t, "x.cpio"), plain) {
 		t.Errorf("%+v, %v", r, err)
 	}

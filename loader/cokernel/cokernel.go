@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tenon-build/tenon/builder/bundle/manifest"
 	"github.com/tenon-build/tenon/loader"
 	"github.com/tenon-build/tenon/loader/alloc"
 )
@@ -29,8 +30,8 @@ type Backend struct{}
 
 var _ loader.Survivor = (*Backend)(nil)
 
-// Name is "cokernel".
-func (b *Backend) Name() string { return "cokernel" }
+// Name returns manifest.Cokernel.
+func (b *Backend) Name() manifest.Target { return manifest.Cokernel }
 
 // Can says what the back end can do.
 func (b *Backend) Can() loader.Capabilities {

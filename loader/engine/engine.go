@@ -56,7 +56,7 @@ func (e *Engine) Host() *alloc.Host {
 }
 
 // backend returns the back end of a name.
-func (e *Engine) backend(name string) (loader.Backend, error) {
+func (e *Engine) backend(name manifest.Target) (loader.Backend, error) {
 	i := slices.IndexFunc(e.Backends, func(b loader.Backend) bool { return b.Name() == name })
 	if i < 0 {
 		return nil, fmt.Errorf("%w: there is no back end %q on this host", ErrBackend, name)

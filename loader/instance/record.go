@@ -50,10 +50,10 @@ type Record struct {
 	ID      string `json:"id"` // 32 hexadecimal digits, of no other instance, also of that name
 	State   State  `json:"state"`
 
-	Bundle  Bundle  `json:"bundle"`
-	Backend string  `json:"backend"` // its name
-	Request Request `json:"request"`
-	Held    Held    `json:"held"`
+	Bundle  Bundle          `json:"bundle"`
+	Backend manifest.Target `json:"backend"`
+	Request Request         `json:"request"`
+	Held    Held            `json:"held"`
 
 	// Supervisor is the process that looks after the instance: who runs it, from
 	// before anything is taken. When that process is gone, Reconcile takes over. It is
@@ -84,7 +84,7 @@ type Bundle struct {
 // Request is what was asked for when the instance was created, and what each start
 // asks for again. What is zero is left to the bundle.
 type Request struct {
-	Backend     string            `json:"backend,omitempty"`    // that it is to run on; another one than the bundle's target refuses it
+	Backend     manifest.Target   `json:"backend,omitempty"`    // that it is to run on; another one than the bundle's target refuses it
 	CPUs        int               `json:"cpus,omitempty"`       // how many
 	CPUList     alloc.CPUSet      `json:"cpuList,omitempty"`    // exactly these
 	SplitCores  bool              `json:"splitCores,omitempty"` // siblings may run other kernels
@@ -201,7 +201,7 @@ func (r *Record) checkText() error {
 		required   bool
 	}
 	fields := []field{
-		{"backend", r.Backend, true}, {"bootID", r.BootID, true}, {"reason", r.Reason, false},
+		{"backend", string(r.Backend), true}, {"bootID", r.BootID, true}, {"reason", r.Reason, false},
 		{"bundle.reference", r.Bundle.Reference, true}, {"bundle.name", r.Bundle.Name, true},
 		{"bundle.version", r.Bundle.Version, false}, {"bundle.identity", r.Bundle.Identity, false},
 	}

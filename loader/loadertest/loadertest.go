@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tenon-build/tenon/builder/bundle/manifest"
 	"github.com/tenon-build/tenon/loader"
 	"github.com/tenon-build/tenon/loader/alloc"
 	"github.com/tenon-build/tenon/loader/control"
@@ -23,7 +24,7 @@ import (
 // Backend makes instances that end by SIGTERM with exit status 0, by other signals
 // not at all, and print what is typed.
 type Backend struct {
-	Target  string                        // that bundles are built for; empty: qemu
+	Target  manifest.Target               // that bundles are built for; empty: qemu
 	Lacks   loader.Capabilities           // what it cannot do, of all
 	LoadErr error                         // of each Load
 	Slow    bool                          // Start takes until its context ends
@@ -32,7 +33,7 @@ type Backend struct {
 }
 
 // Name implements loader.Backend.
-func (b *Backend) Name() string { return cmp.Or(b.Target, "qemu") }
+func (b *Backend) Name() manifest.Target { return cmp.Or(b.Target, manifest.QEMU) }
 
 // Can implements loader.Backend.
 func (b *Backend) Can() loader.Capabilities {

@@ -24,6 +24,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tenon-build/tenon/builder/bundle/manifest"
 	"github.com/tenon-build/tenon/loader"
 	"github.com/tenon-build/tenon/loader/alloc"
 	"github.com/tenon-build/tenon/loader/control"
@@ -38,8 +39,8 @@ type Backend struct {
 	Log   *slog.Logger
 }
 
-// Name returns "qemu".
-func (b *Backend) Name() string { return "qemu" }
+// Name returns manifest.QEMU.
+func (b *Backend) Name() manifest.Target { return manifest.QEMU }
 
 var (
 	cpuModels = map[string]string{KVM: "host", TCG: "max"}

@@ -146,9 +146,6 @@ func fieldType(t reflect.Type, name string) reflect.Type {
 	return nil
 }
 
-// Targets are the back ends that a bundle can be built for.
-var Targets = []string{"qemu", "kexec", "cokernel", "multikernel"}
-
 // Patterns are matched by hand: package regexp would cost appinit a tenth of
 // its size, and time in every boot.
 const (
@@ -181,8 +178,8 @@ func (m *Manifest) Check() error {
 	if err := spec.check(); err != nil {
 		return err
 	}
-	if !slices.Contains(Targets, m.Target) {
-		return fmt.Errorf("target: %q is none of %s", m.Target, strings.Join(Targets, ", "))
+	if err := m.Target.Check(); err != nil {
+		return fmt.Errorf("target: %w", err)
 	}
 	if err := CheckBundleVersion(m.BundleVersion); err != nil {
 		return fmt.Errorf("bundleVersion: %w", err)

@@ -35,7 +35,7 @@ type Manifest struct {
 	Version     int         `json:"version"`
 	Name        string      `json:"name"`     // as in Spec
 	Platform    string      `json:"platform"` // OCI platform, for example "linux/amd64"
-	Target      string      `json:"target"`   // back end it is built for: qemu, kexec, cokernel, multikernel
+	Target      Target      `json:"target"`
 	Kernel      Kernel      `json:"kernel"`
 	Initramfs   Initramfs   `json:"initramfs"`
 	CommandLine string      `json:"commandLine"` // built in when sealed, to be passed by the loader when detached

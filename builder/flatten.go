@@ -15,15 +15,16 @@ import (
 
 	"github.com/tenon-build/tenon/builder/bundle/regular"
 	"github.com/tenon-build/tenon/builder/fidelity"
+	"github.com/tenon-build/tenon/builder/image"
 	"github.com/tenon-build/tenon/builder/rootfs"
 )
 
 // ErrOutputName says that an output's name does not say its form; test with errors.Is.
 var ErrOutputName = errors.New("the name ends neither in .cpio nor in .zst")
 
-// RootfsRequest says which image's root file system to write.
-type RootfsRequest struct {
-	Image     string // reference, as OpenImage takes it
+// FlattenRequest says which image's root file system to write.
+type FlattenRequest struct {
+	Image     string // reference, as image.Open takes it
 	Platform  v1.Platform
 	AllowDrop []string  // as of Request
 	Output    string    // a file, compressed when its name ends in .zst; empty: ./NAME.cpio.zst
@@ -32,8 +33,8 @@ type RootfsRequest struct {
 	Progress  Progress
 }
 
-// RootfsResult describes an initramfs that was written.
-type RootfsResult struct {
+// FlattenResult describes an initramfs that was written.
+type FlattenResult struct {
 	Output   string           `json:"output"` // "-" for stdout
 	Digest   string           `json:"digest"` // of the output
 	Size     int64            `json:"size"`   // of the output, in bytes
@@ -41,12 +42,12 @@ type RootfsResult struct {
 	Fidelity *fidelity.Report `json:"fidelity"`
 }
 
-// Rootfs writes the initramfs of an image alone: no PID 1, no recipe, nothing
+// Flatten writes the initramfs of an image alone: no PID 1, no recipe, nothing
 // added. So nobody would apply a table of extended attributes, and every one of
 // them needs a waiver. A file that stands at the output is replaced when all is
 // written; on an error it stays, and nothing is left.
-func Rootfs(ctx context.Context, req RootfsRequest) (*RootfsResult, error) {
-	img, err := OpenImage(ctx, req.Image, req.Platform)
+func Flatten(ctx context.Context, req FlattenRequest) (*FlattenResult, error) {
+	img, err := image.Open(ctx, req.Image, req.Platform)
 	if err != nil {
 		return nil, err
 	}
@@ -64,9 +65,9 @@ func Rootfs(ctx context.Context, req RootfsRequest) (*RootfsResult, error) {
 		}
 		spool = filepath.Dir(req.Output) // where there has to be room in any case
 	}
-	c, err := unpack(ctx, &Request{Image: req.Image, Limits: req.Limits, Progress: req.Progress}, img, spool)
+	c, err := unpack(ctx, img, spool, req.Limits, req.Progress)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("unpacking image %q: %w", req.Image, err)
 	}
 	defer c.tree.Close()
 	if err := c.fit(req.AllowDrop, refuseXattr); err != nil {
@@ -82,7 +83,7 @@ func Rootfs(ctx context.Context, req RootfsRequest) (*RootfsResult, error) {
 	if err != nil {
 		return nil, fmt.Errorf("packing image %q: %w", req.Image, err)
 	}
-	return &RootfsResult{Output: req.Output, Digest: a.digest, Size: a.size, Image: c.size, Fidelity: c.fidelity}, nil
+	return &FlattenResult{Output: req.Output, Digest: a.digest, Size: a.size, Image: c.size, Fidelity: c.fidelity}, nil
 }
 
 // archiveFile writes the archive to a file.

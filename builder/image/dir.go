@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package builder
+package image
 
 import (
 	"archive/tar"

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package builder
+package image
 
 import (
 	"archive/tar"
@@ -141,7 +141,7 @@ func fileOf(t testing.TB, name string, data []byte) string {
 // who opens an image and returns the content of its file "who".
 func who(t testing.TB, reference string, p v1.Platform) (string, *Image, error) {
 	t.Helper()
-	img, err := OpenImage(t.Context(), reference, p)
+	img, err := Open(t.Context(), reference, p)
 	if err != nil {
 		return "", nil, err
 	}
@@ -336,7 +336,7 @@ func TestOpenNothing(t *testing.T) {
 		"oci-archive:" + fileOf(t, "no.tar", oneFile(t, "x")): ErrNotFound, "docker-archive:" + fileOf(t, "no.tar", oneFile(t, "x")): ErrNotFound,
 		"Not A Reference": nil, "": nil,
 	} {
-		_, err := OpenImage(t.Context(), reference, amd64)
+		_, err := Open(t.Context(), reference, amd64)
 		if err == nil || want != nil && !errors.Is(err, want) || want == nil && errors.Is(err, ErrNotFound) || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%s: got %v", reference, err)
 		}
@@ -489,7 +489,7 @@ who 0 644  d/e/linked
 		t.Errorf("%+v, %v", n, err)
 	}
 
-	again, err := OpenImage(t.Context(), "dir:"+dir, amd64)
+	again, err := Open(t.Context(), "dir:"+dir, amd64)
 	must(err)
 	first, err := img.Digest()
 	must(err)
@@ -583,7 +583,7 @@ func TestOpenDockerOfDocker(t *testing.T) {
 		"docker://docker:27": "library/docker/manifests/27", "docker://redis": "library/redis/manifests/latest",
 	} {
 		asked = nil
-		if _, err := OpenImage(t.Context(), reference, amd64); !errors.Is(err, ErrNotFound) {
+		if _, err := Open(t.Context(), reference, amd64); !errors.Is(err, ErrNotFound) {
 			t.Errorf("%s: got %v", reference, err)
 		}
 		if want := []string{"index.docker.io/v2/", "index.docker.io/v2/" + want}; !slices.Equal(asked, want) {

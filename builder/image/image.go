@@ -1,6 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package builder
+// Package image says where an image comes from: a registry, an OCI image layout, the
+// format of docker save, or a directory.
+//
+// In: a reference and a platform. Out: an Image, whose layers are read when they are
+// wanted. Refused: images for another platform; manifests and configurations that do not
+// have the digest by which they are named, or are larger than a few MiB. Layers are
+// checked by whoever reads them.
+package image
 
 import (
 	"cmp"
@@ -48,13 +55,13 @@ func (i *Image) Close() error {
 	return i.close()
 }
 
-// OpenImage opens the image that reference names: a registry reference, with
+// Open opens the image that reference names: a registry reference, with
 // the credentials of the docker keychain, or oci:DIR[:TAG],
 // oci-archive:FILE[:TAG], docker-archive:FILE[:REF], dir:ROOTFS. From an index
 // it takes the manifest for platform; an image for another platform is
 // refused with ErrPlatform. Layers are not read yet.
-func OpenImage(ctx context.Context, reference string, platform v1.Platform) (*Image, error) {
-	img, err := openImage(ctx, reference, platform)
+func Open(ctx context.Context, reference string, platform v1.Platform) (*Image, error) {
+	img, err := open(ctx, reference, platform)
 	if err != nil {
 		return nil, fmt.Errorf("opening image %q: %w", reference, err)
 	}
@@ -71,7 +78,7 @@ func OpenImage(ctx context.Context, reference string, platform v1.Platform) (*Im
 	return img, nil
 }
 
-func openImage(ctx context.Context, reference string, platform v1.Platform) (*Image, error) {
+func open(ctx context.Context, reference string, platform v1.Platform) (*Image, error) {
 	transportName, rest, _ := strings.Cut(reference, ":")
 	switch transportName {
 	case "oci":
@@ -88,11 +95,11 @@ func openImage(ctx context.Context, reference string, platform v1.Platform) (*Im
 		if err != nil {
 			return nil, notFound(err)
 		}
-		open := layoutImage
+		read := layoutImage
 		if transportName == "docker-archive" {
-			open = dockerImage
+			read = dockerImage
 		}
-		img, err := open(archive, tag, platform)
+		img, err := read(archive, tag, platform)
 		return finish(img, err, localName(transportName, tag), absolute(file), archive.Close)
 	case "dir":
 		img, err := dirImage(ctx, rest, platform)
