@@ -110,9 +110,17 @@ var rules = []struct {
 		func(pkg string) bool { return below(pkg, "./loader") }, true,
 		func(_, to string) bool { return !below(to, "./builder") || below(to, "./builder/bundle") },
 	}, {
+		"builder never imports loader",
+		func(pkg string) bool { return below(pkg, "./builder") }, true,
+		func(_, to string) bool { return !below(to, "./loader") },
+	}, {
 		"builder/bundle imports no sibling",
-		func(pkg string) bool { return below(pkg, "./builder/bundle") }, true,
-		func(_, to string) bool { return !isLocal(to) || below(to, "./builder/bundle") },
+		func(pkg string) bool { return below(pkg, "./builder/bundle") && pkg != "./builder/bundle/signature" }, true,
+		func(_, to string) bool { return !isLocal(to) || below(to, "./builder/bundle") && to != "./builder/bundle/signature" },
+	}, {
+		"builder/bundle/signature imports bundle and signer",
+		func(pkg string) bool { return pkg == "./builder/bundle/signature" }, true,
+		func(_, to string) bool { return !isLocal(to) || below(to, "./builder/bundle", "./signer") },
 	}, {
 		"loader/alloc imports no sibling",
 		func(pkg string) bool { return below(pkg, "./loader/alloc") }, true,
@@ -197,6 +205,11 @@ func TestImportRulesBreak(t *testing.T) {
 		{"./loader", "./builder/rootfs", "loader never imports builder"},
 		{"./loader/control", "./builder", "loader never imports builder"},
 		{"./builder/bundle", "./recipes", "builder/bundle imports no sibling"},
+		{"./builder/bundle", "./signer", "builder/bundle imports no sibling"},
+		{"./builder/bundle", "./builder/bundle/signature", "builder/bundle imports no sibling"},
+		{"./builder/bundle/signature", "./kconfig", "builder/bundle/signature imports bundle and signer"},
+		{"./builder", "./loader", "builder never imports loader"},
+		{"./builder/kernel", "./loader/cokernel/guest", "builder never imports loader"},
 		{"./builder/bundle/tarfs", "./builder/rootfs", "builder/bundle imports no sibling"},
 		{"./loader/alloc", "./loader", "loader/alloc imports no sibling"},
 		{"./loader/qemu", "./builder/bundle", "back ends import"},

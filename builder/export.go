@@ -18,7 +18,7 @@ import (
 
 	"github.com/tenon-build/tenon/builder/bundle"
 	"github.com/tenon-build/tenon/builder/bundle/regular"
-	"github.com/tenon-build/tenon/loader"
+	"github.com/tenon-build/tenon/builder/bundle/signature"
 	"github.com/tenon-build/tenon/signer"
 	"github.com/tenon-build/tenon/signer/trust"
 )
@@ -30,14 +30,14 @@ var ErrChoose = errors.New("several signed it, and kernels check the first signa
 // Export is a bundle that is to be written in forms that others boot.
 type Export struct {
 	bundle *bundle.Bundle
-	kernel *loader.Kernel
+	kernel *signature.Kernel
 	first  string // fingerprint of the key whose signatures are wanted; empty: it is not signed
-	valid  []loader.Signature
+	valid  []signature.Signature
 }
 
 // OpenExport reads the kernel and chooses the signatures: those of the signer
 // that who trusts, or, when who is nil, of the only one. A bundle that nobody
-// signed is refused with loader.ErrUnsigned, unless allowUnsigned is set.
+// signed is refused with signature.ErrUnsigned, unless allowUnsigned is set.
 func OpenExport(ctx context.Context, b *bundle.Bundle, who *trust.Identity, allowUnsigned bool) (*Export, error) {
 	e := &Export{bundle: b}
 	if err := e.open(ctx, who, allowUnsigned); err != nil {
@@ -55,13 +55,13 @@ func (e *Export) Close() error {
 }
 
 func (e *Export) open(ctx context.Context, who *trust.Identity, allowUnsigned bool) (err error) {
-	if e.kernel, err = loader.OpenKernel(ctx, e.bundle); err != nil {
+	if e.kernel, err = signature.OpenKernel(ctx, e.bundle); err != nil {
 		return err
 	}
 	if e.kernel.Err != nil {
 		return e.kernel.Err
 	}
-	signatures, err := loader.Signatures(ctx, e.bundle, e.kernel)
+	signatures, err := signature.Read(ctx, e.bundle, e.kernel)
 	if err != nil {
 		return err
 	}
@@ -92,9 +92,9 @@ func (e *Export) open(ctx context.Context, who *trust.Identity, allowUnsigned bo
 	case len(signers) > 1:
 		return ErrChoose
 	case len(signatures) == 0:
-		return fmt.Errorf("%w: %w", loader.ErrRefused, loader.ErrUnsigned)
+		return fmt.Errorf("%w: %w", signature.ErrRefused, signature.ErrUnsigned)
 	}
-	return fmt.Errorf("%w: no signature over its kernel will do: %w", loader.ErrRefused, refused)
+	return fmt.Errorf("%w: no signature over its kernel will do: %w", signature.ErrRefused, refused)
 }
 
 // Kernel writes the bzImage to a file, the chosen signature first, then those of
@@ -167,7 +167,7 @@ func (e *Export) fill(ctx context.Context, dir string) error {
 		switch {
 		case signer.Fingerprint(s.Signer.Key) != e.first:
 		case s.Kind.Type == bundle.StatementType:
-			st, err := loader.Statement(e.bundle).Marshal()
+			st, err := signature.Statement(e.bundle).Marshal()
 			if err != nil {
 				return err
 			}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/tenon-build/tenon/builder/bundle"
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
+	"github.com/tenon-build/tenon/builder/bundle/signature"
 	"github.com/tenon-build/tenon/builder/image"
 	"github.com/tenon-build/tenon/builder/kernel"
 )
@@ -51,7 +52,7 @@ func write(ctx context.Context, req *Request, output string, m *manifest.Manifes
 		return nil, fmt.Errorf("making bundle %q: %w", m.Name, err)
 	}
 	if req.Key != nil {
-		if err := Sign(ctx, b, req.Key); err != nil {
+		if err := signature.Sign(ctx, b, req.Key); err != nil {
 			return nil, err
 		}
 	}

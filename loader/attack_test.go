@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
+	"github.com/tenon-build/tenon/builder/bundle/signature"
 	"github.com/tenon-build/tenon/signer/revocation"
 	"github.com/tenon-build/tenon/signer/trust"
 	"github.com/tenon-build/tenon/testdata/testpe"
@@ -123,8 +124,7 @@ func TestAttacks(t *testing.T) {
 func (w *world) kinds(t *testing.T) []string {
 	var out []string
 	for _, r := range takeApart(t, w.path).referrers {
-		i := slices.IndexFunc(Kinds, func(k Kind) bool { return k.Type == r.oci["artifactType"] })
-		out = append(out, Kinds[i].Name)
+		out = append(out, signature.KindOf(r.oci["artifactType"].(string)).Name)
 	}
 	return out
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/tenon-build/tenon/builder/bundle"
+	"github.com/tenon-build/tenon/builder/bundle/signature"
 	"github.com/tenon-build/tenon/signer"
 	"github.com/tenon-build/tenon/signer/revocation"
 	"github.com/tenon-build/tenon/signer/sigstore"
@@ -58,10 +59,8 @@ func newJury(b *bundle.Bundle, policy *trust.Policy, list *revocation.List, now 
 		}
 	}
 	for _, r := range b.Referrers() {
-		for _, kind := range Kinds {
-			if r.Type == kind.Type {
-				return j, nil
-			}
+		if signature.KindOf(r.Type) != nil {
+			return j, nil
 		}
 	}
 	return nil, ErrUnsigned
@@ -79,8 +78,8 @@ func describe(b *bundle.Bundle) trust.Bundle {
 
 // judge judges every signature of a kind, each once, and takes those out of the
 // running who made no good one. kernel is nil for kinds that need none.
-func (j *jury) judge(ctx context.Context, kind Kind, kernel *Kernel) error {
-	signatures, err := signaturesOf(ctx, kind, newSubject(j.bundle, kernel, j.keys))
+func (j *jury) judge(ctx context.Context, kind *signature.Kind, kernel *signature.Kernel) error {
+	signatures, err := kind.Read(ctx, j.bundle, kernel, j.keys)
 	if err != nil {
 		return err
 	}
@@ -102,10 +101,10 @@ func (j *jury) judge(ctx context.Context, kind Kind, kernel *Kernel) error {
 			}
 			made[i.Name], trusted = append(made[i.Name], signer.Fingerprint(s.Signer.Key)), i.Name
 			if late := i.Late(s.Signer, j.now); late != nil {
-				j.report(Check{s.object(), CheckWarning, fmt.Sprintf("%s: it counts for %q in the grace of %s", late, i.Name, i.Grace)})
+				j.report(Check{s.Object(), CheckWarning, fmt.Sprintf("%s: it counts for %q in the grace of %s", late, i.Name, i.Grace)})
 			}
 		}
-		j.report(s.check(trusted, revoked))
+		j.report(check(&s, trusted, revoked))
 		if trusted != "" && kind.Type == bundle.StatementType {
 			j.statements = append(j.statements, s.Data)
 		}
@@ -162,23 +161,19 @@ func few(reasons []string) string {
 	return strings.Join(reasons, "; ")
 }
 
-func (s *Signature) object() string {
-	return fmt.Sprintf("%s signature %s", s.Kind.Name, s.Referrer)
-}
-
 // check reports one signature: failed when it is not one of this bundle or its
 // signer was revoked, ignored when nobody who is trusted made it, or a key that is
 // not here may have.
-func (s *Signature) check(trusted string, revoked error) Check {
+func check(s *signature.Signature, trusted string, revoked error) Check {
 	switch {
 	case errors.Is(s.Err, sigstore.ErrKey): // somebody's whose key is not here, for all that can be told
-		return Check{s.object(), CheckIgnored, s.Err.Error()}
+		return Check{s.Object(), CheckIgnored, s.Err.Error()}
 	case s.Err != nil:
-		return Check{s.object(), CheckFailed, s.Err.Error()}
+		return Check{s.Object(), CheckFailed, s.Err.Error()}
 	case trusted == "" && revoked != nil:
-		return Check{s.object(), CheckFailed, revoked.Error()}
+		return Check{s.Object(), CheckFailed, revoked.Error()}
 	case trusted == "":
-		return Check{s.object(), CheckIgnored, fmt.Sprintf("by %s, whom the policy does not trust", Name(s.Signer))}
+		return Check{s.Object(), CheckIgnored, fmt.Sprintf("by %s, whom the policy does not trust", s.Signer)}
 	}
-	return Check{s.object(), CheckOK, fmt.Sprintf("by %s, trusted as %q", Name(s.Signer), trusted)}
+	return Check{s.Object(), CheckOK, fmt.Sprintf("by %s, trusted as %q", s.Signer, trusted)}
 }

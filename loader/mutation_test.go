@@ -18,6 +18,7 @@ import (
 	"testing"
 
 	"github.com/tenon-build/tenon/builder/bundle"
+	"github.com/tenon-build/tenon/builder/bundle/signature"
 )
 
 // forged is a signed bundle that an attacker holds, taken apart. pack puts it
@@ -317,7 +318,7 @@ func referrerMutations(i int, sample, foreign *forged) []mutation {
 // objectsOf are what the reason may name: of a changed referrer, its kind alone.
 func objectsOf(mutation string, sample *forged) []string {
 	for i, r := range sample.referrers {
-		for _, kind := range Kinds {
+		for _, kind := range signature.Kinds {
 			if kind.Type == r.oci["artifactType"] && (strings.HasPrefix(mutation, kind.Type+" ") || strings.HasPrefix(mutation, fmt.Sprint("referrer", i, "."))) {
 				return []string{kind.Name + " signature", "manifest sha256:"} // whose subject is no digest, its manifest
 			}

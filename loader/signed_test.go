@@ -16,6 +16,7 @@ import (
 
 	"github.com/tenon-build/tenon/builder/bundle"
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
+	"github.com/tenon-build/tenon/builder/bundle/signature"
 	"github.com/tenon-build/tenon/signer"
 	"github.com/tenon-build/tenon/signer/authenticode"
 	"github.com/tenon-build/tenon/signer/sigstore"
@@ -73,7 +74,7 @@ func attach(t *testing.T, path string, key *signer.Key, kinds ...string) {
 		t.Fatal(err)
 	}
 	defer b.Close()
-	kernel, err := OpenKernel(t.Context(), b)
+	kernel, err := signature.OpenKernel(t.Context(), b)
 	if err != nil || kernel.Err != nil {
 		t.Fatal(err, kernel)
 	}
@@ -81,7 +82,7 @@ func attach(t *testing.T, path string, key *signer.Key, kinds ...string) {
 	chain := string(must(cryptoutils.MarshalCertificatesToPEM(key.Chain)))
 	for _, a := range []bundle.Attachment{
 		{Type: bundle.AuthenticodeType, MediaType: bundle.PKCS7Type, Data: must(authenticode.Sign(key, kernel.Digest))},
-		{Type: bundle.StatementType, MediaType: bundle.PKCS7Type, Data: must(statement.Sign(key, Statement(b)))},
+		{Type: bundle.StatementType, MediaType: bundle.PKCS7Type, Data: must(statement.Sign(key, signature.Statement(b)))},
 		{Type: bundle.SigstoreType, MediaType: bundle.SigstoreType, Data: must(sigstore.Sign(key, b.Digest.String())), Annotations: map[string]string{bundle.CertificatesAnnotation: chain}},
 	} {
 		if len(kinds) == 0 || slices.Contains(kinds, a.Type) {
@@ -190,10 +191,12 @@ func TestVerifyJudges(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer b.Close()
-	kernel := must(OpenKernel(t.Context(), b))
+	kernel := must(signature.OpenKernel(t.Context(), b))
 	defer kernel.Close()
-	signatures, err := Signatures(t.Context(), b, kernel)
-	if err != nil || len(signatures) != 3 || slices.ContainsFunc(signatures, func(s Signature) bool { return s.Err != nil || !strings.Contains(Name(s.Signer), "theirs") }) {
+	signatures, err := signature.Read(t.Context(), b, kernel)
+	if err != nil || len(signatures) != 3 || slices.ContainsFunc(signatures, func(s signature.Signature) bool {
+		return s.Err != nil || !strings.Contains(s.Signer.String(), "theirs")
+	}) {
 		t.Errorf("%+v, %v", signatures, err)
 	}
 }

@@ -11,7 +11,6 @@ package loader
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -23,17 +22,16 @@ import (
 
 	"github.com/tenon-build/tenon/builder/bundle"
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
-	"github.com/tenon-build/tenon/signer"
+	"github.com/tenon-build/tenon/builder/bundle/signature"
 	"github.com/tenon-build/tenon/signer/revocation"
 	"github.com/tenon-build/tenon/signer/trust"
 )
 
-// ErrRefused says that verification or policy refused a bundle.
-var ErrRefused = errors.New("refused")
-
-// ErrUnsigned says that a bundle carries no signature. It comes wrapped in
-// ErrRefused.
-var ErrUnsigned = errors.New("the bundle is not signed")
+// ErrRefused and ErrUnsigned are package signature's.
+var (
+	ErrRefused  = signature.ErrRefused
+	ErrUnsigned = signature.ErrUnsigned
+)
 
 // ErrUntrusted says that nobody whom the policy trusts signed the bundle. It
 // comes wrapped in ErrRefused.
@@ -72,10 +70,10 @@ const (
 // Verified is a bundle that Verify accepted. Only Verify makes one; of the zero
 // value, which has no manifest, Config.Resolve makes an error.
 type Verified struct {
-	manifest   []byte // JSON, so that nobody can change it through what Manifest returns
+	manifest   *manifest.Manifest // nobody else has it
 	digest     v1.Hash
 	identity   string
-	kernel     *Kernel
+	kernel     *signature.Kernel
 	initramfs  *os.File
 	statements [][]byte
 }
@@ -121,13 +119,11 @@ func (v *Verified) verify(ctx context.Context, b *bundle.Bundle, policy Policy, 
 	if policy.AllowUnsigned && (policy.Trust != nil || policy.State != nil) {
 		return errors.New("a policy that trusts somebody, or remembers, and allows unsigned bundles contradicts itself")
 	}
-	var err error
-	if v.manifest, err = json.Marshal(b.Manifest); err != nil {
-		return err
-	}
+	v.manifest = b.Manifest.Clone()
 	if policy.AllowUnsigned {
 		report(Check{"signatures", CheckIgnored, "whoever made them: unsigned bundles are allowed"})
-		if v.statements, err = statementsOf(ctx, b); err != nil {
+		var err error
+		if v.statements, err = statements(ctx, b); err != nil {
 			return err
 		}
 		return v.readLayers(ctx, b, report)
@@ -144,9 +140,10 @@ func (v *Verified) verify(ctx context.Context, b *bundle.Bundle, policy Policy, 
 	if err != nil {
 		return err
 	}
-	for _, kind := range Kinds {
+	for i := range signature.Kinds {
+		kind := &signature.Kinds[i]
 		// Only now: whom the policy does not trust cannot make us read gigabytes.
-		if kind.image && v.kernel == nil {
+		if kind.OverImage && v.kernel == nil {
 			if err := v.readLayers(ctx, b, report); err != nil {
 				return err
 			}
@@ -210,13 +207,25 @@ func checkAge(ctx context.Context, b *bundle.Bundle, policy Policy, report func(
 	return nil
 }
 
+// statements returns the good signatures of a bundle's statement, whoever made them.
+func statements(ctx context.Context, b *bundle.Bundle) ([][]byte, error) {
+	signatures, err := signature.KindOf(bundle.StatementType).Read(ctx, b, nil, nil)
+	var out [][]byte
+	for _, s := range signatures {
+		if s.Err == nil {
+			out = append(out, s.Data)
+		}
+	}
+	return out, err
+}
+
 // readLayers checks the digests of all layers, and keeps those that are booted.
 func (v *Verified) readLayers(ctx context.Context, b *bundle.Bundle, report func(Check)) error {
 	for _, mt := range b.Layers() {
 		var err error
 		switch mt {
 		case bundle.KernelType:
-			v.kernel, err = OpenKernel(ctx, b)
+			v.kernel, err = signature.OpenKernel(ctx, b)
 		case bundle.InitramfsType:
 			if got := b.LayerDigest(mt).String(); got != b.Manifest.Initramfs.Digest {
 				err = fmt.Errorf("%w: the initramfs layer is %s, the manifest says %s", bundle.ErrInvalid, got, b.Manifest.Initramfs.Digest)
@@ -236,23 +245,12 @@ func (v *Verified) readLayers(ctx context.Context, b *bundle.Bundle, report func
 	return nil
 }
 
-// Name names a signer for people: the certificate's subject, if there is one,
-// and the key's fingerprint.
-func Name(s *signer.Signer) string {
-	fingerprint := signer.Fingerprint(s.Key)
-	if len(s.Chain) == 0 {
-		return "the key " + fingerprint
-	}
-	return fmt.Sprintf("%s (%s)", signer.Name(s.Chain[0].Subject), fingerprint)
-}
-
 // Manifest returns a copy of the bundle's manifest, nil of the zero Verified.
 func (v *Verified) Manifest() *manifest.Manifest {
-	m, err := manifest.Decode(v.manifest)
-	if err != nil { // it was decoded before, so there is none
+	if v.manifest == nil {
 		return nil
 	}
-	return m
+	return v.manifest.Clone()
 }
 
 // Digest returns the bundle's identity.

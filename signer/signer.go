@@ -42,6 +42,16 @@ type Signer struct {
 	Chain []*x509.Certificate
 }
 
+// String names a signer for people: the certificate's subject, if there is one,
+// and the key's fingerprint.
+func (s *Signer) String() string {
+	fingerprint := Fingerprint(s.Key)
+	if len(s.Chain) == 0 {
+		return "the key " + fingerprint
+	}
+	return fmt.Sprintf("%s (%s)", Name(s.Chain[0].Subject), fingerprint)
+}
+
 // Fingerprint names a public key: "sha256:" and the digest of its PKIX form in
 // lower-case hex. A key that has no such form has the empty fingerprint.
 func Fingerprint(key crypto.PublicKey) string {

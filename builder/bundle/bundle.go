@@ -43,6 +43,9 @@ const (
 	SigstoreType     = "application/vnd.dev.sigstore.bundle.v0.3+json"   // sigstore bundle over the digest of the OCI manifest
 )
 
+// SignatureTypes are all of them. Package signature makes and checks them.
+var SignatureTypes = []string{AuthenticodeType, StatementType, SigstoreType}
+
 // CertificatesAnnotation is the annotation of a sigstore signature that holds the
 // signer's certificates in PEM, leaf first: its format has no room for more than
 // a hint at the key.

@@ -164,7 +164,7 @@ func decodeReferrer(data []byte) (*referrerManifest, error) {
 	err := json.Unmarshal(data, &head)
 	switch {
 	case err != nil:
-	case slices.Contains([]string{AuthenticodeType, StatementType, SigstoreType}, head.ArtifactType):
+	case slices.Contains(SignatureTypes, head.ArtifactType):
 		err = manifest.DecodeStrict(data, maxDocument, &m)
 	default:
 		err = json.Unmarshal(data, &m)

@@ -30,8 +30,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tenon-build/tenon/builder/bundle"
+	"github.com/tenon-build/tenon/builder/bundle/signature"
 	"github.com/tenon-build/tenon/cmd/internal/cli"
-	"github.com/tenon-build/tenon/loader"
 
 	"github.com/tenon-build/tenon/testdata/e2e"
 )
@@ -458,7 +458,7 @@ func TestE2ECopies(t *testing.T) {
 		shell(t, `skopeo copy -q "oci:$0:probe" "oci:$1:probe"`, path, dir+"/bare")
 		verify(t, dir+"/bare", "")
 	})
-	if o := e2e.Tenon(t, "inspect", "--format", "json", dir+"/back"); o.Code != 0 || strings.Count(o.Stdout, `"covers"`) != len(loader.Kinds) {
+	if o := e2e.Tenon(t, "inspect", "--format", "json", dir+"/back"); o.Code != 0 || strings.Count(o.Stdout, `"covers"`) != len(signature.Kinds) {
 		t.Error(o)
 	}
 }

@@ -14,10 +14,10 @@ import (
 
 	"github.com/tenon-build/tenon/builder/bundle"
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
+	"github.com/tenon-build/tenon/builder/bundle/signature"
 	"github.com/tenon-build/tenon/builder/fidelity"
 	"github.com/tenon-build/tenon/cmd/internal/cli"
 	"github.com/tenon-build/tenon/kconfig"
-	"github.com/tenon-build/tenon/loader"
 )
 
 func newInspectCmd(a *app) *cobra.Command {
@@ -58,7 +58,7 @@ type inspection struct {
 	Digest     string             `json:"digest"`
 	Layers     []layer            `json:"layers"`
 	Symbols    int                `json:"symbols"` // Kconfig symbols that are on
-	Signatures []signature        `json:"signatures"`
+	Signatures []checkedSignature `json:"signatures"`
 	Referrers  []referrer         `json:"referrers"` // what else refers to the bundle
 	Fidelity   *fidelity.Report   `json:"fidelity"`
 	Manifest   *manifest.Manifest `json:"manifest"`
@@ -70,8 +70,8 @@ type layer struct {
 	Size      int64           `json:"size"`
 }
 
-// signature is a signature that was checked, by somebody whom nobody judged.
-type signature struct {
+// checkedSignature is a signature that was checked, by somebody whom nobody judged.
+type checkedSignature struct {
 	Kind   string `json:"kind"`
 	Digest string `json:"digest"` // of the referrer
 	Covers string `json:"covers"`
@@ -85,7 +85,7 @@ type referrer struct {
 }
 
 func inspectBundle(ctx context.Context, b *bundle.Bundle) (*inspection, error) {
-	i := &inspection{Digest: b.Digest.String(), Manifest: b.Manifest, Signatures: []signature{}, Referrers: []referrer{}}
+	i := &inspection{Digest: b.Digest.String(), Manifest: b.Manifest, Signatures: []checkedSignature{}, Referrers: []referrer{}}
 	for _, mt := range b.Layers() {
 		i.Layers = append(i.Layers, layer{mt, b.LayerDigest(mt).String(), b.Size(mt)})
 	}
@@ -112,23 +112,23 @@ func inspectBundle(ctx context.Context, b *bundle.Bundle) (*inspection, error) {
 
 // checkedSignatures lists the signatures, with who made them as far as
 // cryptography goes.
-func checkedSignatures(ctx context.Context, b *bundle.Bundle) ([]signature, error) {
+func checkedSignatures(ctx context.Context, b *bundle.Bundle) ([]checkedSignature, error) {
 	if len(b.Referrers()) == 0 {
-		return []signature{}, nil
+		return []checkedSignature{}, nil
 	}
-	kernel, err := loader.OpenKernel(ctx, b)
+	kernel, err := signature.OpenKernel(ctx, b)
 	if err != nil {
 		return nil, err
 	}
 	defer kernel.Close()
-	signatures, err := loader.Signatures(ctx, b, kernel)
-	out := []signature{}
+	signatures, err := signature.Read(ctx, b, kernel)
+	out := []checkedSignature{}
 	for _, s := range signatures {
-		one := signature{Kind: s.Kind.Name, Digest: s.Referrer.String(), Covers: s.Kind.Covers}
+		one := checkedSignature{Kind: s.Kind.Name, Digest: s.Referrer.String(), Covers: s.Kind.Covers}
 		if s.Err != nil {
 			one.Error = s.Err.Error()
 		} else {
-			one.Signer = loader.Name(s.Signer)
+			one.Signer = s.Signer.String()
 		}
 		out = append(out, one)
 	}
@@ -137,10 +137,8 @@ func checkedSignatures(ctx context.Context, b *bundle.Bundle) ([]signature, erro
 
 // kindName names an artifact type for people, if it is a signature's.
 func kindName(artifactType string) string {
-	for _, k := range loader.Kinds {
-		if k.Type == artifactType {
-			return k.Name
-		}
+	if k := signature.KindOf(artifactType); k != nil {
+		return k.Name
 	}
 	return artifactType
 }

@@ -23,7 +23,6 @@ import (
 	"github.com/tenon-build/tenon/builder/bundle/flock"
 	"github.com/tenon-build/tenon/builder/bundle/regular"
 	"github.com/tenon-build/tenon/cmd/internal/cli"
-	"github.com/tenon-build/tenon/loader"
 	"github.com/tenon-build/tenon/signer"
 	"github.com/tenon-build/tenon/signer/revocation"
 	"github.com/tenon-build/tenon/signer/trust"
@@ -146,7 +145,7 @@ func (a *app) nextList(ctx context.Context, key *signer.Key, o revokeOptions, en
 		return nil, err
 	}
 	if old != nil {
-		fmt.Fprintf(a.Stderr, "before     number %d with %d entries, signed by %s\n", old.Number, len(old.Entries), cli.Printable(loader.Name(by)))
+		fmt.Fprintf(a.Stderr, "before     number %d with %d entries, signed by %s\n", old.Number, len(old.Entries), cli.Printable(by.String()))
 	}
 	return list, dir.Sync()
 }
@@ -195,7 +194,7 @@ func readList(path string, key *signer.Key, now time.Time) (*revocation.List, *s
 		return list, by, nil
 	}
 	if len(key.Chain) < 2 || len(by.Chain) == 0 || !bytes.Equal(by.Chain[0].RawSubject, key.Chain[0].RawSubject) || by.Chain[0].CheckSignatureFrom(key.Chain[1]) != nil {
-		return nil, nil, fmt.Errorf("signed by %s, and not by this key or one with the same subject of the same issuer", cli.Printable(loader.Name(by)))
+		return nil, nil, fmt.Errorf("signed by %s, and not by this key or one with the same subject of the same issuer", cli.Printable(by.String()))
 	}
 	issuer := trust.Identity{Certificates: key.Chain[1:2], Grace: math.MaxInt64}
 	return list, by, issuer.Trusts(by, list.Entries, now)

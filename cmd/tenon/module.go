@@ -14,7 +14,6 @@ import (
 
 	"github.com/tenon-build/tenon/builder/bundle/regular"
 	"github.com/tenon-build/tenon/cmd/internal/cli"
-	"github.com/tenon-build/tenon/loader"
 	"github.com/tenon-build/tenon/signer"
 	"github.com/tenon-build/tenon/signer/modsig"
 )
@@ -28,7 +27,7 @@ func (a *app) signModule(path, out string, key *signer.Key) error {
 	if err := signModuleFile(path, out, key); err != nil {
 		return fmt.Errorf("signing module %q: %w", path, err)
 	}
-	by := loader.Name(&signer.Signer{Key: key.Public(), Chain: key.Chain})
+	by := (&signer.Signer{Key: key.Public(), Chain: key.Chain}).String()
 	fmt.Fprintf(a.Stderr, "signed     module, by %s\n", cli.Printable(by))
 	_, err := fmt.Fprintln(a.Stdout, out)
 	return err

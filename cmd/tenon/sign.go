@@ -10,10 +10,9 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"github.com/tenon-build/tenon/builder"
 	"github.com/tenon-build/tenon/builder/bundle"
+	"github.com/tenon-build/tenon/builder/bundle/signature"
 	"github.com/tenon-build/tenon/cmd/internal/cli"
-	"github.com/tenon-build/tenon/loader"
 	"github.com/tenon-build/tenon/signer"
 )
 
@@ -139,7 +138,7 @@ func (a *app) sign(ctx context.Context, ref string, key *signer.Key) (err error)
 		return err
 	}
 	defer func() { err = errors.Join(err, b.Close()) }()
-	if err := builder.Sign(ctx, b, key); err != nil {
+	if err := signature.Sign(ctx, b, key); err != nil {
 		return err
 	}
 	a.saySigned(key)
@@ -148,8 +147,8 @@ func (a *app) sign(ctx context.Context, ref string, key *signer.Key) (err error)
 }
 
 func (a *app) saySigned(key *signer.Key) {
-	by := loader.Name(&signer.Signer{Key: key.Public(), Chain: key.Chain})
-	for _, k := range loader.Kinds {
+	by := (&signer.Signer{Key: key.Public(), Chain: key.Chain}).String()
+	for _, k := range signature.Kinds {
 		fmt.Fprintf(a.Stderr, "signed     %s, by %s\n", k.Name, cli.Printable(by))
 	}
 }

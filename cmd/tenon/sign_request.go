@@ -9,9 +9,9 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/tenon-build/tenon/builder"
 	"github.com/tenon-build/tenon/builder/bundle"
 	"github.com/tenon-build/tenon/builder/bundle/regular"
+	"github.com/tenon-build/tenon/builder/bundle/signature"
 	"github.com/tenon-build/tenon/cmd/internal/cli"
 	"github.com/tenon-build/tenon/signer"
 	"github.com/tenon-build/tenon/signer/request"
@@ -24,7 +24,7 @@ func (a *app) prepareSigning(ctx context.Context, ref, output string) (err error
 		return err
 	}
 	defer func() { err = errors.Join(err, b.Close()) }()
-	r, err := builder.PrepareSigning(ctx, b)
+	r, err := signature.Prepare(ctx, b)
 	if err != nil {
 		return err
 	}
@@ -71,7 +71,7 @@ func (a *app) attachSignatures(ctx context.Context, ref, path, cert string) (err
 		return err
 	}
 	defer func() { err = errors.Join(err, b.Close()) }()
-	key, err := builder.AttachSignatures(ctx, b, r, chain)
+	key, err := signature.Attach(ctx, b, r, chain)
 	if err != nil {
 		return fmt.Errorf("request %q: %w", path, err)
 	}

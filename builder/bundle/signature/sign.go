@@ -1,26 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package builder
+package signature
 
 import (
 	"context"
 	"crypto/x509"
 	"fmt"
+	"slices"
 
 	"github.com/sigstore/sigstore/pkg/cryptoutils"
 
 	"github.com/tenon-build/tenon/builder/bundle"
-	"github.com/tenon-build/tenon/loader"
 	"github.com/tenon-build/tenon/signer"
-	"github.com/tenon-build/tenon/signer/authenticode"
 	"github.com/tenon-build/tenon/signer/request"
-	"github.com/tenon-build/tenon/signer/sigstore"
-	"github.com/tenon-build/tenon/signer/statement"
 )
 
-// Sign signs a bundle in every way that somebody will check: Authenticode and
-// the statement for the kernels that will take the image, a sigstore bundle for
-// mortise and cosign. Each becomes a referrer; the bundle's digest stays.
+// Sign signs a bundle in every way that somebody will check: with one signature of each
+// kind. Each becomes a referrer; the bundle's digest stays.
 func Sign(ctx context.Context, b *bundle.Bundle, key *signer.Key) error {
 	subject, err := signedSubject(ctx, b)
 	if err == nil {
@@ -32,8 +28,8 @@ func Sign(ctx context.Context, b *bundle.Bundle, key *signer.Key) error {
 	return nil
 }
 
-// PrepareSigning returns the request for all signatures of a bundle.
-func PrepareSigning(ctx context.Context, b *bundle.Bundle) (*request.Request, error) {
+// Prepare returns the request for all signatures of a bundle.
+func Prepare(ctx context.Context, b *bundle.Bundle) (*request.Request, error) {
 	subject, err := signedSubject(ctx, b)
 	if err != nil {
 		return nil, fmt.Errorf("signing bundle %q: %w", b.Manifest.Name, err)
@@ -41,9 +37,9 @@ func PrepareSigning(ctx context.Context, b *bundle.Bundle) (*request.Request, er
 	return request.New(*subject)
 }
 
-// AttachSignatures gives a bundle the signatures that a request came back with.
+// Attach gives a bundle the signatures that a request came back with.
 // The certificates are those in chain, or, when it is nil, in the request.
-func AttachSignatures(ctx context.Context, b *bundle.Bundle, r *request.Request, chain []*x509.Certificate) (*signer.Key, error) {
+func Attach(ctx context.Context, b *bundle.Bundle, r *request.Request, chain []*x509.Certificate) (*signer.Key, error) {
 	key, err := r.Key(chain)
 	if err != nil {
 		return nil, err
@@ -70,7 +66,7 @@ func signedSubject(ctx context.Context, b *bundle.Bundle) (*request.Subject, err
 			}
 		}
 	}
-	kernel, err := loader.OpenKernel(ctx, b)
+	kernel, err := OpenKernel(ctx, b)
 	if err != nil {
 		return nil, err
 	}
@@ -78,30 +74,25 @@ func signedSubject(ctx context.Context, b *bundle.Bundle) (*request.Subject, err
 	if kernel.Err != nil {
 		return nil, kernel.Err
 	}
-	return &request.Subject{Name: b.Manifest.Name, Digest: b.Digest.String(), Image: kernel.Digest, Statement: loader.Statement(b)}, nil
+	return &request.Subject{Name: b.Manifest.Name, Digest: b.Digest.String(), Image: kernel.Digest, Statement: Statement(b)}, nil
 }
 
-// attach makes the signatures and attaches them.
+// attach makes a signature of each kind and attaches them.
 func attach(ctx context.Context, b *bundle.Bundle, s *request.Subject, key *signer.Key) error {
-	pe, err := authenticode.Sign(key, s.Image)
-	if err != nil {
-		return err
-	}
-	said, err := statement.Sign(key, s.Statement)
-	if err != nil {
-		return err
-	}
-	whole, err := sigstore.Sign(key, s.Digest)
-	if err != nil {
-		return err
-	}
 	chain, err := cryptoutils.MarshalCertificatesToPEM(key.Chain)
 	if err != nil {
 		return err
 	}
-	return b.Attach(ctx,
-		bundle.Attachment{Type: bundle.AuthenticodeType, MediaType: bundle.PKCS7Type, Data: pe},
-		bundle.Attachment{Type: bundle.StatementType, MediaType: bundle.PKCS7Type, Data: said},
-		bundle.Attachment{Type: bundle.SigstoreType, MediaType: bundle.SigstoreType, Data: whole, Annotations: map[string]string{bundle.CertificatesAnnotation: string(chain)}},
-	)
+	var attachments []bundle.Attachment
+	for _, k := range slices.Backward(Kinds) { // in the order in which a request lists them
+		a := bundle.Attachment{Type: k.Type, MediaType: k.media}
+		if a.Data, err = k.sign(key, s); err != nil {
+			return err
+		}
+		if k.annotated {
+			a.Annotations = map[string]string{bundle.CertificatesAnnotation: string(chain)}
+		}
+		attachments = append(attachments, a)
+	}
+	return b.Attach(ctx, attachments...)
 }
