@@ -79,7 +79,11 @@ func below(pkg string, trees ...string) bool {
 	return slices.ContainsFunc(trees, func(tree string) bool { return pkg == tree || strings.HasPrefix(pkg, tree+"/") })
 }
 
-func isLocal(pkg string) bool { return strings.HasPrefix(pkg, "./") }
+// bottom are small packages that any other may import.
+var bottom = []string{"./signer/flock", "./signer/regular", "./signer/strictjson"}
+
+// isLocal says whether a package is one of the module, above the bottom.
+func isLocal(pkg string) bool { return strings.HasPrefix(pkg, "./") && !slices.Contains(bottom, pkg) }
 
 // A package of the standard library has no dot in its first element.
 func isStandard(pkg string) bool {
@@ -96,6 +100,10 @@ var rules = []struct {
 	allowed func(from, to string) bool
 }{
 	{
+		"the bottom imports nothing of the module",
+		func(pkg string) bool { return slices.Contains(bottom, pkg) }, true,
+		func(_, to string) bool { return !strings.HasPrefix(to, "./") },
+	}, {
 		"kconfig imports the standard library alone, fragments also kconfig",
 		func(pkg string) bool { return below(pkg, "./kconfig") }, true,
 		func(from, to string) bool {
@@ -116,7 +124,9 @@ var rules = []struct {
 	}, {
 		"builder/bundle imports no sibling",
 		func(pkg string) bool { return below(pkg, "./builder/bundle") && pkg != "./builder/bundle/signature" }, true,
-		func(_, to string) bool { return !isLocal(to) || below(to, "./builder/bundle") && to != "./builder/bundle/signature" },
+		func(_, to string) bool {
+			return !isLocal(to) || below(to, "./builder/bundle") && to != "./builder/bundle/signature"
+		},
 	}, {
 		"builder/bundle/signature imports bundle and signer",
 		func(pkg string) bool { return pkg == "./builder/bundle/signature" }, true,
@@ -197,6 +207,9 @@ func TestImportRulesBreak(t *testing.T) {
 		from, to string
 		want     string
 	}{
+		{"./signer/regular", "./signer", "the bottom imports nothing of the module"},
+		{"./signer/flock", "./signer/regular", "the bottom imports nothing of the module"},
+		{"./kconfig", "./signer/regular", "kconfig imports the standard library alone"},
 		{"./kconfig", "golang.org/x/sys/unix", "kconfig imports the standard library alone"},
 		{"./kconfig", "./recipes", "kconfig imports the standard library alone"},
 		{"./kconfig/fragments", "./recipes", "kconfig imports the standard library alone"},

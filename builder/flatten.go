@@ -13,10 +13,10 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
-	"github.com/tenon-build/tenon/builder/bundle/regular"
 	"github.com/tenon-build/tenon/builder/fidelity"
 	"github.com/tenon-build/tenon/builder/image"
 	"github.com/tenon-build/tenon/builder/rootfs"
+	"github.com/tenon-build/tenon/signer/regular"
 )
 
 // ErrOutputName says that an output's name does not say its form; test with errors.Is.

@@ -19,10 +19,11 @@ import (
 	"github.com/google/renameio/v2"
 	"golang.org/x/sys/unix"
 
-	"github.com/tenon-build/tenon/builder/bundle/flock"
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
-	"github.com/tenon-build/tenon/builder/bundle/regular"
+	"github.com/tenon-build/tenon/signer/flock"
+	"github.com/tenon-build/tenon/signer/regular"
 	"github.com/tenon-build/tenon/signer/revocation"
+	"github.com/tenon-build/tenon/signer/strictjson"
 	"github.com/tenon-build/tenon/signer/trust"
 )
 
@@ -161,7 +162,7 @@ func (s *State) read() (*seen, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := manifest.DecodeStrict(data, maxState, have); err != nil {
+	if err := strictjson.Decode(data, maxState, have); err != nil {
 		return nil, fmt.Errorf("%s: %w", stateFile, err)
 	}
 	for _, name := range slices.Sorted(maps.Keys(have.Bundles)) {

@@ -19,8 +19,8 @@ import (
 
 	"github.com/sigstore/sigstore/pkg/cryptoutils"
 
-	"github.com/tenon-build/tenon/signer/internal/regular"
 	"github.com/tenon-build/tenon/signer/pkcs11uri"
+	"github.com/tenon-build/tenon/signer/regular"
 )
 
 // ErrReference says that a key reference has a scheme that this program does
@@ -303,9 +303,9 @@ func CheckValidity(c *x509.Certificate, now time.Time) error {
 
 // readFile reads a regular file of limited size. Errors do not name it.
 func readFile(path string) ([]byte, error) {
-	f, _, err := regular.Open(path)
+	f, err := regular.Open(path)
 	if err != nil {
-		return nil, err
+		return nil, regular.Cause(err)
 	}
 	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))

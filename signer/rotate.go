@@ -3,6 +3,7 @@
 package signer
 
 import (
+	"context"
 	"crypto"
 	"crypto/x509"
 	"encoding/pem"
@@ -16,6 +17,7 @@ import (
 	"time"
 
 	"github.com/sigstore/sigstore/pkg/cryptoutils"
+	"github.com/tenon-build/tenon/signer/flock"
 	"golang.org/x/sys/unix"
 )
 
@@ -192,7 +194,7 @@ func lockDir(path string) (unlock func() error, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := unix.Flock(int(d.Fd()), unix.LOCK_EX); err != nil {
+	if err := flock.Lock(context.Background(), d); err != nil {
 		return nil, errors.Join(&os.PathError{Op: "lock", Path: path, Err: err}, d.Close())
 	}
 	return d.Close, nil

@@ -26,6 +26,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
+	"github.com/tenon-build/tenon/signer/strictjson"
 )
 
 func sha(data []byte) string {
@@ -504,7 +505,7 @@ func TestOpenRefuses(t *testing.T) {
 				if !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), test.want) || strings.Count(err.Error(), "invalid bundle") != 1 || strings.Contains(err.Error(), "\n") {
 					t.Errorf("got  %v\nwant %s", err, test.want)
 				}
-				if errors.Is(err, manifest.ErrVersion) != (test.name == "newer version") {
+				if errors.Is(err, strictjson.ErrVersion) != (test.name == "newer version") {
 					t.Errorf("ErrVersion: %v", err)
 				}
 			}

@@ -15,9 +15,9 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/tenon-build/tenon/builder/bundle/flock"
-	"github.com/tenon-build/tenon/builder/bundle/regular"
 	"github.com/tenon-build/tenon/builder/bundle/tarfs"
+	"github.com/tenon-build/tenon/signer/flock"
+	"github.com/tenon-build/tenon/signer/regular"
 )
 
 func openLocal(file string) (store, error) {

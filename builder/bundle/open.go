@@ -18,6 +18,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
+	"github.com/tenon-build/tenon/signer/strictjson"
 )
 
 // Bundle is an open bundle. Its manifest has been read and checked, and so have
@@ -102,7 +103,7 @@ func (b *Bundle) readIndex() ([]entry, error) {
 		return nil, err
 	}
 	var index ociIndex
-	if err := manifest.DecodeStrict(data, maxDocument, &index); err != nil {
+	if err := strictjson.Decode(data, maxDocument, &index); err != nil {
 		return nil, fmt.Errorf("%w: index.json: %w", ErrInvalid, err)
 	}
 	found := map[v1.Hash]bool{}
@@ -163,7 +164,7 @@ func (b *Bundle) readManifest() error {
 		return err
 	}
 	var m ociManifest
-	if err := manifest.DecodeStrict(data, maxDocument, &m); err != nil {
+	if err := strictjson.Decode(data, maxDocument, &m); err != nil {
 		return fmt.Errorf("%w: manifest: %w", ErrInvalid, err)
 	}
 	if err := m.check(); err != nil {

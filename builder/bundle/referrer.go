@@ -13,8 +13,7 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
-
-	"github.com/tenon-build/tenon/builder/bundle/manifest"
+	"github.com/tenon-build/tenon/signer/strictjson"
 )
 
 // Referrer is an OCI artifact whose subject is the bundle: a signature, or
@@ -100,7 +99,7 @@ func (b *Bundle) readReferrersIndex(d descriptor) error {
 		return err
 	}
 	var index ociIndex
-	if err := manifest.DecodeStrict(data, maxDocument, &index); err != nil {
+	if err := strictjson.Decode(data, maxDocument, &index); err != nil {
 		return fmt.Errorf("%w: index of the referrers: %w", ErrInvalid, err)
 	}
 	for _, d := range index.Manifests {
@@ -165,7 +164,7 @@ func decodeReferrer(data []byte) (*referrerManifest, error) {
 	switch {
 	case err != nil:
 	case slices.Contains(SignatureTypes, head.ArtifactType):
-		err = manifest.DecodeStrict(data, maxDocument, &m)
+		err = strictjson.Decode(data, maxDocument, &m)
 	default:
 		err = json.Unmarshal(data, &m)
 	}

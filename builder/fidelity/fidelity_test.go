@@ -10,7 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/tenon-build/tenon/builder/bundle/manifest"
+	"github.com/tenon-build/tenon/signer/strictjson"
 )
 
 func TestDecode(t *testing.T) {
@@ -41,7 +41,7 @@ func TestDecode(t *testing.T) {
 			t.Errorf("%.40q: %v", test.data, err)
 		}
 	}
-	if _, err := Decode([]byte(`{"version":3}`)); !errors.Is(err, manifest.ErrVersion) {
+	if _, err := Decode([]byte(`{"version":3}`)); !errors.Is(err, strictjson.ErrVersion) {
 		t.Error(err)
 	}
 }

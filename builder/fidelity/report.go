@@ -13,7 +13,7 @@ import (
 	"fmt"
 
 	"github.com/tenon-build/tenon/builder/bundle"
-	"github.com/tenon-build/tenon/builder/bundle/manifest"
+	"github.com/tenon-build/tenon/signer/strictjson"
 )
 
 // Version is the version of reports that this package writes and reads.
@@ -71,24 +71,24 @@ func New() *Report {
 }
 
 // Read reads a bundle's report. Errors about what it says wrap bundle.ErrInvalid,
-// or manifest.ErrVersion when it is of another version.
+// or strictjson.ErrVersion when it is of another version.
 func Read(b *bundle.Bundle) (*Report, error) {
 	data, err := b.ReadLayer(bundle.FidelityType)
 	if err != nil {
 		return nil, err
 	}
 	r, err := Decode(data)
-	if err != nil && !errors.Is(err, manifest.ErrVersion) {
+	if err != nil && !errors.Is(err, strictjson.ErrVersion) {
 		err = fmt.Errorf("%w: %w", bundle.ErrInvalid, err)
 	}
 	return r, err
 }
 
 // Decode reads a report strictly. Another version is an error that wraps
-// manifest.ErrVersion.
+// strictjson.ErrVersion.
 func Decode(data []byte) (*Report, error) {
 	r := New()
-	if err := manifest.DecodeVersion(data, maxSize, Version, r); err != nil {
+	if err := strictjson.DecodeVersion(data, maxSize, Version, r); err != nil {
 		return nil, fmt.Errorf("fidelity report: %w", err)
 	}
 	return r, nil

@@ -29,8 +29,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 
-	"github.com/tenon-build/tenon/builder/bundle/regular"
 	"github.com/tenon-build/tenon/builder/bundle/tarfs"
+	"github.com/tenon-build/tenon/signer/regular"
 )
 
 // Sentinels for images that cannot be had; test with errors.Is.

@@ -33,8 +33,8 @@ import (
 	"github.com/klauspost/compress/gzip"
 	"golang.org/x/sys/unix"
 
-	"github.com/tenon-build/tenon/builder/bundle/regular"
 	"github.com/tenon-build/tenon/builder/rootfs"
+	"github.com/tenon-build/tenon/signer/regular"
 )
 
 var (

@@ -10,8 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 
+	"github.com/tenon-build/tenon/signer/flock"
 	"golang.org/x/sys/unix"
 )
 
@@ -66,20 +66,21 @@ func (c *Cache) enter() (err error) {
 	if c.use, err = openLock(c.Path("lock", "use")); err != nil {
 		return err
 	}
-	switch err := flock(c.use, unix.LOCK_EX|unix.LOCK_NB); err {
-	case nil:
-		entries, err := os.ReadDir(c.Path("tmp", ""))
+	alone, err := flock.Try(c.use)
+	if alone {
+		var entries []os.DirEntry
+		entries, err = os.ReadDir(c.Path("tmp", ""))
 		for _, e := range entries {
 			err = errors.Join(err, os.RemoveAll(c.Path("tmp", e.Name())))
 		}
-		if err != nil {
-			return errors.Join(err, c.use.Close())
-		}
-	case unix.EWOULDBLOCK:
-	default:
+	}
+	if err == nil {
+		err = flock.Share(c.use)
+	}
+	if err != nil {
 		return errors.Join(err, c.use.Close())
 	}
-	return flock(c.use, unix.LOCK_SH)
+	return nil
 }
 
 // Close says that this process no longer uses the cache.
@@ -106,33 +107,14 @@ func (c *Cache) lock(ctx context.Context, kind, key string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	for {
-		err := flock(f, unix.LOCK_EX|unix.LOCK_NB)
-		if err == nil {
-			return f, nil
-		}
-		if err == unix.EWOULDBLOCK {
-			select {
-			case <-time.After(100 * time.Millisecond):
-				continue
-			case <-ctx.Done():
-				err = ctx.Err()
-			}
-		}
+	if err := flock.Lock(ctx, f); err != nil {
 		return nil, errors.Join(fmt.Errorf("waiting for another build in %s: %w", c.dir, err), f.Close())
 	}
+	return f, nil
 }
 
 func openLock(path string) (*os.File, error) {
 	return os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
-}
-
-func flock(f *os.File, how int) error {
-	for {
-		if err := unix.Flock(int(f.Fd()), how); err != unix.EINTR {
-			return err
-		}
-	}
 }
 
 // commit puts a finished file or folder in its place. When another process was

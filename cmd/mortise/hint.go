@@ -12,7 +12,6 @@ import (
 	"github.com/docker/go-units"
 
 	"github.com/tenon-build/tenon/builder/bundle"
-	"github.com/tenon-build/tenon/builder/bundle/manifest"
 	"github.com/tenon-build/tenon/cmd/internal/cli"
 	"github.com/tenon-build/tenon/loader"
 	"github.com/tenon-build/tenon/loader/alloc"
@@ -20,6 +19,7 @@ import (
 	"github.com/tenon-build/tenon/loader/instance"
 	"github.com/tenon-build/tenon/loader/qemu"
 	"github.com/tenon-build/tenon/signer/revocation"
+	"github.com/tenon-build/tenon/signer/strictjson"
 )
 
 // hints are the next steps for errors, the most particular first.
@@ -48,7 +48,7 @@ func hint(err error) string {
 		return planHint(plan)
 	}
 	if errors.Is(err, instance.ErrRecord) {
-		if errors.Is(err, manifest.ErrVersion) {
+		if errors.Is(err, strictjson.ErrVersion) {
 			return "it is another version's: use that mortise, or remove it: 'mortise rm --force'"
 		}
 		return "'mortise gc' removes damaged instances"
@@ -62,7 +62,7 @@ func hint(err error) string {
 		}
 	}
 	switch {
-	case errors.Is(err, manifest.ErrVersion):
+	case errors.Is(err, strictjson.ErrVersion):
 		return "the bundle was made by another version of tenon: build it again"
 	case errors.Is(err, bundle.ErrInvalid):
 		return "a bundle is what 'tenon build' writes: oci:DIR, oci-archive:FILE, a path to either, or HOST/NAME:TAG"

@@ -15,8 +15,6 @@ import (
 
 	"github.com/tenon-build/tenon/builder"
 	"github.com/tenon-build/tenon/builder/bundle"
-	"github.com/tenon-build/tenon/builder/bundle/manifest"
-	"github.com/tenon-build/tenon/builder/bundle/regular"
 	"github.com/tenon-build/tenon/builder/image"
 	"github.com/tenon-build/tenon/builder/initramfs"
 	"github.com/tenon-build/tenon/builder/kernel"
@@ -28,8 +26,10 @@ import (
 	"github.com/tenon-build/tenon/signer"
 	"github.com/tenon-build/tenon/signer/modsig"
 	"github.com/tenon-build/tenon/signer/pkcs11uri"
+	"github.com/tenon-build/tenon/signer/regular"
 	"github.com/tenon-build/tenon/signer/request"
 	"github.com/tenon-build/tenon/signer/revocation"
+	"github.com/tenon-build/tenon/signer/strictjson"
 	"github.com/tenon-build/tenon/signer/trust"
 )
 
@@ -62,7 +62,7 @@ var hints = []struct {
 	{signer.ErrNoCertificate, "give the key's certificate with --cert, or make both with 'tenon key create'"},
 	{bundle.ErrReference, "for example registry.example/team/redis:1.4"},
 	{loader.ErrClaims, "'tenon inspect BUNDLE' shows the claims; the least memory is what its root file system needs to boot"},
-	{manifest.ErrVersion, "the bundle was made by another version of tenon: build it again"},
+	{strictjson.ErrVersion, "the bundle was made by another version of tenon: build it again"},
 	{bundle.ErrExists, "choose another output with -o, or remove it"},
 	{rootfs.ErrEntries, "--max-entries allows more"},
 	{rootfs.ErrSize, "--max-size allows more"},

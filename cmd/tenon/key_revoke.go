@@ -20,10 +20,10 @@ import (
 	"github.com/sigstore/sigstore/pkg/cryptoutils"
 	"github.com/spf13/cobra"
 
-	"github.com/tenon-build/tenon/builder/bundle/flock"
-	"github.com/tenon-build/tenon/builder/bundle/regular"
 	"github.com/tenon-build/tenon/cmd/internal/cli"
 	"github.com/tenon-build/tenon/signer"
+	"github.com/tenon-build/tenon/signer/flock"
+	"github.com/tenon-build/tenon/signer/regular"
 	"github.com/tenon-build/tenon/signer/revocation"
 	"github.com/tenon-build/tenon/signer/trust"
 )

@@ -12,10 +12,10 @@ import (
 
 	"github.com/google/renameio/v2"
 
-	"github.com/tenon-build/tenon/builder/bundle/regular"
 	"github.com/tenon-build/tenon/cmd/internal/cli"
 	"github.com/tenon-build/tenon/signer"
 	"github.com/tenon-build/tenon/signer/modsig"
+	"github.com/tenon-build/tenon/signer/regular"
 )
 
 // signModule signs a kernel module in place, or into the file out, and prints

@@ -10,10 +10,10 @@ import (
 	"io"
 
 	"github.com/tenon-build/tenon/builder/bundle"
-	"github.com/tenon-build/tenon/builder/bundle/regular"
 	"github.com/tenon-build/tenon/builder/bundle/signature"
 	"github.com/tenon-build/tenon/cmd/internal/cli"
 	"github.com/tenon-build/tenon/signer"
+	"github.com/tenon-build/tenon/signer/regular"
 	"github.com/tenon-build/tenon/signer/request"
 )
 

@@ -4,6 +4,7 @@ package alloc
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,7 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"golang.org/x/sys/unix"
+	"github.com/tenon-build/tenon/signer/flock"
 )
 
 const (
@@ -97,10 +98,7 @@ func (h *Host) lock() (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	for err = unix.EINTR; err == unix.EINTR; {
-		err = unix.Flock(int(dir.Fd()), unix.LOCK_EX)
-	}
-	if err != nil {
+	if err := flock.Lock(context.Background(), dir); err != nil {
 		dir.Close()
 		return nil, fmt.Errorf("locking %s: %w", h.State, err)
 	}

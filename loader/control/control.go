@@ -25,7 +25,7 @@ import (
 	"time"
 	"unicode"
 
-	"github.com/tenon-build/tenon/builder/bundle/manifest"
+	"github.com/tenon-build/tenon/signer/strictjson"
 )
 
 // Version is the protocol version that Hello announces.
@@ -168,7 +168,7 @@ func (c *Conn) Receive() (*Message, error) {
 		return nil, fmt.Errorf("control: frame of %d bytes: %w", n, err)
 	}
 	var m Message
-	if err := manifest.DecodeStrict(body, MaxFrame, &m); err != nil {
+	if err := strictjson.Decode(body, MaxFrame, &m); err != nil {
 		return nil, fmt.Errorf("control: %w", err)
 	}
 	if err := m.check(); err != nil {

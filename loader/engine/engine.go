@@ -29,6 +29,7 @@ import (
 	"github.com/tenon-build/tenon/loader"
 	"github.com/tenon-build/tenon/loader/alloc"
 	"github.com/tenon-build/tenon/loader/instance"
+	"github.com/tenon-build/tenon/signer/strictjson"
 )
 
 // Engine is a host that runs instances. Several processes may use the same directory.
@@ -169,4 +170,4 @@ func (e *Engine) discard(ctx context.Context, l *instance.Lock, name string) err
 	return l.Discard(name)
 }
 
-func foreign(err error) bool { return errors.Is(err, manifest.ErrVersion) }
+func foreign(err error) bool { return errors.Is(err, strictjson.ErrVersion) }

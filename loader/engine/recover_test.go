@@ -12,10 +12,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/tenon-build/tenon/builder/bundle/manifest"
 	"github.com/tenon-build/tenon/loader/alloc"
 	"github.com/tenon-build/tenon/loader/alloc/alloctest"
 	"github.com/tenon-build/tenon/loader/instance"
+	"github.com/tenon-build/tenon/signer/strictjson"
 )
 
 // gone is a process that has ended.
@@ -143,7 +143,7 @@ func TestGC(t *testing.T) {
 		}
 	}
 	removed, err := h.GC(t.Context())
-	if !slices.Equal(removed, []string{"cut", "empty", "half"}) || !errors.Is(err, manifest.ErrVersion) {
+	if !slices.Equal(removed, []string{"cut", "empty", "half"}) || !errors.Is(err, strictjson.ErrVersion) {
 		t.Errorf("%q, %v", removed, err)
 	}
 	if err := h.Remove(t.Context(), "newer", true); err != nil {

@@ -27,6 +27,7 @@ import (
 	"github.com/tenon-build/tenon/loader"
 	"github.com/tenon-build/tenon/loader/alloc"
 	"github.com/tenon-build/tenon/loader/control"
+	"github.com/tenon-build/tenon/signer/strictjson"
 )
 
 // Version is the version of records that this package reads and writes.
@@ -36,7 +37,7 @@ const Version = 1
 const maxRecord = 64 << 10
 
 // ErrRecord says that an instance is there, but its record cannot be used. Of a
-// record of another version, the error also wraps manifest.ErrVersion.
+// record of another version, the error also wraps strictjson.ErrVersion.
 var ErrRecord = errors.New("bad record")
 
 // ErrName says that a name cannot be an instance's.
@@ -139,7 +140,7 @@ func CheckName(name string) error {
 // decode reads a record strictly and checks it.
 func decode(data []byte) (*Record, error) {
 	var r Record
-	if err := manifest.DecodeVersion(data, maxRecord, Version, &r); err != nil {
+	if err := strictjson.DecodeVersion(data, maxRecord, Version, &r); err != nil {
 		return nil, err
 	}
 	return &r, r.check()
@@ -175,7 +176,7 @@ func (r *Record) check() error {
 	digest, isSHA256 := strings.CutPrefix(r.Bundle.Digest, "sha256:")
 	switch {
 	case r.Version != Version:
-		return fmt.Errorf("%w %d", manifest.ErrVersion, r.Version)
+		return fmt.Errorf("%w %d", strictjson.ErrVersion, r.Version)
 	case !isHex(r.ID, 32):
 		return fmt.Errorf("id: %.80q has not 32 hexadecimal digits", r.ID)
 	case !isSHA256 || !isHex(digest, 64):

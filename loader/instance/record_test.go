@@ -11,10 +11,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/tenon-build/tenon/builder/bundle/manifest"
 	"github.com/tenon-build/tenon/loader"
 	"github.com/tenon-build/tenon/loader/alloc"
 	"github.com/tenon-build/tenon/loader/control"
+	"github.com/tenon-build/tenon/signer/strictjson"
 )
 
 var (
@@ -125,7 +125,7 @@ func TestDecode(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%s: got %v, want %q", test.name, err, test.want)
 		}
-		if is := strings.Contains(test.want, "unsupported version"); errors.Is(err, manifest.ErrVersion) != is {
+		if is := strings.Contains(test.want, "unsupported version"); errors.Is(err, strictjson.ErrVersion) != is {
 			t.Errorf("%s: ErrVersion is not %v", test.name, is)
 		}
 	}

@@ -19,7 +19,7 @@ import (
 	"github.com/google/renameio/v2"
 	"golang.org/x/sys/unix"
 
-	"github.com/tenon-build/tenon/builder/bundle/flock"
+	"github.com/tenon-build/tenon/signer/flock"
 )
 
 // DefaultDir is where a host keeps what it knows of its instances: in memory, as

@@ -19,9 +19,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tenon-build/tenon/signer/strictjson"
 	"golang.org/x/sys/unix"
-
-	"github.com/tenon-build/tenon/builder/bundle/manifest"
 )
 
 func newStore(t *testing.T) *Store {
@@ -301,7 +300,7 @@ func TestDamaged(t *testing.T) {
 					!strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "\n") {
 					t.Errorf("%s: %v", name, err)
 				}
-				if errors.Is(err, manifest.ErrVersion) != (name == "version") {
+				if errors.Is(err, strictjson.ErrVersion) != (name == "version") {
 					t.Errorf("%s: ErrVersion: %v", name, err)
 				}
 			}

@@ -17,7 +17,7 @@ import (
 	"github.com/sigstore/sigstore/pkg/cryptoutils"
 
 	"github.com/tenon-build/tenon/signer"
-	"github.com/tenon-build/tenon/signer/internal/regular"
+	"github.com/tenon-build/tenon/signer/regular"
 )
 
 // maxFile is the size of the largest file that is looked into, in bytes.
@@ -79,11 +79,15 @@ func (f *finder) add(path string) {
 
 // read reads a regular file; of a larger one than is looked into, nothing.
 func read(path string) ([]byte, os.FileMode, error) {
-	file, info, err := regular.Open(path)
+	file, err := regular.Open(path)
+	if err != nil {
+		return nil, 0, regular.Cause(err)
+	}
+	defer file.Close()
+	info, err := file.Stat()
 	if err != nil {
 		return nil, 0, err
 	}
-	defer file.Close()
 	if info.Size() > maxFile {
 		return nil, info.Mode(), nil
 	}

@@ -3,21 +3,15 @@
 package manifest
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"reflect"
 	"slices"
 	"strconv"
 	"strings"
 
+	"github.com/tenon-build/tenon/signer/strictjson"
 	"golang.org/x/mod/semver"
 )
-
-// ErrVersion says that the document is of a version that this package does not read.
-var ErrVersion = errors.New("unsupported version")
 
 // Decode reads a manifest strictly and checks it.
 func Decode(data []byte) (*Manifest, error) {
@@ -43,107 +37,8 @@ func DecodeSpec(data []byte) (*Spec, error) {
 	return &s, nil
 }
 
-func decode(data []byte, into any) error { return DecodeVersion(data, MaxSize, Version, into) }
-
-// DecodeVersion is DecodeStrict of a document that has a field version. Another
-// version is an error that wraps ErrVersion, whatever else it has: its fields are
-// others.
-func DecodeVersion(data []byte, limit, version int, into any) error {
-	if len(data) > limit {
-		return fmt.Errorf("larger than %d bytes", limit)
-	}
-	var head struct {
-		Version *int `json:"version"`
-	}
-	if err := json.Unmarshal(data, &head); err != nil {
-		return err
-	}
-	if head.Version == nil {
-		return errors.New("no version field")
-	}
-	if *head.Version != version {
-		return fmt.Errorf("%w %d: this program reads version %d", ErrVersion, *head.Version, version)
-	}
-	return DecodeStrict(data, limit, into)
-}
-
-// DecodeStrict decodes one JSON value into into, a pointer. It refuses more
-// than limit bytes, field names that are unknown or in another case, names that
-// occur twice in one object, deep nesting, and anything after the value.
-func DecodeStrict(data []byte, limit int, into any) error {
-	if len(data) > limit {
-		return fmt.Errorf("larger than %d bytes", limit)
-	}
-	dec := json.NewDecoder(bytes.NewReader(data))
-	if err := checkKeys(dec, reflect.TypeOf(into), 0); err != nil {
-		return err
-	}
-	if _, err := dec.Token(); err != io.EOF {
-		return errors.New("data after the end of the JSON value")
-	}
-	return json.Unmarshal(data, into)
-}
-
-const maxDepth = 32
-
-// checkKeys walks one value, which is to be decoded into t. encoding/json takes
-// a field's name in any case and the last of several, so that two readers could
-// see two documents.
-func checkKeys(dec *json.Decoder, t reflect.Type, depth int) error {
-	if depth > maxDepth {
-		return fmt.Errorf("nested deeper than %d levels", maxDepth)
-	}
-	for t != nil && t.Kind() == reflect.Pointer {
-		t = t.Elem()
-	}
-	tok, err := dec.Token()
-	if err != nil {
-		return err
-	}
-	delim, ok := tok.(json.Delim)
-	if !ok {
-		return nil
-	}
-	seen := map[string]bool{}
-	for dec.More() {
-		var of reflect.Type // of the member; nil where decoding fails or takes all
-		if t != nil && slices.Contains([]reflect.Kind{reflect.Slice, reflect.Array, reflect.Map}, t.Kind()) {
-			of = t.Elem()
-		}
-		if delim == '{' {
-			tok, err := dec.Token()
-			if err != nil {
-				return err
-			}
-			key := tok.(string)
-			if seen[key] {
-				return fmt.Errorf("field %q occurs twice", key)
-			}
-			seen[key] = true
-			if t != nil && t.Kind() == reflect.Struct {
-				if of = fieldType(t, key); of == nil {
-					return fmt.Errorf("unknown field %q", key)
-				}
-			}
-		}
-		if err := checkKeys(dec, of, depth+1); err != nil {
-			return err
-		}
-	}
-	_, err = dec.Token()
-	return err
-}
-
-// fieldType returns the type of the field with exactly that name in JSON, or
-// nil. The structs of a document name each field in a tag.
-func fieldType(t reflect.Type, name string) reflect.Type {
-	for i := range t.NumField() {
-		tag, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ",")
-		if tag == name && tag != "" && tag != "-" {
-			return t.Field(i).Type
-		}
-	}
-	return nil
+func decode(data []byte, into any) error {
+	return strictjson.DecodeVersion(data, MaxSize, Version, into)
 }
 
 // Patterns are matched by hand: package regexp would cost appinit a tenth of
@@ -239,7 +134,7 @@ func (c *Claims) Check() error {
 
 func (s *Spec) check() error {
 	if s.Version != Version {
-		return fmt.Errorf("%w %d", ErrVersion, s.Version)
+		return fmt.Errorf("%w %d", strictjson.ErrVersion, s.Version)
 	}
 	if !isLabel(s.Name) {
 		return fmt.Errorf("name: %q is not a DNS label (a-z, 0-9, '-', at most 63)", s.Name)

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/tenon-build/tenon/signer/strictjson"
 )
 
 const goodSpec = `{"version":1,"name":"web","app":{"entrypoint":["/web"],"env":["PATH=/bin","MODE=image"]},
@@ -67,8 +69,8 @@ func TestDecodeSpec(t *testing.T) {
 			}
 		})
 	}
-	if _, err := DecodeSpec([]byte(`{"version":9}`)); !errors.Is(err, ErrVersion) {
-		t.Errorf("got %v, want ErrVersion", err)
+	if _, err := DecodeSpec([]byte(`{"version":9}`)); !errors.Is(err, strictjson.ErrVersion) {
+		t.Errorf("got %v, want strictjson.ErrVersion", err)
 	}
 }
 

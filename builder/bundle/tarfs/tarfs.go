@@ -13,7 +13,7 @@ import (
 	"os"
 	"path"
 
-	"github.com/tenon-build/tenon/builder/bundle/regular"
+	"github.com/tenon-build/tenon/signer/regular"
 )
 
 // FS is an open tar file.

@@ -26,6 +26,15 @@ func Open(path string) (*os.File, error) {
 	return check(os.OpenFile(path, flags, 0))
 }
 
+// Cause returns what an error of Open says, without the file's name, for callers who name
+// it by themselves.
+func Cause(err error) error {
+	if path := (*fs.PathError)(nil); errors.As(err, &path) {
+		return path.Err
+	}
+	return err
+}
+
 // FS shows the regular files below Root as an fs.FS. Symlinks are followed
 // inside Root.
 type FS struct{ Root *os.Root }

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package flock waits for its turn, as flock(2) does.
+//
+// In: an open file or directory. Out: its lock, which goes when the last descriptor of it
+// is closed, also those that other processes inherited. Refused: to wait longer than the
+// context lasts.
+package flock
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Lock waits until this process alone has the lock, or ctx ends.
+func Lock(ctx context.Context, f *os.File) error {
+	if ctx.Done() == nil { // the kernel wakes us in our turn
+		return flock(f, unix.LOCK_EX)
+	}
+	for {
+		free, err := Try(f)
+		if free || err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for somebody who holds the lock of %q: %w", f.Name(), ctx.Err())
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
+// Try is Lock, but returns false at once where somebody else has the lock.
+func Try(f *os.File) (locked bool, err error) {
+	err = flock(f, unix.LOCK_EX|unix.LOCK_NB)
+	if err == unix.EWOULDBLOCK {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// Share waits until nobody has the lock alone, and has it together with others. Whoever
+// had it alone has it so no more.
+func Share(f *os.File) error { return flock(f, unix.LOCK_SH) }
+
+func flock(f *os.File, how int) error {
+	for {
+		err := unix.Flock(int(f.Fd()), how)
+		switch err {
+		case unix.EINTR:
+			continue
+		case unix.EWOULDBLOCK:
+			return err
+		}
+		return os.NewSyscallError("flock", err)
+	}
+}
