@@ -111,20 +111,27 @@ type Instance interface {
 	Close() error
 }
 
-// Config is what differs from instance to instance.
+// Settings are what a deployer may choose of an instance. What is zero is left to the bundle.
+type Settings struct {
+	CPUs     int               `json:"cpus,omitempty"`   // how many
+	Memory   int64             `json:"memory,omitempty"` // bytes
+	Hostname string            `json:"hostname,omitempty"`
+	Env      map[string]string `json:"env,omitempty"` // values of the bundle's parameters
+	Forwards []Forward         `json:"forwards,omitempty"`
+}
+
+// Config is what differs from instance to instance: the deployer's settings, and what
+// the loader makes of them.
 type Config struct {
+	Settings
+
 	// ID is 32 hexadecimal digits, those of no other instance of the host. Where there is
 	// no Plan, it may be empty.
 	ID string
 
-	CPUs     int   // 0: the least that the bundle claims
-	MaxCPUs  int   // that Resize can get to; 0: CPUs
-	Memory   int64 // bytes, 0: the least that the bundle claims
-	Hostname string
-	Env      map[string]string // values of the bundle's parameters
-	Forwards []Forward
-	Console  io.Writer   // what the kernel and the app print
-	Event    func(Event) // called for what the instance reports, in order
+	MaxCPUs int         // that Resize can get to; 0: CPUs
+	Console io.Writer   // what the kernel and the app print
+	Event   func(Event) // called for what the instance reports, in order
 
 	// Plan is what the instance has of the host: its CPUs, as many as CPUs says,
 	// and its Memory. nil: it runs anywhere.

@@ -253,6 +253,9 @@ func (v *Verified) Manifest() *manifest.Manifest {
 	return v.manifest.Clone()
 }
 
+// Sealed says whether the kernel's signature covers the initramfs and the command line.
+func (v *Verified) Sealed() bool { return v.manifest != nil && v.manifest.Initramfs.Sealed }
+
 // Digest returns the bundle's identity.
 func (v *Verified) Digest() v1.Hash { return v.digest }
 

@@ -303,14 +303,6 @@ func CheckValidity(c *x509.Certificate, now time.Time) error {
 
 // readFile reads a regular file of limited size. Errors do not name it.
 func readFile(path string) ([]byte, error) {
-	f, err := regular.Open(path)
-	if err != nil {
-		return nil, regular.Cause(err)
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err == nil && len(data) > maxFile {
-		err = fmt.Errorf("larger than %d bytes", maxFile)
-	}
-	return data, err
+	data, err := regular.Read(path, maxFile)
+	return data, regular.Cause(err)
 }

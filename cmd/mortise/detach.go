@@ -12,12 +12,10 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/tenon-build/tenon/cmd/internal/cli"
-	"github.com/tenon-build/tenon/loader"
 )
 
 // What runs in the background is this program with the same arguments, in a session of
@@ -96,21 +94,4 @@ func (a *app) leave(started *os.File, dir, name string) error {
 		}
 	}
 	return started.Close()
-}
-
-// tell reports what the instance does; in the background, nobody listens.
-func (a *app) tell(o runOptions) func(loader.Event) {
-	if o.quiet || o.detach {
-		return nil
-	}
-	return func(e loader.Event) {
-		switch {
-		case e.Ready != nil:
-			a.Log.Info("the app runs", "since start", e.Since.Round(time.Millisecond))
-		case e.Health != nil && e.Health.Output != "":
-			a.Log.Info("the app is "+e.Health.Status, "why", e.Health.Output)
-		case e.Health != nil:
-			a.Log.Info("the app is "+e.Health.Status, "since start", e.Since.Round(time.Millisecond))
-		}
-	}
 }

@@ -12,7 +12,6 @@ import (
 	"github.com/docker/go-units"
 
 	"github.com/tenon-build/tenon/builder/bundle"
-	"github.com/tenon-build/tenon/cmd/internal/cli"
 	"github.com/tenon-build/tenon/loader"
 	"github.com/tenon-build/tenon/loader/alloc"
 	"github.com/tenon-build/tenon/loader/cokernel"
@@ -27,8 +26,8 @@ var hints = []struct {
 	err  error
 	hint string
 }{
-	{cli.ErrNoTrust, "a policy says who may run what on this host: docs/trust.md"},
-	{cli.ErrPrivateKey, "give the public key, or a certificate with --cert"},
+	{loader.ErrNoTrust, "a policy says who may run what on this host: docs/trust.md"},
+	{loader.ErrPrivateKey, "give the public key, or a certificate with --cert"},
 	{loader.ErrUnsigned, "'tenon sign BUNDLE --key KEY' signs it, where the key is"},
 	{revocation.ErrInvalid, "whoever signs the list issues it anew: 'tenon key revoke --list FILE --key KEY'"},
 	{loader.ErrRollback, "what was seen is in trust.json of the --state directory"},

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"text/tabwriter"
 
@@ -39,16 +40,13 @@ is needed. The flags are those of 'run'.`,
 					return err
 				}
 			}
-			v, err := a.verify(cmd.Context(), args[0], r.Trust, true)
+			v, err := a.Accept(cmd.Context(), args[0], r.Trust, true)
 			if err != nil {
 				return err
 			}
 			defer v.Close()
-			name := request.name
-			if name == "" {
-				name = v.Manifest().Name
-			}
-			p, err := e.Plan(name, v.Manifest(), &r)
+			m := v.Manifest()
+			p, err := e.Plan(cmp.Or(request.name, m.Name), m, &r)
 			if err != nil {
 				return err
 			}

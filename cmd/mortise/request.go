@@ -3,9 +3,7 @@
 package main
 
 import (
-	"context"
 	"fmt"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -14,15 +12,14 @@ import (
 
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
 	"github.com/tenon-build/tenon/cmd/internal/cli"
-	"github.com/tenon-build/tenon/loader"
 	"github.com/tenon-build/tenon/loader/alloc"
 	"github.com/tenon-build/tenon/loader/instance"
 )
 
 // requestOptions say what an instance is to have, and who has to have signed its bundle.
 type requestOptions struct {
-	trust       cli.TrustOptions
-	instance    cli.InstanceOptions
+	trust       cli.TrustFlags
+	instance    cli.InstanceFlags
 	name        string
 	backend     string // a manifest.Target
 	cpus        string
@@ -52,13 +49,11 @@ func (o *requestOptions) flags(cmd *cobra.Command) {
 // request reads the flags' values. The host's configuration stands in where they say
 // nothing of trust.
 func (o *requestOptions) request(a *app) (r instance.Request, err error) {
-	c, err := o.instance.Config()
-	if err != nil {
-		return r, err
-	}
 	r = instance.Request{
-		Backend: manifest.Target(o.backend), SplitCores: o.splitCores, Memory: c.Memory, Devices: o.devices, Hostname: c.Hostname, Env: c.Env, Forwards: c.Forwards,
-		HangTimeout: o.hangTimeout,
+		Backend: manifest.Target(o.backend), SplitCores: o.splitCores, Devices: o.devices, HangTimeout: o.hangTimeout,
+	}
+	if r.Settings, err = o.instance.Settings(); err != nil {
+		return r, err
 	}
 	if r.CPUs, r.CPUList, err = parseCPUs(o.cpus); err != nil {
 		return r, err
@@ -74,24 +69,9 @@ func (o *requestOptions) request(a *app) (r instance.Request, err error) {
 	if o.hangTimeout < 0 {
 		return r, fmt.Errorf("--hang-timeout %v: must not be negative", o.hangTimeout)
 	}
-	r.Trust, err = o.trustOf(a)
-	return r, err
-}
-
-// trustOf makes paths absolute: the instance may be started from elsewhere.
-func (o *requestOptions) trustOf(a *app) (instance.Trust, error) {
 	o.trust.Default(a.Policy, a.State)
-	t := instance.Trust{Key: o.trust.Key, Cert: o.trust.Cert, Policy: o.trust.Policy, State: o.trust.State, AllowUnsigned: o.trust.AllowUnsigned}
-	for _, path := range []*string{&t.Key, &t.Cert, &t.Policy, &t.State} {
-		if *path == "" {
-			continue
-		}
-		var err error
-		if *path, err = filepath.Abs(*path); err != nil {
-			return t, err
-		}
-	}
-	return t, nil
+	r.Trust = o.trust.Trust
+	return r, r.Trust.Absolute() // the instance may be started from elsewhere
 }
 
 // parseCPUs tells a number of CPUs from a list. A list of one is 8-8.
@@ -111,28 +91,4 @@ func parseCPUs(text string) (int, alloc.CPUSet, error) {
 		return 0, nil, fmt.Errorf("--cpus %q is neither a number nor a list such as 8-11", text)
 	}
 	return n, nil, nil
-}
-
-// verify opens a bundle for an instance. Who asks only remembers nothing.
-func (a *app) verify(ctx context.Context, ref string, t instance.Trust, asks bool) (*loader.Verified, error) {
-	o := cli.TrustOptions{Key: t.Key, Cert: t.Cert, Policy: t.Policy, State: t.State, AllowUnsigned: t.AllowUnsigned}
-	policy, err := o.Load(asks)
-	if err != nil {
-		return nil, err
-	}
-	if policy.AllowUnsigned {
-		a.Log.Warn("running without a signature: nothing proves who made this bundle", "bundle", ref)
-	}
-	v, err := loader.Verify(ctx, ref, policy, func(c loader.Check) {
-		if c.Result == loader.CheckWarning {
-			a.Log.Warn(c.Object, "why", c.Detail)
-		}
-	})
-	if err != nil {
-		return nil, err
-	}
-	if !v.Manifest().Initramfs.Sealed {
-		a.Log.Warn("detached: no signature over the kernel covers the initramfs and the command line", "bundle", ref)
-	}
-	return v, nil
 }

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -129,7 +130,7 @@ With --attach, it runs in this process, as 'run' does.`,
 				if err != nil {
 					return nil, nil, err
 				}
-				v, err := a.verify(ctx, r.Bundle.Reference, r.Request.Trust, false)
+				v, err := a.Accept(ctx, r.Bundle.Reference, r.Request.Trust, false)
 				return r, v, err
 			})
 		},
@@ -148,16 +149,15 @@ func (a *app) create(ctx context.Context, ref, name string, r instance.Request, 
 	if err != nil {
 		return nil, nil, err
 	}
-	v, err := a.verify(ctx, ref, r.Trust, false)
+	v, err := a.Accept(ctx, ref, r.Trust, false)
 	if err != nil {
 		return nil, nil, err
 	}
-	if name == "" {
-		name = v.Manifest().Name
-	}
+	m := v.Manifest()
+	name = cmp.Or(name, m.Name)
 	e := a.here()
 	if replace { // nothing for something that cannot be
-		if err = e.Possible(name, v.Manifest(), &r); err == nil {
+		if err = e.CheckPossible(name, m, &r); err == nil {
 			err = e.Remove(ctx, name, true)
 		}
 		if errors.Is(err, instance.ErrNotFound) {
@@ -182,9 +182,8 @@ func (a *app) supervise(ctx context.Context, o runOptions, prepare func(context.
 		return a.spawn(ctx)
 	}
 	// From here on signals are for the app, once it is there.
-	signals := make(chan os.Signal, 8)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
-	defer signal.Stop(signals)
+	signals := cli.CatchSignals()
+	defer signals.Release()
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) // nobody who looks on ends an instance
 	record, v, err := prepare(ctx)
 	if err != nil {
@@ -196,27 +195,18 @@ func (a *app) supervise(ctx context.Context, o runOptions, prepare func(context.
 		defer v.Close()
 		look = func(ctx context.Context, o engine.Options) (*instance.Record, error) { return e.Run(ctx, name, v, o) }
 	}
-	options := engine.Options{Grace: o.grace, Event: a.tell(o)}
+	options := engine.Options{Grace: o.grace}
+	if !o.quiet && !o.detach { // in the background, nobody listens
+		options.Event = a.Tell
+	}
 	if o.detach {
 		options.Started = func() error { return a.leave(started, e.Store().Path(name), name) }
 	} else {
 		options.Console, options.Started = a.Stdout, notifyReady
 	}
-	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	defer cancel()
-	go func() {
-		select {
-		case <-ctx.Done():
-			return
-		case <-signals:
-			cancel()
-		}
-		for s := range signals {
-			if s == os.Interrupt { // the second Ctrl-C; others come twice by themselves
-				_ = e.Kill(context.Background(), name)
-			}
-		}
-	}()
+	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	go signals.React(stop, func() { _ = e.Kill(context.Background(), name) })
 	r, err := look(ctx, options)
 	if o.remove || o.create && (r == nil || r.Started.IsZero()) { // it never ran: nobody asks for it again
 		err = errors.Join(err, e.RemoveOwn(context.WithoutCancel(ctx), record))

@@ -12,6 +12,7 @@ import (
 	"github.com/tenon-build/tenon/builder"
 	"github.com/tenon-build/tenon/builder/bundle"
 	"github.com/tenon-build/tenon/cmd/internal/cli"
+	"github.com/tenon-build/tenon/loader"
 	"github.com/tenon-build/tenon/signer/trust"
 )
 
@@ -53,7 +54,7 @@ func (a *app) export(ctx context.Context, ref string, o exportOptions) (err erro
 	}
 	var who *trust.Identity
 	if o.cert != "" {
-		policy, err := (&cli.TrustOptions{Cert: o.cert}).LoadTrust()
+		policy, err := (&loader.Trust{Cert: o.cert}).Load(true)
 		if err != nil {
 			return err
 		}

@@ -19,7 +19,6 @@ import (
 	"github.com/tenon-build/tenon/builder/initramfs"
 	"github.com/tenon-build/tenon/builder/kernel"
 	"github.com/tenon-build/tenon/builder/rootfs"
-	"github.com/tenon-build/tenon/cmd/internal/cli"
 	"github.com/tenon-build/tenon/loader"
 	"github.com/tenon-build/tenon/loader/qemu"
 	"github.com/tenon-build/tenon/recipes"
@@ -38,9 +37,9 @@ var hints = []struct {
 	err  error
 	hint string
 }{
-	{cli.ErrNoTrust, "a bundle that nobody signed runs on your own machine with 'tenon run --allow-unsigned'"},
+	{loader.ErrNoTrust, "a bundle that nobody signed runs on your own machine with 'tenon run --allow-unsigned'"},
 	{loader.ErrUnsigned, "'tenon sign BUNDLE --key KEY' signs it; on your own machine it runs with 'tenon run --allow-unsigned'"},
-	{cli.ErrPrivateKey, "give the public key, signing.pub, or a certificate with --cert"},
+	{loader.ErrPrivateKey, "give the public key, signing.pub, or a certificate with --cert"},
 	{trust.ErrCertificate, "give certificates with --cert"},
 	{trust.ErrPublicKey, "give public keys with --key"},
 	{trust.ErrChain, "give the file of the one that you trust: the authority's, or the leaf's alone"},

@@ -21,6 +21,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tenon-build/tenon/cmd/internal/cli"
+	"github.com/tenon-build/tenon/loader"
 	"github.com/tenon-build/tenon/signer"
 	"github.com/tenon-build/tenon/signer/flock"
 	"github.com/tenon-build/tenon/signer/regular"
@@ -160,7 +161,7 @@ func toRevoke(arg string) (trust.Revoked, *x509.Certificate, error) {
 	}
 	var e trust.Revoked
 	var cert *x509.Certificate
-	return e, cert, cli.ReadPEM(arg, func(pem []byte) error {
+	return e, cert, loader.ReadPEM(arg, func(pem []byte) error {
 		key, err := cryptoutils.UnmarshalPEMToPublicKey(pem)
 		if err == nil {
 			e = trust.OfKey(key)

@@ -5,9 +5,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"os"
-	"os/signal"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -19,8 +16,8 @@ import (
 )
 
 type runOptions struct {
-	trust       cli.TrustOptions
-	instance    cli.InstanceOptions
+	trust       cli.TrustFlags
+	instance    cli.InstanceFlags
 	accel       string
 	cpus        int
 	stopTimeout time.Duration
@@ -58,53 +55,33 @@ func (a *app) runBundle(ctx context.Context, ref string, o runOptions) error {
 	if err != nil {
 		return cli.Exit(cli.ExitRun, err)
 	}
+	if err := o.trust.Check(); err != nil {
+		return err
+	}
 	config.Console = a.Stdout
 	say := a.Log.Info
 	if o.quiet {
 		say = func(string, ...any) {}
-	}
-	policy, err := o.trust.Load(false)
-	if err != nil {
-		return err
-	}
-	if policy.AllowUnsigned {
-		a.Log.Warn("running without a signature: nothing proves who made this bundle", "bundle", ref)
+	} else {
+		config.Event = a.Tell
 	}
 	// From here on signals are for the app, once it is there.
-	signals := make(chan os.Signal, 8)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
-	defer signal.Stop(signals)
-	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	defer cancel()
+	ctx, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	signals := cli.CatchSignals()
+	defer signals.Release()
 	stoppable := make(chan func(), 1)
-	go func() {
-		defer cancel()
-		<-signals
+	go signals.React(func() {
 		select {
 		case stop := <-stoppable:
 			stop()
+			a.endAfter(ctx, o.stopTimeout, end)
 		default:
-			return
+			end()
 		}
-		timeout := time.After(o.stopTimeout)
-		for {
-			select {
-			case s := <-signals:
-				if s == os.Interrupt { // the second Ctrl-C; others come twice by themselves
-					return
-				}
-			case <-timeout:
-				a.Log.Warn("the app did not stop in time, ending the machine")
-				return
-			}
-		}
-	}()
+	}, end)
 
-	v, err := loader.Verify(ctx, ref, policy, func(c loader.Check) {
-		if c.Result == loader.CheckWarning {
-			a.Log.Warn(c.Object, "why", c.Detail)
-		}
-	})
+	v, err := a.Accept(ctx, ref, o.trust.Trust, false)
 	if err != nil {
 		return err
 	}
@@ -112,22 +89,9 @@ func (a *app) runBundle(ctx context.Context, ref string, o runOptions) error {
 	if v.Identity() != "" {
 		say("the bundle is signed", "by", v.Identity(), "digest", v.Digest())
 	}
-	if !v.Manifest().Initramfs.Sealed {
-		a.Log.Warn("detached: no signature over the kernel covers the initramfs and the command line", "bundle", ref)
-	}
-	stop, err := v.Manifest().App.Signal()
+	number, err := v.Manifest().App.Signal()
 	if err != nil {
 		return err
-	}
-	config.Event = func(e loader.Event) {
-		switch {
-		case e.Ready != nil:
-			say("the app runs", "since start", e.Since.Round(time.Millisecond))
-		case e.Health != nil && e.Health.Output != "":
-			say("the app is "+e.Health.Status, "why", e.Health.Output)
-		case e.Health != nil:
-			say("the app is "+e.Health.Status, "since start", e.Since.Round(time.Millisecond))
-		}
 	}
 	backend := &qemu.Backend{Accel: o.accel, Log: a.Log}
 	instance, err := backend.Load(ctx, v, config)
@@ -142,9 +106,9 @@ func (a *app) runBundle(ctx context.Context, ref string, o runOptions) error {
 		return err
 	}
 	stoppable <- func() {
-		say("stopping the app", "signal", unix.SignalName(stop))
+		say("stopping the app", "signal", unix.SignalName(number))
 		go func() {
-			if err := instance.Signal(int(stop)); err != nil {
+			if err := instance.Signal(int(number)); err != nil {
 				a.Log.Warn("the app could not be asked to stop", "why", err)
 			}
 		}()
@@ -156,6 +120,15 @@ func (a *app) runBundle(ctx context.Context, ref string, o runOptions) error {
 	return cli.ExitStatus(exit)
 }
 
+// endAfter ends a machine whose app takes longer to stop.
+func (a *app) endAfter(ctx context.Context, limit time.Duration, end func()) {
+	timer := time.AfterFunc(limit, func() {
+		a.Log.Warn("the app did not stop in time, ending the machine")
+		end()
+	})
+	context.AfterFunc(ctx, func() { timer.Stop() })
+}
+
 func (o *runOptions) config() (loader.Config, error) {
 	if o.cpus < 0 {
 		return loader.Config{}, fmt.Errorf("--cpus %d: must be positive", o.cpus)
@@ -163,7 +136,7 @@ func (o *runOptions) config() (loader.Config, error) {
 	if o.accel != "" && o.accel != qemu.KVM && o.accel != qemu.TCG {
 		return loader.Config{}, fmt.Errorf("--accel %q is neither kvm nor tcg", o.accel)
 	}
-	c, err := o.instance.Config()
-	c.CPUs = o.cpus
-	return c, err
+	settings, err := o.instance.Settings()
+	settings.CPUs = o.cpus
+	return loader.Config{Settings: settings}, err
 }

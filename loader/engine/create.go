@@ -23,7 +23,7 @@ func (e *Engine) Create(ctx context.Context, name, ref string, v *loader.Verifie
 	if err := instance.CheckName(name); err != nil {
 		return nil, err
 	}
-	if err := e.Possible(name, m, &r); err != nil {
+	if err := e.CheckPossible(name, m, &r); err != nil {
 		return nil, err
 	}
 	l, err := e.lock(ctx)
@@ -38,8 +38,8 @@ func (e *Engine) Create(ctx context.Context, name, ref string, v *loader.Verifie
 	return record, l.Create(record, time.Now())
 }
 
-// Possible refuses what this host could never give. What others hold now is not refused.
-func (e *Engine) Possible(name string, m *manifest.Manifest, r *instance.Request) error {
+// CheckPossible refuses what this host could never give. What others hold now is not refused.
+func (e *Engine) CheckPossible(name string, m *manifest.Manifest, r *instance.Request) error {
 	if err := checkSize(r); err != nil {
 		return err
 	}

@@ -155,7 +155,7 @@ func (h *host) untouched(t *testing.T) {
 func TestLife(t *testing.T) {
 	h := newHost(t, small)
 	v := verified(t, nil)
-	h.create(t, "web", v, instance.Request{Env: map[string]string{"PORT": "80"}, Hostname: "front"})
+	h.create(t, "web", v, instance.Request{Settings: loader.Settings{Env: map[string]string{"PORT": "80"}, Hostname: "front"}})
 	h.untouched(t)
 	ended := h.run(t, t.Context(), "web", v)
 	r := h.record(t, "web")
@@ -545,7 +545,7 @@ func TestRemoveOwn(t *testing.T) {
 		t.Error(err)
 	}
 	h.record(t, "web")
-	if _, err := h.Create(t.Context(), "large", "oci:web", v, instance.Request{Hostname: strings.Repeat("x", maxRequest)}); err == nil || !strings.Contains(err.Error(), "are too long") {
+	if _, err := h.Create(t.Context(), "large", "oci:web", v, instance.Request{Settings: loader.Settings{Hostname: strings.Repeat("x", maxRequest)}}); err == nil || !strings.Contains(err.Error(), "are too long") {
 		t.Error(err)
 	}
 }

@@ -67,9 +67,8 @@ func (e *Engine) want(m *manifest.Manifest, r *instance.Request) (*want, error) 
 	if len(r.Forwards) > 0 && !b.Can().Forwards {
 		return nil, fmt.Errorf("%w: %s forwards no ports", ErrBackend, b.Name())
 	}
-	w := &want{backend: b, config: loader.Config{
-		CPUs: max(r.CPUs, len(r.CPUList)), Memory: r.Memory, Hostname: r.Hostname, Env: r.Env, Forwards: r.Forwards,
-	}}
+	w := &want{backend: b, config: loader.Config{Settings: r.Settings}}
+	w.config.CPUs = max(r.CPUs, len(r.CPUList))
 	if err := w.config.Resolve(b.Name(), m); err != nil {
 		return nil, err
 	}

@@ -85,29 +85,15 @@ type Bundle struct {
 // Request is what was asked for when the instance was created, and what each start
 // asks for again. What is zero is left to the bundle.
 type Request struct {
-	Backend     manifest.Target   `json:"backend,omitempty"`    // that it is to run on; another one than the bundle's target refuses it
-	CPUs        int               `json:"cpus,omitempty"`       // how many
-	CPUList     alloc.CPUSet      `json:"cpuList,omitempty"`    // exactly these
-	SplitCores  bool              `json:"splitCores,omitempty"` // siblings may run other kernels
-	Memory      int64             `json:"memory,omitempty"`     // bytes
-	PageSize    int64             `json:"pageSize,omitempty"`   // bytes of the huge pages of the memory; 0: ordinary memory
-	Node        *int              `json:"node,omitempty"`       // NUMA node of all of it
-	Devices     []string          `json:"devices,omitempty"`    // PCI addresses
-	Hostname    string            `json:"hostname,omitempty"`
-	Env         map[string]string `json:"env,omitempty"` // values of the bundle's parameters
-	Forwards    []loader.Forward  `json:"forwards,omitempty"`
-	HangTimeout time.Duration     `json:"hangTimeout,omitempty"` // nanoseconds without a sign of life after which it is ended; 0: never
-	Trust       Trust             `json:"trust"`
-}
-
-// Trust says who is asked whether the bundle is good, at each start. Paths are
-// absolute.
-type Trust struct {
-	Key           string `json:"key,omitempty"`
-	Cert          string `json:"cert,omitempty"`
-	Policy        string `json:"policy,omitempty"`
-	State         string `json:"state,omitempty"` // directory with what the host has seen
-	AllowUnsigned bool   `json:"allowUnsigned,omitempty"`
+	loader.Settings
+	Backend     manifest.Target `json:"backend,omitempty"`     // that it is to run on; another one than the bundle's target refuses it
+	CPUList     alloc.CPUSet    `json:"cpuList,omitempty"`     // exactly these
+	SplitCores  bool            `json:"splitCores,omitempty"`  // siblings may run other kernels
+	PageSize    int64           `json:"pageSize,omitempty"`    // bytes of the huge pages of the memory; 0: ordinary memory
+	Node        *int            `json:"node,omitempty"`        // NUMA node of all of it
+	Devices     []string        `json:"devices,omitempty"`     // PCI addresses
+	HangTimeout time.Duration   `json:"hangTimeout,omitempty"` // nanoseconds without a sign of life after which it is ended; 0: never
+	Trust       loader.Trust    `json:"trust"`
 }
 
 // Held is what the instance has of the host, in plain values. What is planned counts

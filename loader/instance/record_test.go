@@ -33,9 +33,12 @@ func full() *Record {
 	r.Version, r.ID, r.State, r.BootID, r.Created, r.Started, r.Ended = Version, strings.Repeat("0b", 16), Failed, "boot", day, day, day
 	node := 1
 	r.Request = Request{
-		CPUs: 3, CPUList: alloc.NewCPUSet(2, 3, 8), SplitCores: true, Memory: 1 << 30, PageSize: 2 << 20, Node: &node, Devices: []string{"0000:03:00.0"},
-		Hostname: "front", Env: map[string]string{"PORT": "80"}, Forwards: []loader.Forward{{Protocol: "tcp", HostAddress: "127.0.0.1", HostPort: 8080, GuestPort: 80}},
-		HangTimeout: time.Minute, Trust: Trust{Key: "/k", Cert: "/c", Policy: "/p", State: "/s", AllowUnsigned: true},
+		Settings: loader.Settings{
+			CPUs: 3, Memory: 1 << 30, Hostname: "front", Env: map[string]string{"PORT": "80"},
+			Forwards: []loader.Forward{{Protocol: "tcp", HostAddress: "127.0.0.1", HostPort: 8080, GuestPort: 80}},
+		},
+		CPUList: alloc.NewCPUSet(2, 3, 8), SplitCores: true, PageSize: 2 << 20, Node: &node, Devices: []string{"0000:03:00.0"},
+		HangTimeout: time.Minute, Trust: loader.Trust{Key: "/k", Cert: "/c", Policy: "/p", State: "/s", AllowUnsigned: true},
 	}
 	r.Starts = 2
 	r.Held = Held{CPUs: "2-3,8", Memory: []Memory{{0, 1 << 30}, {1, 1 << 20}}, Devices: []string{"0000:03:00.0"}}
@@ -47,22 +50,31 @@ func full() *Record {
 // The names are what 'mortise inspect --format json' prints.
 const fullJSON = `{"version":1,"name":"web","id":"0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b","state":"failed",` +
 	`"bundle":{"reference":"oci:web","digest":"sha256:0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a","name":"web","version":"1.2.0","identity":"release CI"},` +
-	`"backend":"qemu","request":{"cpus":3,"cpuList":"2-3,8","splitCores":true,"memory":1073741824,"pageSize":2097152,"node":1,"devices":["0000:03:00.0"],` +
-	`"hostname":"front","env":{"PORT":"80"},"forwards":["127.0.0.1:8080:80/tcp"],"hangTimeout":60000000000,` +
+	`"backend":"qemu","request":{"cpus":3,"memory":1073741824,"hostname":"front","env":{"PORT":"80"},"forwards":["127.0.0.1:8080:80/tcp"],` +
+	`"cpuList":"2-3,8","splitCores":true,"pageSize":2097152,"node":1,"devices":["0000:03:00.0"],"hangTimeout":60000000000,` +
 	`"trust":{"key":"/k","cert":"/c","policy":"/p","state":"/s","allowUnsigned":true}},"held":{"cpus":"2-3,8","memory":[{"node":0,"bytes":1073741824},{"node":1,"bytes":1048576}],"devices":["0000:03:00.0"]},` +
 	`"supervisor":{"pid":7,"start":9,"bootID":"boot"},"bootID":"boot","starts":2,"created":"2026-03-01T12:00:00Z","started":"2026-03-01T12:00:00Z","ended":"2026-03-01T12:00:00Z",` +
 	`"exit":{"code":127,"error":"no such file"},"reason":"it burnt","health":{"status":"unhealthy","output":"no answer"}}` + "\n"
+
+// inAnotherOrder is the record as it was written before settings came first.
+func inAnotherOrder() string {
+	const settings = `"memory":1073741824,"hostname":"front","env":{"PORT":"80"},"forwards":["127.0.0.1:8080:80/tcp"],`
+	text := strings.Replace(fullJSON, settings, "", 1)
+	return strings.Replace(text, `"hangTimeout"`, settings+`"hangTimeout"`, 1)
+}
 
 func TestRecordIsStable(t *testing.T) {
 	if data, err := full().encode(); err != nil || string(data) != fullJSON {
 		t.Errorf("%v\n%s", err, data)
 	}
-	r, err := decode([]byte(fullJSON))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if data, err := r.encode(); err != nil || string(data) != fullJSON {
-		t.Errorf("%v\n%s", err, data)
+	for _, text := range []string{fullJSON, inAnotherOrder()} {
+		r, err := decode([]byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if data, err := r.encode(); err != nil || string(data) != fullJSON {
+			t.Errorf("%v\n%s", err, data)
+		}
 	}
 }
 

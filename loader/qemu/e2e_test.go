@@ -67,7 +67,7 @@ func planned(t *testing.T, probe string, change func(*loader.Config)) (loader.In
 	memory := (v.Manifest().Claims.Memory.Min/mib + 1) / 2 * 2 * mib // whole pages of 2 MiB
 	console := &e2e.Running{}
 	c := loader.Config{
-		CPUs: 1, MaxCPUs: 2, Env: map[string]string{"PROBE": probe}, Console: console, Group: cpuset(t, "0-1"),
+		Settings: loader.Settings{CPUs: 1, Env: map[string]string{"PROBE": probe}}, MaxCPUs: 2, Console: console, Group: cpuset(t, "0-1"),
 		Plan: &alloc.Plan{CPUs: alloc.CPUSet{1}, Siblings: alloc.CPUSet{0}, Memory: []alloc.NodeMemory{{Node: 0, Bytes: 32 * mib}, {Node: 0, Bytes: memory - 32*mib}}},
 	}
 	if change != nil {

@@ -32,7 +32,7 @@ func TestPlanArgs(t *testing.T) {
 			"-m 64M -object memory-backend-ram,id=node0,size=67108864,prealloc=on -numa node,memdev=node0",
 		},
 	} {
-		c := &loader.Config{CPUs: 2, MaxCPUs: 4, Plan: &test.plan}
+		c := &loader.Config{Settings: loader.Settings{CPUs: 2}, MaxCPUs: 4, Plan: &test.plan}
 		got := strings.Join(planArgs(c, test.bind), " ")
 		if want := "-S -name debug-threads=on -smp 2,maxcpus=4,sockets=1,cores=4,threads=1 " + test.want; got != want {
 			t.Errorf("%s:\n%s, want\n%s", name, got, want)
@@ -43,7 +43,7 @@ func TestPlanArgs(t *testing.T) {
 func TestCheckPlan(t *testing.T) {
 	good := func() *loader.Config {
 		return &loader.Config{
-			CPUs: 2, Memory: 3 << 20, Group: "/sys/fs/cgroup/x",
+			Settings: loader.Settings{CPUs: 2, Memory: 3 << 20}, Group: "/sys/fs/cgroup/x",
 			Plan: &alloc.Plan{CPUs: alloc.CPUSet{4, 5}, Memory: []alloc.NodeMemory{{Node: 0, Bytes: 4 << 20}}},
 		}
 	}

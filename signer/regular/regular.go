@@ -9,6 +9,8 @@ package regular
 
 import (
 	"errors"
+	"fmt"
+	"io"
 	"io/fs"
 	"os"
 
@@ -26,7 +28,21 @@ func Open(path string) (*os.File, error) {
 	return check(os.OpenFile(path, flags, 0))
 }
 
-// Cause returns what an error of Open says, without the file's name, for callers who name
+// Read reads a regular file of at most limit bytes.
+func Read(path string, limit int64) ([]byte, error) {
+	f, err := Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err == nil && int64(len(data)) > limit {
+		err = &fs.PathError{Op: "read", Path: path, Err: fmt.Errorf("larger than %d bytes", limit)}
+	}
+	return data, err
+}
+
+// Cause returns what an error of Open or Read says, without the file's name, for callers who name
 // it by themselves.
 func Cause(err error) error {
 	if path := (*fs.PathError)(nil); errors.As(err, &path) {

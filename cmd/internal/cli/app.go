@@ -38,7 +38,7 @@ type App struct {
 	Log            *slog.Logger
 	Hint           func(error) string // the next step after an error; may be empty
 	Failed         map[string]int     // exit codes of verbs whose failures have their own
-	Policy, State  string             // of TrustOptions, where the command line says nothing of trust
+	Policy, State  string             // of TrustFlags, where the command line says nothing of trust
 }
 
 // New returns the App of a command, without hints.

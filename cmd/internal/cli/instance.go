@@ -15,14 +15,14 @@ import (
 	"github.com/tenon-build/tenon/loader/control"
 )
 
-// InstanceOptions are what differs from instance to instance of a bundle.
-type InstanceOptions struct {
+// InstanceFlags are what differs from instance to instance of a bundle.
+type InstanceFlags struct {
 	publish, env, envFiles []string
 	memory, hostname       string
 }
 
 // Flags adds the flags.
-func (o *InstanceOptions) Flags(f *pflag.FlagSet) {
+func (o *InstanceFlags) Flags(f *pflag.FlagSet) {
 	f.StringArrayVarP(&o.publish, "publish", "p", nil, "forward a port: [ADDRESS:]HOST:GUEST[/udp] (the default address is 127.0.0.1)")
 	f.StringArrayVarP(&o.env, "env", "e", nil, "set a parameter of the bundle: NAME=VALUE, or NAME for the value that it has here")
 	f.StringArrayVar(&o.envFiles, "env-file", nil, "read parameters from a file: a line each, as --env has them; '#' begins a comment")
@@ -30,9 +30,9 @@ func (o *InstanceOptions) Flags(f *pflag.FlagSet) {
 	f.StringVar(&o.hostname, "hostname", "", "host name (default: the bundle's name)")
 }
 
-// Config reads the flags' values.
-func (o *InstanceOptions) Config() (loader.Config, error) {
-	c := loader.Config{Hostname: o.hostname, Env: map[string]string{}}
+// Settings reads the flags' values.
+func (o *InstanceFlags) Settings() (loader.Settings, error) {
+	c := loader.Settings{Hostname: o.hostname, Env: map[string]string{}}
 	var err error
 	if o.memory != "" {
 		if c.Memory, err = ParseSize("--memory", o.memory); err != nil {

@@ -15,7 +15,7 @@ import (
 
 // NewVerifyCmd makes the verb verify.
 func NewVerifyCmd(a *App) *cobra.Command {
-	var trust TrustOptions
+	var trust TrustFlags
 	var format string
 	cmd := &cobra.Command{
 		Use:   "verify BUNDLE",
@@ -34,8 +34,11 @@ BUNDLE is oci:DIR, oci-archive:FILE, a path to either, or HOST/NAME:TAG.`,
 				return err
 			}
 			trust.Default(a.Policy, a.State)
+			if err := trust.Check(); err != nil {
+				return err
+			}
 			policy, err := trust.Load(true)
-			if errors.Is(err, ErrNoTrust) {
+			if errors.Is(err, loader.ErrNoTrust) {
 				return Usage(cmd, err)
 			}
 			if err != nil {

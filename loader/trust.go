@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package loader
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+
+	"github.com/sigstore/sigstore/pkg/cryptoutils"
+
+	"github.com/tenon-build/tenon/signer/regular"
+	"github.com/tenon-build/tenon/signer/trust"
+)
+
+// What Trust may lack; test with errors.Is.
+var (
+	ErrNoTrust    = errors.New("nothing says whom to trust: give one of --key, --cert and --policy")
+	ErrPrivateKey = errors.New("it holds a private key, and a public one is wanted")
+)
+
+// Trust names the files that say whether a bundle is good: exactly one of Key, Cert,
+// Policy and AllowUnsigned is set. Records of instances hold it, so that each start asks
+// the same files again; the paths are absolute there.
+type Trust struct {
+	Key           string `json:"key,omitempty"`    // a public key, PEM
+	Cert          string `json:"cert,omitempty"`   // certificates, PEM
+	Policy        string `json:"policy,omitempty"` // TOML
+	State         string `json:"state,omitempty"`  // directory with what the host has seen; empty: nothing is remembered
+	AllowUnsigned bool   `json:"allowUnsigned,omitempty"`
+}
+
+// Absolute makes the paths absolute.
+func (t *Trust) Absolute() error {
+	for _, path := range []*string{&t.Key, &t.Cert, &t.Policy, &t.State} {
+		if *path == "" {
+			continue
+		}
+		var err error
+		if *path, err = filepath.Abs(*path); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Load reads what the files say. Who asks only remembers nothing.
+func (t *Trust) Load(asks bool) (Policy, error) {
+	p, err := t.load()
+	if t.State != "" {
+		p.State = &State{Dir: t.State, ReadOnly: asks}
+	}
+	return p, err
+}
+
+func (t *Trust) load() (Policy, error) {
+	switch {
+	case t.AllowUnsigned:
+		return Policy{AllowUnsigned: true}, nil
+	case t.Policy != "":
+		p, err := readPolicy(t.Policy)
+		return Policy{Trust: p}, err
+	case t.Key == "" && t.Cert == "":
+		return Policy{}, ErrNoTrust
+	}
+	one := trust.Identity{Bundles: []string{"*"}}
+	var err error
+	if t.Key != "" {
+		one.Name, err = t.Key, ReadPEM(t.Key, func(pem []byte) (err error) {
+			one.Key, err = trust.ParseKey(pem)
+			return err
+		})
+	} else {
+		one.Name, err = t.Cert, ReadPEM(t.Cert, func(pem []byte) (err error) {
+			one.Certificates, err = trust.ParseCertificates(pem)
+			return err
+		})
+	}
+	return Policy{Trust: &trust.Policy{Identities: []trust.Identity{one}}}, err
+}
+
+// readPolicy reads a policy. The paths in it are relative to its directory.
+func readPolicy(path string) (*trust.Policy, error) {
+	data, err := regular.Read(path, maxTrustFile)
+	if err != nil {
+		return nil, fmt.Errorf("reading policy: %w", err)
+	}
+	p, err := trust.Parse(data, func(named string) ([]byte, error) {
+		if !filepath.IsAbs(named) {
+			named = filepath.Join(filepath.Dir(path), named)
+		}
+		return regular.Read(named, maxTrustFile)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("policy %s: %w", path, err)
+	}
+	return p, nil
+}
+
+// maxTrustFile is the largest policy, key or certificate file that is read, in bytes.
+const maxTrustFile = 1 << 20
+
+// ReadPEM reads a file and has it parsed; a private key gets a word of its own.
+func ReadPEM(path string, parse func([]byte) error) error {
+	data, err := regular.Read(path, maxTrustFile)
+	if err != nil {
+		return err
+	}
+	if err := parse(data); err != nil {
+		if _, private := cryptoutils.UnmarshalPEMToPrivateKey(data, cryptoutils.SkipPassword); private == nil {
+			err = ErrPrivateKey
+		}
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return nil
+}
