@@ -136,13 +136,13 @@ var rules = []struct {
 		func(pkg string) bool { return below(pkg, "./loader/alloc") }, true,
 		func(_, to string) bool { return !isLocal(to) || below(to, "./loader/alloc") },
 	}, {
-		"back ends import loader, alloc, control and the manifest",
+		"back ends import loader, alloc, control, session and the manifest",
 		func(pkg string) bool {
 			return below(pkg, "./loader/qemu", "./loader/kexec", "./loader/multikernel", "./loader/cokernel")
 		}, false,
 		func(from, to string) bool {
 			backend := strings.Join(strings.Split(from, "/")[:3], "/")
-			return !isLocal(to) || slices.Contains([]string{"./builder/bundle/manifest", "./loader", "./loader/alloc", "./loader/control"}, to) || below(to, backend)
+			return !isLocal(to) || slices.Contains([]string{"./builder/bundle/manifest", "./loader", "./loader/alloc", "./loader/control", "./loader/session"}, to) || below(to, backend)
 		},
 	}, {
 		"nothing imports cmd, but commands what they have in common",

@@ -235,17 +235,3 @@ func (c *Config) Resolve(backend manifest.Target, m *manifest.Manifest) error {
 	_, err := spec.Environment(c.Env)
 	return err
 }
-
-// Sink passes on what is written to it until that fails, and takes the rest: a machine does
-// not hang because nobody reads its console.
-type Sink struct {
-	W   io.Writer // may be nil
-	Err error     // why it was not passed on
-}
-
-func (s *Sink) Write(p []byte) (int, error) {
-	if s.Err == nil && s.W != nil {
-		_, s.Err = s.W.Write(p)
-	}
-	return len(p), nil
-}

@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"sync"
@@ -19,6 +18,7 @@ import (
 	"github.com/tenon-build/tenon/loader"
 	"github.com/tenon-build/tenon/loader/alloc"
 	"github.com/tenon-build/tenon/loader/control"
+	"github.com/tenon-build/tenon/loader/session"
 )
 
 // instance is a guest, or one to be.
@@ -27,19 +27,15 @@ type instance struct {
 	object  *object
 	console *os.File
 	channel *os.File
-	host    *control.Host
-	started time.Time
-	running atomic.Bool
-	killed  atomic.Bool
 
-	exited     chan struct{} // closed when the guest has ended, and all it said was read
-	consoleErr error         // of writing the console; valid after exited
-	talkErr    error         // the guest broke the protocol; likewise
-	resizing   sync.Mutex
+	*session.Session // nil before it was started
+	running          atomic.Bool
+	killed           atomic.Bool
+	resizing         sync.Mutex
 }
 
 func newInstance(o *object, c loader.Config) *instance {
-	return &instance{config: c, object: o, exited: make(chan struct{})}
+	return &instance{config: c, object: o}
 }
 
 // port reads the control channel frame by frame, as the module wants.
@@ -57,14 +53,8 @@ func (i *instance) Start(ctx context.Context) error {
 	if err := i.object.start(); err != nil {
 		return fmt.Errorf("starting the first CPU: %w", err)
 	}
-	i.started = time.Now()
-	i.host = control.NewHost(newPort(i.channel), i.configure, i.event)
-	i.follow(ctx)
+	i.follow(ctx, time.Now(), false)
 	return nil
-}
-
-func (i *instance) configure() *control.Configure {
-	return &control.Configure{Hostname: i.config.Hostname, Time: time.Now().UnixNano(), Env: i.config.Env}
 }
 
 // attach goes on with a guest that another process started.
@@ -86,68 +76,17 @@ func (i *instance) attach() error {
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &now); err != nil {
 		return err
 	}
-	i.started = time.Now().Add(time.Duration(int64(s.started) - now.Nano()))
-	configure := i.configure
-	if s.told != 0 {
-		configure = nil
-	}
-	i.host = control.NewHost(newPort(i.channel), configure, i.event)
-	i.follow(context.Background())
+	i.follow(context.Background(), time.Now().Add(time.Duration(int64(s.started)-now.Nano())), s.told != 0)
 	return nil
 }
 
-// follow listens to the guest until it ends. When ctx ends before, it is killed.
-func (i *instance) follow(ctx context.Context) {
+// follow listens to the guest, which was started then, until it ends.
+func (i *instance) follow(ctx context.Context, started time.Time, told bool) {
 	i.running.Store(true)
-	var output sync.WaitGroup
-	output.Go(func() {
-		out := &loader.Sink{W: i.config.Console}
-		_, _ = io.Copy(out, i.console) // ends with the guest
-		i.consoleErr = out.Err
+	i.Session = session.New(&i.config, session.Guest{
+		Console: i.console, Channel: newPort(i.channel), Told: told, Kill: i.Kill, Gone: i.object.wait,
 	})
-	output.Go(func() {
-		if err := i.host.Converse(); err != nil {
-			i.talkErr = err
-			_ = i.Kill()
-		}
-	})
-	output.Go(func() { i.object.wait() })
-	go func() {
-		output.Wait()
-		close(i.exited)
-	}()
-	go func() {
-		select {
-		case <-ctx.Done():
-			_ = i.Kill()
-		case <-i.exited:
-		}
-	}()
-}
-
-func (i *instance) event(m *control.Message) {
-	if i.config.Event != nil {
-		i.config.Event(loader.Event{Since: time.Since(i.started), Ready: m.Ready, Health: m.Health, Heartbeat: m.Heartbeat})
-	}
-}
-
-// Signal asks PID 1 to signal the app. Before PID 1 listens, the signal is kept for it.
-func (i *instance) Signal(number int) error { return i.host.Signal(number) }
-
-// typeTimeout is how long what is typed may stay unread.
-const typeTimeout = 2 * time.Second
-
-// Type writes to the guest's console. The error is os.ErrDeadlineExceeded when the guest
-// does not read; it has a part of the keys then.
-func (i *instance) Type(keys []byte) error {
-	err := i.console.SetWriteDeadline(time.Now().Add(typeTimeout))
-	if err == nil {
-		_, err = i.console.Write(keys)
-	}
-	if err != nil {
-		return fmt.Errorf("typing on the console: %w", err)
-	}
-	return nil
+	i.Follow(ctx, started)
 }
 
 // Kill ends the guest at once.
@@ -161,15 +100,8 @@ func (i *instance) Kill() error {
 
 // Wait waits for the guest's end.
 func (i *instance) Wait() (*control.Exit, error) {
-	<-i.exited
-	exit := i.host.Exit()
-	switch {
-	case i.talkErr != nil:
-		return nil, fmt.Errorf("the guest was ended: %w", i.talkErr)
-	case i.consoleErr != nil:
-		return nil, fmt.Errorf("writing the console: %w", i.consoleErr)
-	case exit != nil:
-		return exit, nil
+	if exit, err := i.Session.Wait(); exit != nil || err != nil {
+		return exit, err
 	}
 	s, err := i.object.status()
 	if errors.Is(err, unix.ENODEV) {
@@ -195,7 +127,7 @@ func (i *instance) Wait() (*control.Exit, error) {
 func (i *instance) Close() error {
 	err := i.object.end()
 	if err == nil && i.running.Load() {
-		<-i.exited
+		<-i.Ended()
 	}
 	return errors.Join(err, i.closeFiles())
 }

@@ -12,7 +12,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -28,6 +27,7 @@ import (
 	"github.com/tenon-build/tenon/loader"
 	"github.com/tenon-build/tenon/loader/alloc"
 	"github.com/tenon-build/tenon/loader/control"
+	"github.com/tenon-build/tenon/loader/session"
 )
 
 // ErrNoQEMU says that QEMU is not on this machine.
@@ -98,7 +98,7 @@ func (b *Backend) Load(ctx context.Context, v *loader.Verified, c loader.Config)
 			b.Log.Info("using KVM")
 		}
 	}
-	i := &instance{config: c, exited: make(chan struct{})}
+	i := &instance{config: c, gone: make(chan struct{})}
 	if err := i.prepare(program, accel, v); err != nil {
 		return nil, errors.Join(err, i.Close())
 	}
@@ -115,14 +115,11 @@ type instance struct {
 	console *os.File
 	channel *os.File
 	qmp     *os.File // nil without a plan
-	control *control.Host
 	stderr  tail
-	started time.Time
 
-	exited     chan struct{} // closed when QEMU is gone, the console drained, the control channel ended
-	waitErr    error         // of QEMU; valid after exited
-	consoleErr error         // of writing the console; likewise
-	talkErr    error         // the guest broke the protocol; likewise
+	*session.Session
+	gone    chan struct{} // closed when QEMU is
+	waitErr error         // of QEMU; valid then
 
 	process atomic.Pointer[os.Process] // nil before it is started
 
@@ -199,10 +196,9 @@ func (i *instance) prepare(program, accel string, v *loader.Verified) error {
 		}
 		args = append(args, "-netdev", netdev, "-device", "virtio-net-pci,netdev=net0,romfile=")
 	}
-	i.control = control.NewHost(i.channel, func() *control.Configure {
-		closeAll(&i.images) // QEMU has read them
-		return i.configure()
-	}, i.event)
+	i.Session = session.New(&i.config, session.Guest{
+		Console: i.console, Channel: i.channel, Configure: i.configure, Kill: i.Kill, Gone: func() { <-i.gone },
+	})
 	i.cmd = exec.Command(program, args...)
 	i.cmd.ExtraFiles = i.files
 	i.cmd.Env = []string{"PATH=" + os.Getenv("PATH")} // a machine has no use for our secrets
@@ -241,42 +237,23 @@ func (i *instance) socket(ours **os.File) (int, error) {
 // Start starts QEMU. With a plan, it returns when QEMU has all of its memory and the
 // guest begins.
 func (i *instance) Start(ctx context.Context) error {
-	i.started = time.Now()
+	started := time.Now()
 	ended, err := i.launch()
 	if err != nil {
 		return fmt.Errorf("starting %s: %w", i.cmd.Path, err)
 	}
 	closeAll(&i.files)
-	var output sync.WaitGroup
-	output.Go(func() {
-		out := &loader.Sink{W: i.config.Console}
-		_, _ = io.Copy(out, i.console) // ends with QEMU
-		i.consoleErr = out.Err
-	})
-	output.Go(func() {
-		if err := i.control.Converse(); err != nil {
-			i.talkErr = err
-			_ = i.Kill()
-		}
-	})
 	go func() {
 		i.waitErr = <-ended
-		output.Wait()
-		close(i.exited)
+		close(i.gone)
 	}()
-	go func() {
-		select {
-		case <-ctx.Done():
-			_ = i.Kill()
-		case <-i.exited:
-		}
-	}()
+	i.Follow(ctx, started)
 	if i.config.Plan == nil {
 		return nil
 	}
 	if err := i.place(ctx); err != nil {
 		_ = i.Kill()
-		<-i.exited
+		<-i.Ended()
 		if len(i.stderr) > 0 { // the reason, rather than that it is gone
 			err = fmt.Errorf("%w: %s", err, control.Line(string(i.stderr)))
 		}
@@ -309,43 +286,13 @@ func closeAll(files *[]*os.File) {
 	*files = nil
 }
 
-// Type writes to the guest's serial port. The error is os.ErrDeadlineExceeded when the
-// guest does not read; it has a part of the keys then.
-func (i *instance) Type(keys []byte) error {
-	if err := writeSocket(i.console, keys); err != nil {
-		return fmt.Errorf("typing on the console: %w", err)
-	}
-	return nil
-}
-
-func writeSocket(f *os.File, data []byte) error {
-	if err := f.SetWriteDeadline(time.Now().Add(sendTimeout)); err != nil {
-		return err
-	}
-	_, err := f.Write(data)
-	return err
-}
-
-// sendTimeout is how long what is sent may stay unread.
-const sendTimeout = 2 * time.Second
-
-func (i *instance) event(m *control.Message) {
-	if i.config.Event != nil {
-		i.config.Event(loader.Event{Since: time.Since(i.started), Ready: m.Ready, Health: m.Health, Heartbeat: m.Heartbeat})
-	}
-}
-
-func (i *instance) configure() *control.Configure {
-	c := &control.Configure{Hostname: i.config.Hostname, Time: time.Now().UnixNano(), Env: i.config.Env}
+// configure tells the guest its place in QEMU's network.
+func (i *instance) configure(c *control.Configure) {
+	closeAll(&i.images) // QEMU has read them
 	if i.network {
 		c.Address, c.Gateway, c.Resolvers = guestAddress, guestGateway, []string{guestResolver}
 	}
-	return c
 }
-
-// Signal asks PID 1 to signal the app. Before PID 1 listens, the signal is kept
-// for it.
-func (i *instance) Signal(number int) error { return i.control.Signal(number) }
 
 // Kill ends QEMU.
 func (i *instance) Kill() error {
@@ -363,15 +310,10 @@ func (i *instance) Kill() error {
 
 // Wait waits for QEMU's end.
 func (i *instance) Wait() (*control.Exit, error) {
-	<-i.exited
-	exit := i.control.Exit()
+	exit, err := i.Session.Wait()
 	switch {
-	case i.talkErr != nil:
-		return nil, fmt.Errorf("the guest was ended: %w", i.talkErr)
-	case i.consoleErr != nil:
-		return nil, fmt.Errorf("writing the console: %w", i.consoleErr)
-	case exit != nil:
-		return exit, nil
+	case exit != nil || err != nil:
+		return exit, err
 	case i.killed.Load():
 		return &control.Exit{Signal: int(unix.SIGKILL)}, nil
 	case i.waitErr != nil:
@@ -387,7 +329,7 @@ func (i *instance) Wait() (*control.Exit, error) {
 func (i *instance) Close() error {
 	err := i.Kill()
 	if err == nil && i.process.Load() != nil {
-		<-i.exited
+		<-i.Ended()
 	}
 	closeAll(&i.files)
 	closeAll(&i.images)

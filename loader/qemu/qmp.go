@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/tenon-build/tenon/loader/control"
 )
@@ -130,8 +131,14 @@ func (m *monitor) roundTrip(ctx context.Context, command string, arguments map[s
 		return answer{}, err
 	}
 	c := m.expect(id)
-	if err := writeSocket(m.conn, append(line, '\n')); err != nil {
+	if err := m.conn.SetWriteDeadline(time.Now().Add(sendTimeout)); err != nil {
+		return answer{}, err
+	}
+	if _, err := m.conn.Write(append(line, '\n')); err != nil {
 		return answer{}, err
 	}
 	return m.receive(ctx, c)
 }
+
+// sendTimeout is how long QEMU may leave a command unread.
+const sendTimeout = 2 * time.Second

@@ -92,7 +92,7 @@ func (i *instance) plug(ctx context.Context, n int) error {
 
 // tell has PID 1 use n CPUs, and returns why it does not.
 func (i *instance) tell(ctx context.Context, n int) error {
-	answers, err := i.control.Resize(n)
+	answers, err := i.Session.Resize(n)
 	if err != nil {
 		return fmt.Errorf("the guest cannot be asked: %w", err)
 	}
@@ -102,7 +102,7 @@ func (i *instance) tell(ctx context.Context, n int) error {
 			return fmt.Errorf("the guest says: %s", r.Error)
 		}
 		return nil
-	case <-i.exited:
+	case <-i.Ended():
 		return errors.New("the guest is gone")
 	case <-ctx.Done():
 		return fmt.Errorf("the guest does not answer: %w", context.Cause(ctx))
