@@ -125,7 +125,7 @@ With --attach, it runs in this process, as 'run' does.`,
 					return r, nil, nil
 				}
 				if err == nil {
-					err = r.Startable()
+					err = r.CheckStartable()
 				}
 				if err != nil {
 					return nil, nil, err

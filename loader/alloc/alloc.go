@@ -11,5 +11,5 @@
 // outside the bounds; recordings beyond the limits of this package.
 //
 // The three steps are apart: Read looks, Topology.Plan decides and touches nothing,
-// Host.Apply and Host.Release act.
+// Host.Begin and Host.Release act.
 package alloc

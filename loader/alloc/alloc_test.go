@@ -291,7 +291,7 @@ func TestRecordedMachine(t *testing.T) {
 		t.Errorf("got %+v", d)
 	}
 	w := newWorld(t, "recorded", alloctest.FromRecording(rec))
-	_, err = w.host.Apply("web", func([]alloc.Holding, *alloc.Plan) (*alloc.Plan, error) {
+	_, err = apply(w.host, "web", func([]alloc.Holding, *alloc.Plan) (*alloc.Plan, error) {
 		return topo.Plan(alloc.Request{CPUs: 1, Memory: 1 << 30, Bounds: wide}, alloc.Held{})
 	})
 	if err != nil || w.kernel.Groups()["mortise-web"].String() != "1" {

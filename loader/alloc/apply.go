@@ -40,32 +40,46 @@ type Unmoved struct {
 	Reason string `json:"reason"`
 }
 
-// Apply takes what a plan says for an owner, or changes what it has to that: the
-// CPUs get a partition of their own, and interrupts are moved off them. plan is
-// called with what others hold and, apart from that, what the owner has (nil: none),
-// while nobody else applies. Memory and devices are noted as held, no more.
-//
-// CPUs that the back end takes offline get no partition. Interrupts are moved off them,
-// too: the kernel would move them anywhere, to CPUs of other owners as well, and not
-// back. The back end takes what came to the plan after Apply, and has brought online
-// what is not in it any more before Apply or Release.
-//
-// After an error, the host is as it was before.
-func (h *Host) Apply(owner string, plan func(others []Holding, has *Plan) (*Plan, error)) (*Report, error) {
+// Taking is a change of what an owner holds, from Begin until Commit or Close. Nobody else
+// changes what is held of the host meanwhile.
+type Taking struct {
+	Others []Holding // what others hold
+	Has    *Plan     // what the owner has, apart from that; nil: nothing
+
+	owner  string
+	action *action
+}
+
+// Begin begins a change, when others have ended theirs.
+func (h *Host) Begin(owner string) (*Taking, error) {
 	if err := checkOwner(owner); err != nil {
 		return nil, err
 	}
-	var report *Report
-	err := h.locked(func(a *action) error {
-		p, err := plan(a.holdings(owner), a.plan(owner))
-		if err != nil {
-			return err
-		}
-		report, err = a.apply(owner, p)
-		return err
-	})
-	return report, wrap("taking CPUs for", owner, err)
+	a, err := h.begin()
+	if err != nil {
+		return nil, wrap("taking CPUs for", owner, err)
+	}
+	return &Taking{Others: a.holdings(owner), Has: a.plan(owner), owner: owner, action: a}, nil
 }
+
+// Commit takes what a plan says, or changes what the owner has to that, and ends the
+// Taking: the CPUs get a partition of their own, and interrupts are moved off them. Memory
+// and devices are noted as held, no more.
+//
+// CPUs that the back end takes offline get no partition. Interrupts are moved off them,
+// too: the kernel would move them anywhere, to CPUs of other owners as well, and not
+// back. The back end takes what came to the plan after Commit, and has brought online
+// what is not in it any more before Commit or Release.
+//
+// After an error, the host is as it was before.
+func (t *Taking) Commit(p *Plan) (*Report, error) {
+	defer t.Close()
+	report, err := t.action.apply(t.owner, p)
+	return report, wrap("taking CPUs for", t.owner, err)
+}
+
+// Close ends the Taking. Without Commit, nothing has changed.
+func (t *Taking) Close() { t.action.end() }
 
 // Release gives back what an owner holds, and puts the host back to what it was,
 // but for what others still hold. Without a holding, it does nothing. With processes
@@ -106,8 +120,8 @@ func (h *Host) Recover() error {
 // Group returns the directory of an owner's control group, relative to the Root.
 func (t *Topology) Group(owner string) string { return t.Cpuset.group(owner) }
 
-// Intact says whether the CPUs are still a partition of the owner's, as Apply reported:
-// whoever else manages control groups may have changed that. Then Apply makes it anew.
+// Intact says whether the CPUs are still a partition of the owner's, as Commit reported:
+// whoever else manages control groups may have changed that. Then Commit makes it anew.
 func (h *Host) Intact(owner string, p *Plan, report *Report) bool {
 	if p.TakenOffline() {
 		return true // there is no partition
@@ -160,6 +174,7 @@ func checkOwner(owner string) error {
 type action struct {
 	*Host
 	dir    interface{ Sync() error } // the state directory
+	end    func()                    // gives up the lock
 	j      *journal
 	cpuset Cpuset
 	points int
@@ -203,26 +218,44 @@ func (a *action) point(name string) error {
 
 // locked runs an operation on a journal that nothing is pending in.
 func (h *Host) locked(do func(*action) error) error {
-	dir, err := h.lock()
+	a, err := h.begin()
 	if err != nil {
 		return err
 	}
-	defer dir.Close()
-	a := &action{Host: h, dir: dir}
-	if a.cpuset, err = findCpuset(h.Root); err != nil {
+	defer a.end()
+	return do(a)
+}
+
+// begin begins an operation on a journal that nothing is pending in.
+func (h *Host) begin() (*action, error) {
+	dir, err := h.lock()
+	if err != nil {
+		return nil, err
+	}
+	a := &action{Host: h, dir: dir, end: func() { _ = dir.Close() }}
+	if err := a.open(); err != nil {
+		a.end()
+		return nil, err
+	}
+	return a, nil
+}
+
+// open reads the journal, and completes what is pending.
+func (a *action) open() (err error) {
+	if a.cpuset, err = findCpuset(a.Root); err != nil {
 		return err
 	}
-	if a.j, err = h.readJournal(); err != nil {
+	if a.j, err = a.readJournal(); err != nil {
 		return err
 	}
-	if err := removeIfThere(filepath.Join(h.State, journalNew)); err != nil {
+	if err := removeIfThere(filepath.Join(a.State, journalNew)); err != nil {
 		return err
 	}
 	a.recovered = a.recover()
 	if err := a.recovered; err != nil && !errors.Is(err, errNotRestored) && !errors.Is(err, unix.EBUSY) {
 		return err
 	}
-	return do(a)
+	return nil
 }
 
 func (a *action) recover() error {

@@ -21,9 +21,23 @@ import (
 // busyHost has IRQs on all its CPUs; one cannot be moved.
 var busyHost = alloctest.Machine{CPUs: 8, SMT: 2, Nodes: 2, IRQs: 9, Fixed: []int{20}}
 
+// apply takes what plan says, of what others hold and what the owner has.
+func apply(host *alloc.Host, owner string, plan func([]alloc.Holding, *alloc.Plan) (*alloc.Plan, error)) (*alloc.Report, error) {
+	taking, err := host.Begin(owner)
+	if err != nil {
+		return nil, err
+	}
+	defer taking.Close()
+	p, err := plan(taking.Others, taking.Has)
+	if err != nil {
+		return nil, err
+	}
+	return taking.Commit(p)
+}
+
 // count applies a plan of that many CPUs and 1 GiB.
 func (w *world) count(owner string, cpus int) (*alloc.Report, error) {
-	return w.host.Apply(owner, func(others []alloc.Holding, has *alloc.Plan) (*alloc.Plan, error) {
+	return apply(w.host, owner, func(others []alloc.Holding, has *alloc.Plan) (*alloc.Plan, error) {
 		return w.topo.Plan(alloc.Request{CPUs: cpus, Memory: 1 << 30, Bounds: wide, Keep: has}, alloc.Held{Instances: others})
 	})
 }
@@ -247,7 +261,7 @@ func (w *world) journal(data string) {
 func TestOverlap(t *testing.T) {
 	w := newWorld(t, "eight", busyHost.Kernel())
 	for _, owner := range []string{"web", "cache"} {
-		_, err := w.host.Apply(owner, func([]alloc.Holding, *alloc.Plan) (*alloc.Plan, error) {
+		_, err := apply(w.host, owner, func([]alloc.Holding, *alloc.Plan) (*alloc.Plan, error) {
 			return &alloc.Plan{CPUs: alloc.CPUSet{1}, Siblings: alloc.CPUSet{5}}, nil
 		})
 		if want := `taking CPUs for "cache": CPUs 1,5 are held by "web"`; owner == "cache" && (err == nil || err.Error() != want || !errors.Is(err, alloc.ErrTaken)) {
@@ -357,7 +371,7 @@ func TestAtOnce(t *testing.T) {
 	for i := range errs {
 		all.Go(func() {
 			host := alloc.Host{Root: kernel, State: w.host.State}
-			_, errs[i] = host.Apply(fmt.Sprintf("app-%d", i), func(others []alloc.Holding, _ *alloc.Plan) (*alloc.Plan, error) {
+			_, errs[i] = apply(&host, fmt.Sprintf("app-%d", i), func(others []alloc.Holding, _ *alloc.Plan) (*alloc.Plan, error) {
 				return w.topo.Plan(alloc.Request{CPUs: 2, Memory: 1 << 28, Bounds: wide}, alloc.Held{Instances: others})
 			})
 		})

@@ -44,7 +44,7 @@ func findCpuset(root Root) (Cpuset, error) {
 	return Cpuset{1, v1}, err
 }
 
-// peek reads what else an Apply reads of the root group.
+// peek reads what else a Taking reads of the root group.
 func (c Cpuset) peek(root Root) error {
 	var err error
 	switch c.Version {

@@ -135,7 +135,7 @@ func (g *guest) held() {
 	topo, err := alloc.Read(g.host.Root)
 	g.must(err)
 	var plan *alloc.Plan
-	report, err := g.host.Apply("web", func(others []alloc.Holding, _ *alloc.Plan) (_ *alloc.Plan, err error) {
+	report, err := apply(&g.host, "web", func(others []alloc.Holding, _ *alloc.Plan) (_ *alloc.Plan, err error) {
 		plan, err = topo.Plan(alloc.Request{CPUs: 2, Memory: 64 << 20, Bounds: wide}, alloc.Held{Instances: others})
 		return plan, err
 	})
@@ -367,6 +367,6 @@ func set(host *alloc.Host, p *alloc.Plan) error {
 	if p == nil {
 		return host.Release("web")
 	}
-	_, err := host.Apply("web", func([]alloc.Holding, *alloc.Plan) (*alloc.Plan, error) { return p, nil })
+	_, err := apply(host, "web", func([]alloc.Holding, *alloc.Plan) (*alloc.Plan, error) { return p, nil })
 	return err
 }

@@ -15,7 +15,7 @@ import (
 
 // offline applies a plan of CPUs that the back end takes offline, and takes them.
 func (w *world) offline(owner string, cpus int) *alloc.Report {
-	report, err := w.host.Apply(owner, func(others []alloc.Holding, has *alloc.Plan) (*alloc.Plan, error) {
+	report, err := apply(w.host, owner, func(others []alloc.Holding, has *alloc.Plan) (*alloc.Plan, error) {
 		return w.read().Plan(alloc.Request{CPUs: cpus, Offline: true, ID: "7", Bounds: wide, Keep: has}, alloc.Held{Instances: others})
 	})
 	w.must(err)
@@ -88,7 +88,7 @@ func TestOffline(t *testing.T) {
 // The host's own cores are those that it has, also where its first CPU was given away.
 func TestOfflineFirst(t *testing.T) {
 	w := newWorld(t, "eight", busyHost.Kernel())
-	_, err := w.host.Apply("web", func([]alloc.Holding, *alloc.Plan) (*alloc.Plan, error) {
+	_, err := apply(w.host, "web", func([]alloc.Holding, *alloc.Plan) (*alloc.Plan, error) {
 		return w.topo.Plan(alloc.Request{CPUList: alloc.CPUSet{0}, Offline: true, Bounds: wide}, alloc.Held{Host: alloc.Reserve{CPUs: alloc.CPUSet{2, 6}}})
 	})
 	w.must(err)

@@ -112,7 +112,7 @@ func (w *world) request() alloc.Request {
 func (w *world) apply(owner string) error {
 	req := w.request()
 	req.ID, req.Offline = "id of "+owner, w.mixed && (owner[len(owner)-1]-'0')%2 == 1
-	_, err := w.host.Apply(owner, func(others []alloc.Holding, has *alloc.Plan) (*alloc.Plan, error) {
+	_, err := apply(w.host, owner, func(others []alloc.Holding, has *alloc.Plan) (*alloc.Plan, error) {
 		topo, err := w.topo, error(nil)
 		if len(w.gone) > 0 {
 			topo, err = alloc.Read(w.kernel)

@@ -16,7 +16,6 @@ import (
 
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
 	"github.com/tenon-build/tenon/loader"
-	"github.com/tenon-build/tenon/loader/alloc"
 	"github.com/tenon-build/tenon/loader/control"
 	"github.com/tenon-build/tenon/loader/instance"
 )
@@ -42,11 +41,11 @@ func (s *supervisor) attend(ctx context.Context, o Options) (*instance.Record, e
 	defer s.goodbye()
 	started := o.Started
 	o.Started = nil
-	exit, err := s.run(ctx, o, func(ctx context.Context, c loader.Config) error { return s.find(ctx, c, started) })
-	if s.left {
-		return nil, s.leave(context.WithoutCancel(ctx), err)
+	end := s.run(ctx, o, func(ctx context.Context, c loader.Config) error { return s.find(ctx, c, started) })
+	if s.is(attaching) {
+		return nil, s.leave(context.WithoutCancel(ctx), end.failure)
 	}
-	r, err := s.finish(exit, err)
+	r, err := s.finish(end)
 	s.result = err
 	return r, err
 }
@@ -64,7 +63,7 @@ func (s *supervisor) adopt(ctx context.Context) error {
 	defer l.Unlock()
 	r, err := s.Store().Get(s.name)
 	if err == nil {
-		err = r.Attendable()
+		err = r.CheckAttendable()
 	}
 	if err != nil {
 		return err
@@ -76,23 +75,30 @@ func (s *supervisor) adopt(ctx context.Context) error {
 	if err := s.prepare(r, m); err != nil {
 		return err
 	}
-	// What it holds is taken once more, as guard does.
-	s.taken, err = s.Host().Apply(s.name, func(_ []alloc.Holding, has *alloc.Plan) (*alloc.Plan, error) {
-		if has == nil {
-			return nil, errors.New("nothing is held for it")
-		}
-		s.plan = has
-		return has, nil
-	})
-	if err != nil {
+	if err := s.inherit(); err != nil {
 		return err
 	}
 	s.want.config.CPUs = len(s.plan.CPUs)
-	s.found, s.left = true, true
+	s.enter(attaching)
 	_, err = s.update(func(r *instance.Record) error {
 		r.Supervisor, r.Held = self, heldOf(s.plan)
 		return nil
 	})
+	return err
+}
+
+// inherit takes over what the instance holds, and takes it once more, as guard does.
+func (s *supervisor) inherit() error {
+	taking, err := s.Host().Begin(s.name)
+	if err != nil {
+		return err
+	}
+	defer taking.Close()
+	if taking.Has == nil {
+		return fmt.Errorf("taking CPUs for %q: nothing is held for it", s.name)
+	}
+	s.plan = taking.Has
+	s.taken, err = taking.Commit(s.plan)
 	return err
 }
 
@@ -121,7 +127,7 @@ func (s *supervisor) find(ctx context.Context, c loader.Config, started func() e
 			return err
 		}
 	}
-	s.left = false
+	s.enter(attending)
 	return nil
 }
 
@@ -133,7 +139,7 @@ func (s *supervisor) leave(ctx context.Context, cause error) error {
 	})
 	if errors.Is(cause, fs.ErrNotExist) { // it has just ended
 		err = errors.Join(err, s.Recover(ctx))
-		if ended := s.running(s.name, "attend to"); errors.As(ended, new(*instance.TransitionError)) {
+		if ended := s.checkRunning(s.name, "attend to"); errors.As(ended, new(*instance.TransitionError)) {
 			cause = nil
 			err = errors.Join(ended, err)
 		}
@@ -184,7 +190,7 @@ func (e *Engine) killUnattended(ctx context.Context, name string) error {
 	defer l.Unlock()
 	r, err := e.Store().Get(name)
 	if err == nil {
-		err = r.Attendable()
+		err = r.CheckAttendable()
 	}
 	if errors.Is(err, instance.ErrNotFound) || errors.As(err, new(*instance.TransitionError)) {
 		return nil

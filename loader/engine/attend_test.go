@@ -51,9 +51,7 @@ func (h *host) forsake(t *testing.T, name string, loaded bool, state instance.St
 	}
 	switch {
 	case err == nil && state == instance.Running:
-		if err = s.boot(t.Context(), v, s.config(Options{})); err == nil {
-			err = s.started(Options{})
-		}
+		err = s.boot(t.Context(), v, s.config(Options{}))
 	case err == nil && loaded:
 		_, err = s.want.backend.Load(t.Context(), v, s.config(Options{}))
 	}
@@ -389,11 +387,11 @@ func TestEndsAttending(t *testing.T) {
 		t.Fatal(err)
 	}
 	box.End(&control.Exit{}, nil)
-	_, err := s.run(t.Context(), Options{}, func(ctx context.Context, c loader.Config) error { return s.find(ctx, c, nil) })
-	if !errors.Is(err, fs.ErrNotExist) || !s.left {
-		t.Fatal(err)
+	end := s.run(t.Context(), Options{}, func(ctx context.Context, c loader.Config) error { return s.find(ctx, c, nil) })
+	if !errors.Is(end.failure, fs.ErrNotExist) || !s.is(attaching) {
+		t.Fatal(end)
 	}
-	if err := s.leave(t.Context(), err); err == nil || err.Error() != `instance "web": cannot attend to: it is failed, not running` {
+	if err := s.leave(t.Context(), end.failure); err == nil || err.Error() != `instance "web": cannot attend to: it is failed, not running` {
 		t.Error(err)
 	}
 	s.goodbye()
@@ -478,14 +476,19 @@ func TestKilledResizing(t *testing.T) {
 	h, _ := newSurvivor(t)
 	box := h.forsake(t, "web", true, instance.Running)
 	m := verified(t, forCokernel).Manifest()
-	_, err := h.Host().Apply("web", func(others []alloc.Holding, has *alloc.Plan) (*alloc.Plan, error) {
-		w, err := h.want(m, &instance.Request{})
-		if err != nil {
-			return nil, err
-		}
-		w.request.CPUs, w.request.Keep, w.request.ID = 4, has, has.ID
-		return w.topology.Plan(w.request, h.held(others))
-	})
+	taking, err := h.Host().Begin("web")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := h.want(m, &instance.Request{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.request.CPUs, w.request.Keep, w.request.ID = 4, taking.Has, taking.Has.ID
+	p, err := w.topology.Plan(w.request, h.held(taking.Others))
+	if err == nil {
+		_, err = taking.Commit(p)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -48,7 +48,7 @@ func (e *Engine) call(ctx context.Context, name string, c *call, timeout time.Du
 func (e *Engine) open(ctx context.Context, name string, c *call) (*stream, error) {
 	conn, err := e.dial(ctx, name)
 	for patience := time.Now().Add(dialTimeout); err != nil; conn, err = e.dial(ctx, name) {
-		if ended := e.running(name, c.Verb); ended != nil { // meanwhile
+		if ended := e.checkRunning(name, c.Verb); ended != nil { // meanwhile
 			return nil, ended
 		}
 		if time.Now().After(patience) {
@@ -103,24 +103,24 @@ type Console = io.ReadWriteCloser
 // Attach opens the console of a running instance, with what it has printed if all is
 // set, and to type on if input is set.
 func (e *Engine) Attach(ctx context.Context, name string, all, input bool) (Console, error) {
-	if err := e.live(ctx, name, "attach to"); err != nil {
+	if err := e.checkLive(ctx, name, "attach to"); err != nil {
 		return nil, err
 	}
 	return e.open(ctx, name, &call{Verb: "attach", All: all, Type: input})
 }
 
-// live refuses instances that do not run, also those that only their record says do, and
+// checkLive refuses instances that do not run, also those that only their record says do, and
 // those that nobody attends to.
-func (e *Engine) live(ctx context.Context, name, verb string) error {
+func (e *Engine) checkLive(ctx context.Context, name, verb string) error {
 	if err := e.Recover(ctx); err != nil {
 		return err
 	}
-	return e.running(name, verb)
+	return e.checkRunning(name, verb)
 }
 
 // Signal sends a Linux signal to an instance's app. SIGKILL is for Kill.
 func (e *Engine) Signal(ctx context.Context, name string, signal int) error {
-	if err := e.live(ctx, name, "signal"); err != nil {
+	if err := e.checkLive(ctx, name, "signal"); err != nil {
 		return err
 	}
 	return e.call(ctx, name, &call{Verb: "signal", Signal: signal}, callTimeout)
@@ -132,7 +132,7 @@ const callTimeout = 10 * time.Second
 // Stop asks an instance's app to stop, by its own stop signal if signal is 0, ends the
 // machine when that takes longer than grace, and waits until all is given back.
 func (e *Engine) Stop(ctx context.Context, name string, signal int, grace time.Duration) error {
-	err := e.live(ctx, name, "stop")
+	err := e.checkLive(ctx, name, "stop")
 	if errors.Is(err, instance.ErrUnattended) {
 		if err = e.stopUnattended(ctx, name, signal, grace); err == nil {
 			return nil
@@ -155,18 +155,18 @@ const resizeTimeout = time.Minute
 
 // Resize changes how many CPUs a running instance has.
 func (e *Engine) Resize(ctx context.Context, name string, cpus int) error {
-	if err := e.live(ctx, name, "resize"); err != nil {
+	if err := e.checkLive(ctx, name, "resize"); err != nil {
 		return err
 	}
 	return e.call(ctx, name, &call{Verb: "resize", CPUs: cpus}, resizeTimeout)
 }
 
-// running refuses instances that are neither loaded nor running, or have nobody who
+// checkRunning refuses instances that are neither loaded nor running, or have nobody who
 // could be asked.
-func (e *Engine) running(name, verb string) error {
+func (e *Engine) checkRunning(name, verb string) error {
 	r, err := e.Store().Get(name)
 	if err == nil {
-		err = r.Require(verb, instance.Running, instance.Loaded)
+		err = r.CheckState(verb, instance.Running, instance.Loaded)
 	}
 	if err == nil && r.Unattended() {
 		err = fmt.Errorf("instance %q: cannot %s: %w", name, verb, instance.ErrUnattended)

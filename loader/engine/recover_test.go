@@ -12,7 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/tenon-build/tenon/loader/alloc"
 	"github.com/tenon-build/tenon/loader/alloc/alloctest"
 	"github.com/tenon-build/tenon/loader/instance"
 	"github.com/tenon-build/tenon/signer/strictjson"
@@ -40,15 +39,17 @@ func (h *host) abandon(t *testing.T, name string, state instance.State) {
 	t.Helper()
 	v := verified(t, nil)
 	h.create(t, name, v, instance.Request{})
-	_, err := h.Host().Apply(name, func(others []alloc.Holding, _ *alloc.Plan) (*alloc.Plan, error) {
-		w, err := h.want(v.Manifest(), &instance.Request{})
-		if err != nil {
-			return nil, err
-		}
-		p, err := w.topology.Plan(w.request, h.held(others))
-		if err != nil || state == instance.Created {
-			return p, err
-		}
+	w, err := h.want(v.Manifest(), &instance.Request{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	taking, err := h.Host().Begin(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taking.Close()
+	p, err := w.topology.Plan(w.request, h.held(taking.Others))
+	if err == nil && state != instance.Created {
 		_, err = h.Store().Update(t.Context(), name, func(r *instance.Record) error {
 			r.Supervisor, r.Held = gone(t), heldOf(p)
 			for _, to := range []instance.State{instance.Loaded, instance.Running, instance.Stopped} {
@@ -58,8 +59,10 @@ func (h *host) abandon(t *testing.T, name string, state instance.State) {
 			}
 			return nil
 		})
-		return p, err
-	})
+	}
+	if err == nil {
+		_, err = taking.Commit(p)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

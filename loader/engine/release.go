@@ -22,7 +22,7 @@ import (
 func (e *Engine) Kill(ctx context.Context, name string) error {
 	r, err := e.Store().Get(name)
 	if err == nil {
-		err = r.Require("kill", instance.Running, instance.Loaded)
+		err = r.CheckState("kill", instance.Running, instance.Loaded)
 	}
 	if err != nil {
 		return err

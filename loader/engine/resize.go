@@ -16,58 +16,80 @@ import (
 func (s *supervisor) resize(ctx context.Context, cpus int) error {
 	s.holding.Lock()
 	defer s.holding.Unlock()
-	if s.over {
+	if s.is(returning) {
 		return fmt.Errorf("instance %q: cannot resize: it has ended", s.name)
 	}
 	if !s.want.backend.Can().Resize {
 		return fmt.Errorf("%w: %s cannot resize", ErrBackend, s.want.backend.Name())
 	}
-	request, before := s.want.request, s.plan
-	request.CPUs, request.CPUList, request.Keep = cpus, nil, before
-	planned := func(others []alloc.Holding) (*alloc.Plan, error) { return s.planned(request, others) }
-	apply := func(plan func([]alloc.Holding) (*alloc.Plan, error)) error {
-		report, err := s.Host().Apply(s.name, func(others []alloc.Holding, _ *alloc.Plan) (p *alloc.Plan, err error) {
-			if p, err = plan(others); err == nil {
-				s.plan = p
-			}
-			return p, err
-		})
-		if err != nil {
-			s.plan = before
-			return unwrapPlan(err)
-		}
-		s.taken = report
-		_, err = s.update(func(r *instance.Record) error { r.Held = heldOf(s.plan); return nil })
-		return err
+	request := s.want.request
+	request.CPUs, request.CPUList, request.Keep = cpus, nil, s.plan
+	if cpus < len(s.plan.CPUs) {
+		return s.shrink(ctx, request)
 	}
-	// Before Linux 6.2 a change of the group resets what threads are pinned to, so that
-	// the instance pins them after each.
-	use := func(p *alloc.Plan) error {
-		if err := s.instance.Resize(ctx, p); err != nil {
-			return fmt.Errorf("instance %q: cannot resize: %w", s.name, err)
-		}
-		return nil
+	return s.grow(ctx, request)
+}
+
+func (s *supervisor) shrink(ctx context.Context, request alloc.Request) error {
+	p, err := s.planned(request, nil) // of its own, which nobody else can have
+	if err == nil {
+		err = s.use(ctx, p)
 	}
-	if cpus < len(before.CPUs) {
-		p, err := planned(nil) // of its own, which nobody else can have
-		if err == nil {
-			err = use(p)
-		}
-		if err == nil {
-			err = apply(func([]alloc.Holding) (*alloc.Plan, error) { return p, nil })
-		}
-		if err != nil {
-			return err
-		}
-		return use(p)
+	if err == nil {
+		err = s.hold(p)
 	}
-	if err := apply(planned); err != nil {
-		return err
-	}
-	err := use(s.plan)
 	if err != nil {
-		err = errors.Join(err, apply(func([]alloc.Holding) (*alloc.Plan, error) { return before, nil }), use(before))
+		return err
 	}
+	return s.use(ctx, p)
+}
+
+func (s *supervisor) grow(ctx context.Context, request alloc.Request) error {
+	taking, err := s.Host().Begin(s.name)
+	if err != nil {
+		return err
+	}
+	defer taking.Close()
+	p, err := s.planned(request, taking.Others)
+	if err != nil {
+		return err
+	}
+	before := s.plan
+	if err := s.commit(taking, p); err != nil {
+		return err
+	}
+	if err := s.use(ctx, p); err != nil {
+		return errors.Join(err, s.hold(before), s.use(ctx, before))
+	}
+	return nil
+}
+
+// use has the instance use the CPUs of a plan. Before Linux 6.2 a change of the group
+// resets what threads are pinned to, so that the instance pins them after each.
+func (s *supervisor) use(ctx context.Context, p *alloc.Plan) error {
+	if err := s.instance.Resize(ctx, p); err != nil {
+		return fmt.Errorf("instance %q: cannot resize: %w", s.name, err)
+	}
+	return nil
+}
+
+// hold holds what a plan of the instance's own says.
+func (s *supervisor) hold(p *alloc.Plan) error {
+	taking, err := s.Host().Begin(s.name)
+	if err != nil {
+		return err
+	}
+	return s.commit(taking, p)
+}
+
+// commit takes what a plan says, and notes it.
+func (s *supervisor) commit(taking *alloc.Taking, p *alloc.Plan) error {
+	report, err := taking.Commit(p)
+	if err != nil {
+		return err
+	}
+	s.plan, s.taken = p, report
+	_, err = s.update(func(r *instance.Record) error { r.Held = heldOf(p); return nil })
 	return err
 }
 
@@ -76,10 +98,13 @@ func (s *supervisor) resize(ctx context.Context, cpus int) error {
 func (s *supervisor) guard() error {
 	s.holding.Lock()
 	defer s.holding.Unlock()
-	if s.over || s.Host().Intact(s.name, s.plan, s.taken) {
+	if s.is(returning) || s.Host().Intact(s.name, s.plan, s.taken) {
 		return nil
 	}
-	_, err := s.Host().Apply(s.name, func([]alloc.Holding, *alloc.Plan) (*alloc.Plan, error) { return s.plan, nil })
+	taking, err := s.Host().Begin(s.name)
+	if err == nil {
+		s.taken, err = taking.Commit(s.plan)
+	}
 	if err != nil {
 		return err
 	}

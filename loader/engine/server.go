@@ -121,7 +121,7 @@ func (s *supervisor) answer(conn net.Conn) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	ending := c.Verb == "stop" || c.Verb == "signal" && c.Signal == int(unix.SIGKILL)
-	if ending && !s.found {
+	if ending && s.is(starting) {
 		select {
 		case <-s.up:
 		default:
@@ -133,7 +133,7 @@ func (s *supervisor) answer(conn net.Conn) {
 	case <-s.done:
 		var out reply
 		switch {
-		case s.left:
+		case s.is(attaching):
 			out.Error = fmt.Sprintf("instance %q: cannot attend to it", s.name)
 		case !ending:
 			out.Error = fmt.Sprintf("instance %q: it could not be started", s.name)

@@ -46,11 +46,11 @@ func (e *Engine) Run(ctx context.Context, name string, v *loader.Verified, o Opt
 	}
 	defer s.goodbye()
 	// What was taken is given back, whatever becomes of ctx.
-	exit, failure := s.run(ctx, o, func(ctx context.Context, c loader.Config) error { return s.boot(ctx, v, c) })
-	r, err := s.finish(exit, failure)
+	end := s.run(ctx, o, func(ctx context.Context, c loader.Config) error { return s.boot(ctx, v, c) })
+	r, err := s.finish(end)
 	s.result = err
-	if err == nil && errors.Is(failure, loader.ErrRefused) { // by the host's kernel, which is asked last
-		err = fmt.Errorf("instance %q: %w", name, failure)
+	if err == nil && errors.Is(end.failure, loader.ErrRefused) { // by the host's kernel, which is asked last
+		err = fmt.Errorf("instance %q: %w", name, end.failure)
 	}
 	return r, err
 }
@@ -59,24 +59,31 @@ func (e *Engine) supervisor(name string) *supervisor {
 	return &supervisor{Engine: e, name: name, up: make(chan struct{}), ended: make(chan struct{}), done: make(chan struct{})}
 }
 
+// stage is how far a supervisor is with its instance.
+type stage int32
+
+const (
+	starting  stage = iota // it takes what the instance needs, and boots it
+	attaching              // the instance runs, and goes on if this supervisor gives up
+	attending              // the instance runs, and ends with this supervisor, unless that is killed
+	returning              // it has ended, and what it holds is given back: nobody takes more for it
+)
+
 // supervisor looks after one instance.
 type supervisor struct {
 	*Engine
-	name string
-	id   string
-	want *want
-	hang time.Duration
-	stop int // the app's signal
+	name  string
+	id    string
+	want  *want
+	hang  time.Duration
+	stop  int          // the app's signal
+	stage atomic.Int32 // a stage
 
-	holding sync.Mutex // what follows
+	holding sync.Mutex // what follows, and the step to returning
 	plan    *alloc.Plan
 	taken   *alloc.Report // how that is held
-	over    bool          // it is being given back
 
 	instance loader.Instance
-	kept     error // of closing it: something is still held
-	found    bool  // it ran already
-	left     bool  // and goes on without this supervisor
 	console  *console
 	heard    atomic.Bool                    // a sign of life, since watch looked
 	silent   atomic.Bool                    // it was ended for want of one
@@ -87,9 +94,12 @@ type supervisor struct {
 
 	listener net.Listener // nil before the socket is there
 	calls    sync.WaitGroup
-	done     chan struct{} // closed when all is given back, or left
+	done     chan struct{} // closed when all is given back, or the instance is left
 	result   error         // of that; valid after done
 }
+
+func (s *supervisor) is(other stage) bool { return stage(s.stage.Load()) == other }
+func (s *supervisor) enter(next stage)    { s.stage.Store(int32(next)) }
 
 func (s *supervisor) update(change func(*instance.Record) error) (*instance.Record, error) {
 	return s.Store().Update(context.Background(), s.name, func(r *instance.Record) error {
@@ -100,62 +110,71 @@ func (s *supervisor) update(change func(*instance.Record) error) (*instance.Reco
 	})
 }
 
-// take plans and takes what the instance needs. The record says first what is going to
-// be held, so that whoever finds it can give that back.
+// take takes what the instance needs.
 func (s *supervisor) take(ctx context.Context, v *loader.Verified) error {
-	self, err := instance.Identify(os.Getpid())
-	if err != nil {
-		return err
-	}
 	l, err := s.lock(ctx)
 	if err != nil {
 		return err
 	}
 	defer l.Unlock()
-	r, err := s.Store().Get(s.name)
+	if err := s.prepareStart(v); err != nil {
+		return err
+	}
+	taking, err := s.Host().Begin(s.name)
 	if err != nil {
 		return err
 	}
-	if err := r.Startable(); err != nil {
+	defer taking.Close()
+	if s.plan, err = s.planned(s.want.request, taking.Others); err != nil {
 		return err
 	}
-	if digest := v.Digest().String(); digest != r.Bundle.Digest {
-		return fmt.Errorf("instance %q: its bundle %q has changed: it was %s, and is %s", s.name, r.Bundle.Reference, r.Bundle.Digest, digest)
-	}
-	if err := s.prepare(r, v.Manifest()); err != nil {
+	// Noted first, so that whoever finds it can give it back.
+	if err := s.noteLoaded(); err != nil {
 		return err
 	}
-	if err := s.keepManifest(v.Manifest()); err != nil {
-		return err
-	}
-	loaded := false
-	s.taken, err = s.Host().Apply(s.name, func(others []alloc.Holding, _ *alloc.Plan) (*alloc.Plan, error) {
-		p, err := s.planned(s.want.request, others)
-		if err != nil {
-			return nil, err
-		}
-		s.plan = p
-		_, err = s.update(func(r *instance.Record) error {
-			if err := r.Transition(instance.Loaded, time.Now()); err != nil {
-				return err
-			}
-			r.Supervisor, r.Held = self, heldOf(p)
-			return nil
-		})
-		loaded = err == nil
-		return p, err
-	})
-	if err != nil && loaded {
-		_, failed := s.finish(nil, err)
+	if s.taken, err = taking.Commit(s.plan); err != nil {
+		_, failed := s.finish(ending{failure: err})
 		return errors.Join(err, failed)
-	}
-	if err != nil {
-		return unwrapPlan(err)
 	}
 	for _, u := range s.taken.Unmoved {
 		s.Log.Warn("an interrupt still comes to the instance's CPUs", "IRQ", u.IRQ, "why", u.Reason)
 	}
 	return nil
+}
+
+// prepareStart refuses a bundle that is not the one of the record, and notes what both say.
+func (s *supervisor) prepareStart(v *loader.Verified) error {
+	r, err := s.Store().Get(s.name)
+	if err == nil {
+		err = r.CheckStartable()
+	}
+	if err != nil {
+		return err
+	}
+	if digest := v.Digest().String(); digest != r.Bundle.Digest {
+		return fmt.Errorf("instance %q: its bundle %q has changed: it was %s, and is %s", s.name, r.Bundle.Reference, r.Bundle.Digest, digest)
+	}
+	m := v.Manifest()
+	if err := s.prepare(r, m); err != nil {
+		return err
+	}
+	return s.keepManifest(m)
+}
+
+// noteLoaded notes who looks after the instance, and what it is going to hold.
+func (s *supervisor) noteLoaded() error {
+	self, err := instance.Identify(os.Getpid())
+	if err != nil {
+		return err
+	}
+	_, err = s.update(func(r *instance.Record) error {
+		if err := r.Transition(instance.Loaded, time.Now()); err != nil {
+			return err
+		}
+		r.Supervisor, r.Held = self, heldOf(s.plan)
+		return nil
+	})
+	return err
 }
 
 // prepare notes what a record and a manifest say.
@@ -185,48 +204,49 @@ func (s *supervisor) planned(r alloc.Request, others []alloc.Holding) (p *alloc.
 	return p, planning(s.name, err)
 }
 
-// unwrapPlan takes off what package alloc says around an error of ours.
-func unwrapPlan(err error) error {
-	if e := new(alloc.PlanError); errors.As(err, &e) {
-		return errors.Unwrap(err)
-	}
-	return err
+// ending is how an instance ended.
+type ending struct {
+	exit    *control.Exit // of the app; nil after a failure
+	failure error
+	kept    error // why the back end did not give all back
 }
 
-// run looks after the instance that begin boots or finds, and returns how it ended.
-func (s *supervisor) run(ctx context.Context, o Options, begin func(context.Context, loader.Config) error) (*control.Exit, error) {
+// run looks after the instance that begin boots or finds, until its end.
+func (s *supervisor) run(ctx context.Context, o Options, begin func(context.Context, loader.Config) error) (end ending) {
 	var err error
-	if s.console, err = newConsole(s.Store().Path(s.name), s.found); err != nil {
-		return nil, err
+	if s.console, err = newConsole(s.Store().Path(s.name), s.is(attaching)); err != nil {
+		return ending{failure: err}
 	}
 	viewed := s.show(o.Console)
 	defer viewed()
-	starting, abort := context.WithCancel(context.WithoutCancel(ctx))
+	booting, abort := context.WithCancel(context.WithoutCancel(ctx))
 	defer abort()
 	s.abort = abort
 	interrupted := context.AfterFunc(ctx, abort)
 	if s.listener, err = s.listen(); err != nil {
-		return nil, err
+		return ending{failure: err}
 	}
 	go s.serve()
-	defer s.close()
-	if err := begin(starting, s.config(o)); err != nil {
-		return nil, err
+	defer func() { end.kept = s.close() }()
+	if err := begin(booting, s.config(o)); err != nil {
+		return ending{failure: err}
 	}
 	interrupted() // from here on, the app is asked first
 	close(s.up)
-	if err := s.started(o); err != nil {
-		return nil, err
+	if o.Started != nil {
+		if err := o.Started(); err != nil {
+			return ending{failure: err}
+		}
 	}
 	go s.watch()
 	stop := context.AfterFunc(ctx, func() { s.end(0, o.Grace) })
 	defer stop()
-	exit, err := s.instance.Wait()
+	end.exit, end.failure = s.instance.Wait()
 	close(s.ended)
 	if s.silent.Load() {
-		return nil, fmt.Errorf("nothing was heard of it for %v: it hung, and was ended", s.hang)
+		end.exit, end.failure = nil, fmt.Errorf("nothing was heard of it for %v: it hung, and was ended", s.hang)
 	}
-	return exit, err
+	return end
 }
 
 // config is what the back end is told.
@@ -253,25 +273,21 @@ func (s *supervisor) boot(ctx context.Context, v *loader.Verified, c loader.Conf
 	if err := v.Close(); err != nil { // its memory is not needed any more
 		return err
 	}
-	return s.instance.Start(ctx)
-}
-
-// close frees what the back end has of the instance, before its CPUs are others'.
-func (s *supervisor) close() {
-	if s.instance != nil && !s.left {
-		s.kept = s.instance.Close()
+	if err := s.instance.Start(ctx); err != nil {
+		return err
 	}
-}
-
-func (s *supervisor) started(o Options) error {
-	var err error
-	if !s.found {
-		_, err = s.update(func(r *instance.Record) error { return r.Transition(instance.Running, time.Now()) })
-	}
-	if err == nil && o.Started != nil {
-		err = o.Started()
-	}
+	s.enter(attending)
+	_, err = s.update(func(r *instance.Record) error { return r.Transition(instance.Running, time.Now()) })
 	return err
+}
+
+// close frees what the back end has of the instance, before its CPUs are others'. One that
+// goes on keeps it.
+func (s *supervisor) close() error {
+	if s.instance == nil || s.is(attaching) {
+		return nil
+	}
+	return s.instance.Close()
 }
 
 // drainTimeout is how long a viewer may take for the last of the output.
@@ -281,10 +297,11 @@ const drainTimeout = 5 * time.Second
 // The function that it returns ends the console.
 func (s *supervisor) show(w io.Writer) (end func()) {
 	shown := make(chan struct{})
+	all := s.is(starting) // of what it printed before, whoever attends to it knows nothing
 	go func() {
 		defer close(shown)
 		if w != nil {
-			_ = s.console.follow(context.Background(), w, !s.found)
+			_ = s.console.follow(context.Background(), w, all)
 		}
 	}()
 	return func() {
@@ -374,19 +391,19 @@ func (s *supervisor) end(signal int, grace time.Duration) {
 
 // finish notes how the instance ended, and gives back what it held. That which cannot
 // be noted or given back is found by the next Recover.
-func (s *supervisor) finish(exit *control.Exit, failure error) (*instance.Record, error) {
+func (s *supervisor) finish(end ending) (*instance.Record, error) {
 	r, err := s.update(func(r *instance.Record) error {
-		if failure != nil {
-			return r.Fail(failure.Error(), time.Now())
+		if end.failure != nil {
+			return r.Fail(end.failure.Error(), time.Now())
 		}
-		r.Exit = exit
+		r.Exit = end.exit
 		return r.Transition(instance.Stopped, time.Now())
 	})
 	s.holding.Lock()
-	s.over = true // nobody takes it again
+	s.enter(returning)
 	s.holding.Unlock()
-	if s.kept != nil {
-		err = errors.Join(err, fmt.Errorf("the back end did not give all back: %w", s.kept))
+	if end.kept != nil {
+		err = errors.Join(err, fmt.Errorf("the back end did not give all back: %w", end.kept))
 	} else {
 		err = errors.Join(err, s.release(context.Background(), s.name, killTimeout))
 	}

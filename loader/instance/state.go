@@ -59,9 +59,9 @@ func (e *TransitionError) Error() string {
 	return text
 }
 
-// Require returns a *TransitionError unless the instance is in one of the states. The
+// CheckState returns a *TransitionError unless the instance is in one of the states. The
 // error names the first.
-func (r *Record) Require(verb string, states ...State) error {
+func (r *Record) CheckState(verb string, states ...State) error {
 	if slices.Contains(states, r.State) {
 		return nil
 	}
@@ -80,7 +80,7 @@ func (r *Record) Transition(to State, at time.Time) error {
 	if !known {
 		return fmt.Errorf("instance %q: there is no state %q", r.Name, string(to))
 	}
-	if err := r.Require(step.verb, step.from...); err != nil {
+	if err := r.CheckState(step.verb, step.from...); err != nil {
 		return err
 	}
 	r.State = to
@@ -118,10 +118,10 @@ var ErrAttended = errors.New("it is attended to already")
 // Unattended says whether the instance runs without a supervisor, which was killed.
 func (r *Record) Unattended() bool { return r.State == Running && r.Supervisor == nil }
 
-// Attendable says why nobody can attend to an instance: it does not run, which is a
+// CheckAttendable says why nobody can attend to an instance: it does not run, which is a
 // *TransitionError, or it has a supervisor, which wraps ErrAttended.
-func (r *Record) Attendable() error {
-	if err := r.Require("attend to", Running); err != nil {
+func (r *Record) CheckAttendable() error {
+	if err := r.CheckState("attend to", Running); err != nil {
 		return err
 	}
 	if r.Supervisor != nil {
@@ -130,10 +130,10 @@ func (r *Record) Attendable() error {
 	return nil
 }
 
-// Startable says why an instance cannot be started: it is loaded or running, which is a
+// CheckStartable says why an instance cannot be started: it is loaded or running, which is a
 // *TransitionError, or is still being given back, which wraps ErrHolding.
-func (r *Record) Startable() error {
-	if err := r.Require("start", Created, Stopped, Failed); err != nil {
+func (r *Record) CheckStartable() error {
+	if err := r.CheckState("start", Created, Stopped, Failed); err != nil {
 		return err
 	}
 	if !r.Held.Empty() {
@@ -142,10 +142,10 @@ func (r *Record) Startable() error {
 	return nil
 }
 
-// Removable says why an instance must not be removed: it is loaded or running, which
+// CheckRemovable says why an instance must not be removed: it is loaded or running, which
 // is a *TransitionError, or it holds something, which wraps ErrHolding.
-func (r *Record) Removable() error {
-	if err := r.Require("remove", Stopped, Failed, Created); err != nil {
+func (r *Record) CheckRemovable() error {
+	if err := r.CheckState("remove", Stopped, Failed, Created); err != nil {
 		return err
 	}
 	if !r.Held.Empty() {

@@ -142,7 +142,7 @@ func TestRemovable(t *testing.T) {
 		Failed:  "",
 	} {
 		r := in(state)
-		err := r.Removable()
+		err := r.CheckRemovable()
 		if want != "" {
 			var e *TransitionError
 			if !errors.As(err, &e) || err.Error() != want {
@@ -155,12 +155,12 @@ func TestRemovable(t *testing.T) {
 		}
 		for _, held := range []Held{{CPUs: "1"}, {Memory: []Memory{{0, 1}}}, {Devices: []string{"0000:00:01.0"}}} {
 			r.Held = held
-			if err := r.Removable(); !errors.Is(err, ErrHolding) {
+			if err := r.CheckRemovable(); !errors.Is(err, ErrHolding) {
 				t.Errorf("%s, %v: %v", state, held, err)
 			}
 		}
 		r.Held = Held{}
-		if err := r.Removable(); err != nil {
+		if err := r.CheckRemovable(); err != nil {
 			t.Errorf("%s: %v", state, err)
 		}
 	}

@@ -189,12 +189,12 @@ func (l *Lock) create(r *Record, now time.Time) (err error) {
 	return l.dir.Sync()
 }
 
-// Remove removes an instance and all in its directory, if Record.Removable allows it.
+// Remove removes an instance and all in its directory, if Record.CheckRemovable allows it.
 func (l *Lock) Remove(ctx context.Context, name string) error {
 	return l.store.locked(ctx, name, func(*os.File) error {
 		r, err := l.store.Get(name)
 		if err == nil {
-			err = r.Removable()
+			err = r.CheckRemovable()
 		}
 		if err != nil {
 			return err
