@@ -73,7 +73,7 @@ func (e *Export) open(ctx context.Context, who *trust.Identity, allowUnsigned bo
 			continue
 		}
 		if who != nil {
-			if err := who.Trusts(s.Signer, nil, time.Now()); err != nil {
+			if err := who.CheckSigner(s.Signer, nil, time.Now()); err != nil {
 				refused = errors.Join(refused, err)
 				continue
 			}

@@ -99,10 +99,10 @@ func TestFit(t *testing.T) {
 // Without PID 1 nobody applies a table.
 func TestFitWithoutTable(t *testing.T) {
 	c := newContent(treeOf(t, map[string]*rootfs.Inode{"a": xattr("security.capability", netRaw)}))
-	if err := c.fit(nil, refuseXattr); !errors.Is(err, initramfs.ErrMisfit) {
+	if err := c.fit(nil, checkNoXattr); !errors.Is(err, initramfs.ErrMisfit) {
 		t.Error(err)
 	}
-	if err := c.fit([]string{"a"}, refuseXattr); err != nil || lines(c.fidelity) != "a xattr security.capability dropped" {
+	if err := c.fit([]string{"a"}, checkNoXattr); err != nil || lines(c.fidelity) != "a xattr security.capability dropped" {
 		t.Errorf("%q, %v", lines(c.fidelity), err)
 	}
 }

@@ -70,7 +70,7 @@ func Flatten(ctx context.Context, req FlattenRequest) (*FlattenResult, error) {
 		return nil, fmt.Errorf("unpacking image %q: %w", req.Image, err)
 	}
 	defer c.tree.Close()
-	if err := c.fit(req.AllowDrop, refuseXattr); err != nil {
+	if err := c.fit(req.AllowDrop, checkNoXattr); err != nil {
 		return nil, fmt.Errorf("image %q: %w", req.Image, err)
 	}
 	var a *archive

@@ -30,8 +30,8 @@ func checkXattr(name, value string) error {
 	return nil
 }
 
-// refuseXattr says that nothing applies extended attributes.
-func refuseXattr(name, _ string) error {
+// checkNoXattr says that nothing applies extended attributes.
+func checkNoXattr(name, _ string) error {
 	return fmt.Errorf("%w: extended attribute %.255s: the format has no place for any", initramfs.ErrMisfit, name)
 }
 

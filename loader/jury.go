@@ -90,7 +90,7 @@ func (j *jury) judge(ctx context.Context, kind *signature.Kind, kernel *signatur
 		for _, i := range j.all {
 			err := s.Err
 			if err == nil {
-				err = i.Trusts(s.Signer, j.revoked, j.now)
+				err = i.CheckSigner(s.Signer, j.revoked, j.now)
 			}
 			if err != nil {
 				reasons[i.Name] = append(reasons[i.Name], fmt.Sprintf("%s: %s", s.Referrer, err))
@@ -100,7 +100,7 @@ func (j *jury) judge(ctx context.Context, kind *signature.Kind, kernel *signatur
 				continue
 			}
 			made[i.Name], trusted = append(made[i.Name], signer.Fingerprint(s.Signer.Key)), i.Name
-			if late := i.Late(s.Signer, j.now); late != nil {
+			if late := i.CheckGrace(s.Signer, j.now); late != nil {
 				j.report(Check{s.Object(), CheckWarning, fmt.Sprintf("%s: it counts for %q in the grace of %s", late, i.Name, i.Grace)})
 			}
 		}

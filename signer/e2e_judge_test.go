@@ -226,7 +226,7 @@ func tenonSays(t *testing.T, c judged) string {
 	case judge.Insert:
 		var who *signer.Signer
 		if who, err = modsig.Verify(c.Data); err == nil {
-			err = testCA(t).identity().Trusts(who, nil, time.Now())
+			err = testCA(t).identity().CheckSigner(who, nil, time.Now())
 		}
 	default:
 		return ""
@@ -251,7 +251,7 @@ func judgeImage(t *testing.T, image []byte) error {
 	if err != nil {
 		return err
 	}
-	return testCA(t).identity().Trusts(who, nil, time.Now())
+	return testCA(t).identity().CheckSigner(who, nil, time.Now())
 }
 
 // probeKernel is the image under test: the kernel of the probe's bundle, as it

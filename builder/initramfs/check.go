@@ -48,7 +48,7 @@ func Check(name string, n *rootfs.Inode) error {
 		what  string
 		value int64
 	}{{"uid", int64(n.UID)}, {"gid", int64(n.GID)}, {"size", n.Size}} {
-		if err := fits(field.what, field.value); err != nil {
+		if err := checkFits(field.what, field.value); err != nil {
 			return err
 		}
 	}
@@ -61,14 +61,14 @@ func Check(name string, n *rootfs.Inode) error {
 
 // CheckTime says, as an ErrMisfit, that an archive cannot hold a file's time of
 // modification. Fractions of a second are cut, as most layers have none.
-func CheckTime(n *rootfs.Inode) error { return fits("modification time", n.ModTime.Unix()) }
+func CheckTime(n *rootfs.Inode) error { return checkFits("modification time", n.ModTime.Unix()) }
 
 // ClampTime returns the nearest time that an archive can hold.
 func ClampTime(t time.Time) time.Time {
 	return time.Unix(min(max(t.Unix(), 0), math.MaxUint32), 0)
 }
 
-func fits(what string, value int64) error {
+func checkFits(what string, value int64) error {
 	if value < 0 || value > math.MaxUint32 {
 		return misfit(fmt.Sprintf("%s %d does not fit the initramfs format (32 bits)", what, value))
 	}

@@ -198,5 +198,5 @@ func readList(path string, key *signer.Key, now time.Time) (*revocation.List, *s
 		return nil, nil, fmt.Errorf("signed by %s, and not by this key or one with the same subject of the same issuer", cli.Printable(by.String()))
 	}
 	issuer := trust.Identity{Certificates: key.Chain[1:2], Grace: math.MaxInt64}
-	return list, by, issuer.Trusts(by, list.Entries, now)
+	return list, by, issuer.CheckSigner(by, list.Entries, now)
 }

@@ -291,7 +291,7 @@ func (a *action) holdings(owner string) []Holding {
 }
 
 func (a *action) apply(owner string, p *Plan) (*Report, error) {
-	if err := a.overlap(owner, p); err != nil {
+	if err := a.checkOverlap(owner, p); err != nil {
 		return nil, err
 	}
 	doing := entry{State: applying, Plan: *p}
@@ -339,8 +339,8 @@ func (a *action) apply(owner string, p *Plan) (*Report, error) {
 	return nil, err
 }
 
-// overlap refuses a plan that was made without asking what is held.
-func (a *action) overlap(owner string, p *Plan) error {
+// checkOverlap refuses a plan that was made without asking what is held.
+func (a *action) checkOverlap(owner string, p *Plan) error {
 	for _, h := range a.holdings(owner) {
 		if cpus := h.Plan.HeldCPUs().And(p.HeldCPUs()); len(cpus) > 0 {
 			return &PlanError{Kind: ErrTaken, Reason: is(cpus) + " " + h.how(), Holders: []string{h.Owner}}

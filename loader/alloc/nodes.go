@@ -45,7 +45,7 @@ func (p *planner) nodes() ([]int, error) {
 	if s.best == nil {
 		s.best = slices.Concat(must, rest) // all of them
 	}
-	if err := p.enough(s.best); err != nil {
+	if err := p.checkNodes(s.best); err != nil {
 		return nil, err
 	}
 	slices.SortStableFunc(s.best, func(a, b int) int { return p.free[b].cpus - p.free[a].cpus })
@@ -111,8 +111,8 @@ func (s *search) consider(over int) {
 	}
 }
 
-// enough says what the nodes lack.
-func (p *planner) enough(nodes []int) error {
+// checkNodes says what the nodes lack.
+func (p *planner) checkNodes(nodes []int) error {
 	cpus, bytes := 0, int64(0)
 	for _, i := range nodes {
 		cpus += p.free[i].cpus

@@ -110,7 +110,7 @@ func TestEveryByte(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			return identity.Trusts(s, nil, time.Now())
+			return identity.CheckSigner(s, nil, time.Now())
 		}
 		if err := judge(form.der); err != nil {
 			t.Fatalf("%s: %v", name, err)

@@ -165,7 +165,7 @@ func parse(data []byte) (*Request, error) {
 	if r.Version != version {
 		return nil, fmt.Errorf("version %d: this program reads version %d", r.Version, version)
 	}
-	if err := r.sameAs(data); err != nil {
+	if err := r.checkForm(data); err != nil {
 		return nil, err
 	}
 	subject, err := r.subject()
@@ -176,12 +176,12 @@ func parse(data []byte) (*Request, error) {
 	if err != nil {
 		return nil, err
 	}
-	return r, r.matches(want)
+	return r, r.checkItems(want)
 }
 
-// sameAs says whether data is r and nothing else: encoding/json takes a field's
+// checkForm says whether data is r and nothing else: encoding/json takes a field's
 // name in any case and the last of several, where a reader may see the first.
-func (r *Request) sameAs(data []byte) error {
+func (r *Request) checkForm(data []byte) error {
 	own, err := r.Encode()
 	if err != nil {
 		return err
@@ -196,8 +196,8 @@ func (r *Request) sameAs(data []byte) error {
 	return nil
 }
 
-// matches says whether r asks for what want asks for.
-func (r *Request) matches(want *Request) error {
+// checkItems says whether r asks for what want asks for.
+func (r *Request) checkItems(want *Request) error {
 	if len(r.Items) != len(want.Items) {
 		return fmt.Errorf("%d signatures, want %d", len(r.Items), len(want.Items))
 	}

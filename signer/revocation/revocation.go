@@ -118,7 +118,7 @@ func Sign(key *signer.Key, l *List) ([]byte, error) {
 	text, err := l.encode()
 	if err == nil {
 		self := trust.Identity{Key: key.Public()}
-		err = self.Trusts(&signer.Signer{Key: key.Public(), Chain: key.Chain}, l.Entries, l.Issued)
+		err = self.CheckSigner(&signer.Signer{Key: key.Public(), Chain: key.Chain}, l.Entries, l.Issued)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrIssue, err)
@@ -152,7 +152,7 @@ func join(text, p7 []byte) []byte {
 func Open(data []byte, by *trust.Identity, before trust.Revocations, maxAge time.Duration, now time.Time) (*List, error) {
 	l, s, err := parse(data)
 	if err == nil {
-		err = by.Trusts(s, slices.Concat(l.Entries, before), now)
+		err = by.CheckSigner(s, slices.Concat(l.Entries, before), now)
 	}
 	if err == nil {
 		err = l.checkAge(now, maxAge)

@@ -56,10 +56,10 @@ func TestSubjectAndUsages(t *testing.T) {
 			}
 			i.Usages = []x509.OID{oid}
 		}
-		want(t, test.name, i.Trusts(leaf, nil, time.Now()), test.want)
+		want(t, test.name, i.CheckSigner(leaf, nil, time.Now()), test.want)
 	}
 	i := Identity{Certificates: []*x509.Certificate{root.Root()}, Subject: "CN=release"}
-	want(t, "two common names", i.Trusts(two, nil, time.Now()), "has not the subject")
+	want(t, "two common names", i.CheckSigner(two, nil, time.Now()), "has not the subject")
 }
 
 func TestGrace(t *testing.T) {
@@ -87,10 +87,10 @@ func TestGrace(t *testing.T) {
 	} {
 		i := Identity{Name: "x", Certificates: []*x509.Certificate{root.Root()}, Grace: test.grace}
 		at := now.Add(test.at)
-		err := i.Trusts(test.signer, nil, at)
+		err := i.CheckSigner(test.signer, nil, at)
 		want(t, test.name, err, test.want)
 		if err == nil {
-			want(t, test.name, i.Late(test.signer, at), test.late)
+			want(t, test.name, i.CheckGrace(test.signer, at), test.late)
 		}
 	}
 }
@@ -124,7 +124,7 @@ func TestRevoked(t *testing.T) {
 		{"a key's digest as a bundle's", byRoot, shipped, OfBundle(OfKey(s.Key).Digest), ""},
 	} {
 		test.revoked.Reason, test.revoked.Date = "lost", time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-		err := test.identity.Trusts(test.signer, Revocations{test.revoked}, time.Now())
+		err := test.identity.CheckSigner(test.signer, Revocations{test.revoked}, time.Now())
 		want(t, test.name, err, test.want)
 		if err != nil && (!errors.Is(err, ErrRevoked) || !strings.HasSuffix(err.Error(), "was revoked on 2026-01-02: lost")) {
 			t.Errorf("%s: %v", test.name, err)

@@ -16,10 +16,10 @@ import (
 	"github.com/tenon-build/tenon/signer"
 )
 
-// Trusts says why the identity does not trust the signer at that time, nil when
+// CheckSigner says why the identity does not trust the signer at that time, nil when
 // it does. Where a key, a certificate or any issuer of it was revoked, the error
 // wraps ErrRevoked.
-func (i *Identity) Trusts(s *signer.Signer, revoked Revocations, now time.Time) error {
+func (i *Identity) CheckSigner(s *signer.Signer, revoked Revocations, now time.Time) error {
 	if s == nil || s.Key == nil {
 		return errors.New("no signer")
 	}
@@ -44,18 +44,18 @@ func (i *Identity) Trusts(s *signer.Signer, revoked Revocations, now time.Time) 
 	case cryptoutils.EqualKeys(s.Chain[0].PublicKey, s.Key) != nil:
 		return fmt.Errorf("certificate %q does not belong to the key that signed", signer.Name(s.Chain[0].Subject))
 	}
-	return i.judgeChain(s.Chain, revoked, now)
+	return i.checkChain(s.Chain, revoked, now)
 }
 
-// Late says of a signer that is trusted what is said once the grace is over, nil
+// CheckGrace says of a signer that is trusted what is said once the grace is over, nil
 // when it does not need any.
-func (i *Identity) Late(s *signer.Signer, now time.Time) error {
+func (i *Identity) CheckGrace(s *signer.Signer, now time.Time) error {
 	strict := *i
 	strict.Grace = 0
-	return strict.Trusts(s, nil, now)
+	return strict.CheckSigner(s, nil, now)
 }
 
-func (i *Identity) judgeChain(chain []*x509.Certificate, revoked Revocations, now time.Time) error {
+func (i *Identity) checkChain(chain []*x509.Certificate, revoked Revocations, now time.Time) error {
 	leaf := chain[0]
 	if err := signer.CheckUsage(leaf); err != nil {
 		return err

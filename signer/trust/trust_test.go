@@ -69,7 +69,7 @@ func TestTrusts(t *testing.T) {
 			c.KeyUsage = x509.KeyUsageKeyEncipherment
 		})), now},
 	} {
-		err := test.identity.Trusts(test.signer, nil, test.now)
+		err := test.identity.CheckSigner(test.signer, nil, test.now)
 		switch {
 		case test.want == "" && err != nil:
 			t.Errorf("%s: %v", test.name, err)
