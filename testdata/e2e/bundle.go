@@ -104,6 +104,7 @@ type shared struct {
 
 func (s *shared) get(t T, name string, make func(path string)) string {
 	t.Helper()
+	Required(t, "TENON_BIN")
 	s.once.Do(func() {
 		path := filepath.Join(Must(os.MkdirTemp("", "tenon-e2e-")), name)
 		make(path)
