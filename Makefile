@@ -32,6 +32,10 @@ SOAK := $(shell grep -rlE --include=*_test.go 'e2e\.Soak\(\)|^func TestSoak' . |
 P := $(shell grep -rlE --include=*_test.go '^func TestE2E' . | xargs dirname | sort -u)
 T :=
 
+# What to compare, separated by commas (all when empty), and flags: make -s bench BENCHFLAGS=--json.
+B :=
+BENCHFLAGS :=
+
 .PHONY: help build module demo test unit e2e lint bench soak deps clean
 
 help: ## this list
@@ -75,15 +79,15 @@ bin/golangci-lint:
 	GOBIN=$(CURDIR)/bin go install $(GOLANGCI)
 
 unit: ## tests that need neither root nor network: 1 min
-	go test ./...
+	go test ./... $(TESTDATA)
 
 e2e: deps build $(IMAGES) ## tests of whole programs; one: make e2e P=./loader/qemu T=Resize
 	@go test -tags e2e -list '^TestE2E$(T)' $(P) | grep ^Test >/dev/null || { echo "no test TestE2E$(T) in $(P)" >&2; exit 1; }
 	go test -tags e2e -p 1 -count=1 -timeout 80m -v -run '^TestE2E$(T)' $(P)
 
-bench: deps build $(IMAGES) ## comparisons with peers, as ratios: 10 min, and 10 min for kernels, once
-	testdata/bench.sh bin/tenon $(IMAGES)
-	go test -tags e2e -count=1 -v -run '^TestBench' ./cmd/mortise | sed -n 's/.*bench: //p; /FAIL/{p;q1}'
+bench: deps build $(IMAGES) ## comparisons with peers, as ratios; one: make bench B=rootfs; 10 min, and 10 min for kernels, once
+	go build -trimpath -o bin/bench ./testdata/bench
+	@bin/bench $(BENCHFLAGS) $(B)
 
 soak: deps build $(IMAGES) ## the same code, more rounds, more kernels, fuzzing: hours
 	TENON_SOAK=1 go test -tags e2e -p 1 -count=1 -timeout 5h -v -run '^Test(E2E|Soak)' $(SOAK)

@@ -132,7 +132,7 @@ func (m *Machine) boot(t e2e.T) (*Guest, error) {
 		}
 	})
 	theirs.Close() // so that we see it when QEMU ends
-	g.deadline(t, bootLimit)
+	defer g.deadline(t, bootLimit)()
 	if err := g.in.Decode(&release); err != nil {
 		cancel()
 		return nil, err
@@ -159,7 +159,7 @@ func (m *Machine) options() []string {
 // Run runs a command as root, one at a time.
 func (g *Guest) Run(t e2e.T, limit time.Duration, c Command) Result {
 	t.Helper()
-	g.deadline(t, limit)
+	defer g.deadline(t, limit)()
 	var r Result
 	if err := json.NewEncoder(g.conn).Encode(c); err != nil {
 		t.Fatalf("asking the guest for %q: %v", c.Args, err)
@@ -174,7 +174,7 @@ func (g *Guest) Run(t e2e.T, limit time.Duration, c Command) Result {
 // the limit.
 func (g *Guest) Kill(t e2e.T, limit time.Duration, c Command) {
 	t.Helper()
-	g.deadline(t, limit)
+	defer g.deadline(t, limit)()
 	var r Result
 	if err := json.NewEncoder(g.conn).Encode(c); err != nil {
 		t.Fatalf("asking the guest for %q: %v", c.Args, err)
@@ -191,7 +191,7 @@ func (g *Guest) Kexec(t e2e.T) {
 	if r := g.Run(t, time.Minute, Command{Args: g.load}); r.Status != 0 {
 		t.Fatal(g.load, r)
 	}
-	g.deadline(t, bootLimit)
+	defer g.deadline(t, bootLimit)()
 	if err := json.NewEncoder(g.conn).Encode(Command{Args: []string{"kexec", "-e"}}); err != nil {
 		t.Fatalf("asking the guest for another kernel: %v", err)
 	}
@@ -204,11 +204,14 @@ func (g *Guest) Kexec(t e2e.T) {
 	}
 }
 
-func (g *Guest) deadline(t e2e.T, limit time.Duration) {
+// deadline ends all waiting for the guest after the limit, and when the test's context ends
+// before stop is called.
+func (g *Guest) deadline(t e2e.T, limit time.Duration) (stop func() bool) {
 	t.Helper()
 	if err := g.conn.SetDeadline(time.Now().Add(limit)); err != nil {
 		t.Fatal(err)
 	}
+	return context.AfterFunc(t.Context(), func() { _ = g.conn.SetDeadline(time.Now()) })
 }
 
 // inside is in the environment of a test that runs in a guest.

@@ -4,7 +4,6 @@ package debian
 
 import (
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 
@@ -41,7 +40,7 @@ func ModuleFor(t e2e.T, tree string, args ...string) string {
 		{"-s", "-C", e2e.Path("."), "module", "MODULE=" + dir},
 		append([]string{"-s", "-C", dir, "KDIR=" + tree}, args...),
 	} {
-		if out, err := exec.Command("make", args...).CombinedOutput(); err != nil {
+		if out, err := e2e.Command(t, "make", args...).CombinedOutput(); err != nil {
 			t.Fatalf("building mortise.ko: %v\n%s", err, out)
 		}
 	}

@@ -16,6 +16,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -128,10 +129,20 @@ func Execute(cmd *exec.Cmd) Outcome {
 	return Outcome{cmd.ProcessState.ExitCode(), stdout.String(), stderr.String(), time.Since(started)}
 }
 
+// Command is a program that the end of the test ends. It is asked to end, so that it ends what
+// it has started, too, and killed when it does not.
+func Command(t T, name string, args ...string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), name, args...)
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = 15 * time.Second // an app has ten to stop
+	return cmd
+}
+
 // Tenon runs tenon.
 func Tenon(t T, args ...string) Outcome {
 	t.Helper()
-	return Execute(exec.CommandContext(t.Context(), Program(t, "tenon"), args...))
+	return Execute(Command(t, Program(t, "tenon"), args...))
 }
 
 // Tool runs somebody else's program, which has to succeed, and returns what it prints.
