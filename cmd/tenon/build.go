@@ -61,7 +61,7 @@ the one image that a signature covers. --detached makes the weaker form.`,
 	f.StringVarP(&o.output, "output", "o", "", "oci:DIR or oci-archive:FILE (default ./NAME.tenon)")
 	f.StringVar(&o.name, "name", "", "name of the bundle (default: from the image's reference)")
 	f.StringVar(&o.version, "bundle-version", "", "semantic version of the bundle, for example 1.4.0: hosts refuse an older one than they saw")
-	f.StringVar(&o.target, "target", "", "back end to build for: qemu, kexec, cokernel, multikernel (default: the recipe's)")
+	f.StringVar(&o.target, "target", "", "back end to build for: "+manifest.TargetNames()+" (default: the recipe's)")
 	f.StringVar(&o.source, "kernel-source", "debian:6.1", "debian:VERSION, a tarball or a folder")
 	f.BoolVar(&o.detached, "detached", false, "keep initramfs and command line outside the kernel image: the weaker form")
 	o.key.flags(f)

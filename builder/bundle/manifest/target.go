@@ -4,6 +4,7 @@ package manifest
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -21,14 +22,19 @@ const (
 // Targets are all of them.
 var Targets = []Target{QEMU, Kexec, Cokernel, Multikernel}
 
+// TargetNames lists them for people.
+func TargetNames() string {
+	var names []string
+	for _, t := range Targets {
+		names = append(names, string(t))
+	}
+	return strings.Join(names, ", ")
+}
+
 // Check returns an error that names the targets there are, unless t is one of them.
 func (t Target) Check() error {
-	var names []string
-	for _, other := range Targets {
-		if t == other {
-			return nil
-		}
-		names = append(names, string(other))
+	if !slices.Contains(Targets, t) {
+		return fmt.Errorf("%q is none of %s", string(t), TargetNames())
 	}
-	return fmt.Errorf("%q is none of %s", string(t), strings.Join(names, ", "))
+	return nil
 }
