@@ -29,7 +29,7 @@ func TestMain(m *testing.M) { e2e.Main(m) }
 func TestE2EReproducible(t *testing.T) {
 	e2e.Probe(t) // so that "here" starts from objects of another configuration
 	builds := map[string][]string{
-		"tiny": {"--name", "tiny", "-r", e2e.Must(filepath.Abs("../../testdata/recipes/tiny.toml")), e2e.Image(t, nil, e2e.ProbeFiles...)},
+		"tiny": {"--name", "tiny", "-r", e2e.Recipe("tiny"), e2e.Image(t, nil, e2e.ProbeFiles...)},
 	}
 	if e2e.Soak() {
 		builds["redis"] = []string{"--name", "redis", "oci:" + e2e.Required(t, "TENON_REDIS_IMAGE")}
