@@ -90,7 +90,7 @@ func TestE2EDiskFull(t *testing.T) {
 				linkSource(t, disk)
 			}
 			out := filepath.Join(t.TempDir(), "out.tenon")
-			o := e2e.Tenon(t, "build", "-r", e2e.ProbeRecipe, "--cache-dir", disk, "-o", out, img)
+			o := e2e.Tenon(t, "build", "-r", e2e.ProbeRecipe(), "--cache-dir", disk, "-o", out, img)
 			if o.Code != 1 || !strings.Contains(o.Stderr, "no space left on device") || !strings.Contains(o.Stderr, "hint: make room") {
 				t.Error(o)
 			}
@@ -113,7 +113,7 @@ func TestE2EKilled(t *testing.T) {
 	img := newImage(t)
 	kernels := filepath.Join(e2e.Cache(), "kernel")
 	before := names(t, kernels)
-	_, undisturbed := e2e.Build(t, "-r", e2e.ProbeRecipe, "--name", "killed", img)
+	_, undisturbed := e2e.Build(t, "-r", e2e.ProbeRecipe(), "--name", "killed", img)
 	for name := range names(t, kernels) {
 		if !before[name] { // forget it, so that it is made again
 			if err := os.RemoveAll(filepath.Join(kernels, name)); err != nil {
@@ -132,7 +132,7 @@ func TestE2EKilled(t *testing.T) {
 			var stderr e2e.Running
 			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 			defer cancel()
-			cmd := exec.CommandContext(ctx, e2e.Program(t, "tenon"), "build", "-r", e2e.ProbeRecipe, "--name", "killed", "-o", filepath.Join(dir, "out.tenon"), img)
+			cmd := exec.CommandContext(ctx, e2e.Program(t, "tenon"), "build", "-r", e2e.ProbeRecipe(), "--name", "killed", "-o", filepath.Join(dir, "out.tenon"), img)
 			cmd.Stderr = &stderr
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)
@@ -153,7 +153,7 @@ func TestE2EKilled(t *testing.T) {
 			}
 		})
 	}
-	path, digest := e2e.Build(t, "-r", e2e.ProbeRecipe, "--name", "killed", img)
+	path, digest := e2e.Build(t, "-r", e2e.ProbeRecipe(), "--name", "killed", img)
 	if digest != undisturbed {
 		t.Errorf("digests differ: %s after kills, %s without", digest, undisturbed)
 	}
@@ -188,7 +188,7 @@ func TestE2EAtOnce(t *testing.T) {
 	digests := make(chan string)
 	for range 2 {
 		go func() {
-			out, err := exec.Command(e2e.Program(t, "tenon"), "build", "-r", e2e.ProbeRecipe, "-o", filepath.Join(t.TempDir(), "out.tenon"), img).Output()
+			out, err := exec.Command(e2e.Program(t, "tenon"), "build", "-r", e2e.ProbeRecipe(), "-o", filepath.Join(t.TempDir(), "out.tenon"), img).Output()
 			digests <- fmt.Sprint(strings.TrimSpace(string(out)), err)
 		}()
 	}

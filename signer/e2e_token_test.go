@@ -118,7 +118,7 @@ func TestE2EPKCS11(t *testing.T) {
 			"-content", dir+"/statement", "-CAfile", ca, "-purpose", "any", "-out", "/dev/null")
 	})
 	t.Run("build", func(t *testing.T) {
-		o := withPIN(t, "build", "-r", e2e.ProbeRecipe, "--name", "probe", "-o", t.TempDir()+"/probe.tenon", "--key", tokenURI("rsa"), "--cert", rsa, e2e.Image(t, nil, e2e.ProbeFiles...))
+		o := withPIN(t, "build", "-r", e2e.ProbeRecipe(), "--name", "probe", "-o", t.TempDir()+"/probe.tenon", "--key", tokenURI("rsa"), "--cert", rsa, e2e.Image(t, nil, e2e.ProbeFiles...))
 		if o.Code != 0 || strings.Count(o.Stderr, "signed ") != 3 {
 			t.Error(o)
 		}

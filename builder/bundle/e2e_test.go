@@ -18,7 +18,7 @@ func TestMain(m *testing.M) { e2e.Main(m) }
 
 // TestE2EOthersTools reads what we write with tools that others wrote.
 func TestE2EOthersTools(t *testing.T) {
-	ref, digest := e2e.Build(t, "--detached", "-r", e2e.ProbeRecipe, "--name", "probe", e2e.Image(t, nil, e2e.ProbeFiles...))
+	ref, digest := e2e.Build(t, "--detached", "-r", e2e.ProbeRecipe(), "--name", "probe", e2e.Image(t, nil, e2e.ProbeFiles...))
 
 	t.Run("skopeo copies a bundle", func(t *testing.T) {
 		dir := t.TempDir()

@@ -27,7 +27,7 @@ func TestE2EDiff(t *testing.T) {
 	changed := slices.Clone(e2e.ProbeFiles)
 	changed[2].Mode, changed[2].Content = 0o755, []byte("kept, but not as it was")
 	changed[3] = e2e.File{Header: tar.Header{Name: "linked", Typeflag: tar.TypeSymlink, Linkname: "kept"}}
-	b, _ := e2e.Build(t, "-r", e2e.ProbeRecipe, "--name", "probe", e2e.Image(t, nil, changed...))
+	b, _ := e2e.Build(t, "-r", e2e.ProbeRecipe(), "--name", "probe", e2e.Image(t, nil, changed...))
 	o := e2e.Tenon(t, "diff", "--format", "json", a, b)
 	t.Logf("tenon diff took %s", o.Took.Round(time.Millisecond))
 	var r diff.Report

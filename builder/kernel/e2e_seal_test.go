@@ -59,7 +59,7 @@ func TestE2ESealHolds(t *testing.T) {
 
 	// With a kernel that would take a boot configuration, so that its part is real.
 	recipe := filepath.Join(t.TempDir(), "detached.toml")
-	if err := os.WriteFile(recipe, append([]byte("config = [\"BOOT_CONFIG=y\"]\n"), e2e.Must(os.ReadFile(e2e.ProbeRecipe))...), 0o600); err != nil {
+	if err := os.WriteFile(recipe, append([]byte("config = [\"BOOT_CONFIG=y\"]\n"), e2e.Must(os.ReadFile(e2e.ProbeRecipe()))...), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	detached, _ := e2e.Build(t, "--detached", "-r", recipe, "--name", "probe", e2e.Image(t, nil, e2e.ProbeFiles...))

@@ -107,7 +107,7 @@ func TestE2EMachine(t *testing.T) {
 
 // TestE2EUser checks USER, WORKDIR and STOPSIGNAL of the image.
 func TestE2EUser(t *testing.T) {
-	bundle, _ := e2e.Build(t, "-r", e2e.ProbeRecipe, e2e.Image(t, func(c *v1.Config) {
+	bundle, _ := e2e.Build(t, "-r", e2e.ProbeRecipe(), e2e.Image(t, func(c *v1.Config) {
 		c.User, c.WorkingDir, c.StopSignal, c.Cmd = "app:video", "/made/here", "SIGUSR1", []string{"one", "two"}
 	},
 		e2e.File{Header: tar.Header{Name: "etc/passwd", Mode: 0o644}, Content: []byte("root:x:0:0::/root:/bin/sh\napp:x:1000:1001::/home/app:/bin/sh\n")},
@@ -154,7 +154,7 @@ func TestE2EVolumes(t *testing.T) {
 		c.Volumes = map[string]struct{}{"/data": {}, "/data/deep/": {}, "/made": {}}
 	}, volumeFiles...)
 	recipe := filepath.Join(t.TempDir(), "read-only.toml")
-	text := strings.Replace(string(e2e.Must(os.ReadFile(e2e.ProbeRecipe))), "[claims]", "[app]\nread_only = true\n\n[claims]", 1)
+	text := strings.Replace(string(e2e.Must(os.ReadFile(e2e.ProbeRecipe()))), "[claims]", "[app]\nread_only = true\n\n[claims]", 1)
 	if err := os.WriteFile(recipe, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -163,7 +163,7 @@ func TestE2EVolumes(t *testing.T) {
 	for _, c := range []struct {
 		name, recipe string
 		readOnly     bool
-	}{{"writable", e2e.ProbeRecipe, false}, {"read-only", recipe, true}} {
+	}{{"writable", e2e.ProbeRecipe(), false}, {"read-only", recipe, true}} {
 		t.Run(c.name, func(t *testing.T) {
 			bundle, _ := e2e.Build(t, "--detached", "-r", c.recipe, ref)
 			o := e2e.Run(t, bundle)
@@ -225,7 +225,7 @@ func TestE2EInitFails(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			plain := e2e.File{Header: tar.Header{Name: "plain", Mode: 0o644}, Content: []byte("x")}
-			bundle, _ := e2e.Build(t, "--detached", "-r", e2e.ProbeRecipe, e2e.Image(t, c.configure, append(slices.Clone(e2e.ProbeFiles), plain)...))
+			bundle, _ := e2e.Build(t, "--detached", "-r", e2e.ProbeRecipe(), e2e.Image(t, c.configure, append(slices.Clone(e2e.ProbeFiles), plain)...))
 			o := e2e.Run(t, bundle)
 			if o.Code != c.code || !strings.Contains(o.Stdout, "appinit: error: "+c.want) || !strings.Contains(o.Stderr, c.want) {
 				t.Errorf("want exit status %d and %q on both: %s", c.code, c.want, o)
@@ -248,7 +248,7 @@ func TestE2EChildren(t *testing.T) {
 // TestE2EXattrs boots with tables of extended attributes of its own, in an
 // archive behind the bundle's.
 func TestE2EXattrs(t *testing.T) {
-	ref, _ := e2e.Build(t, "--detached", "-r", e2e.ProbeRecipe, "--name", "probe", e2e.Image(t, nil, e2e.ProbeFiles...))
+	ref, _ := e2e.Build(t, "--detached", "-r", e2e.ProbeRecipe(), "--name", "probe", e2e.Image(t, nil, e2e.ProbeFiles...))
 	kernel, initramfs := e2e.LayerFile(t, ref, bundle.KernelType), e2e.LayerFile(t, ref, bundle.InitramfsType)
 	bootWith := func(x ...manifest.Xattr) string {
 		var table []byte

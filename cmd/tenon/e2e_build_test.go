@@ -28,7 +28,7 @@ func TestE2EBuildRefuses(t *testing.T) {
 		}
 		return path
 	}
-	base := string(e2e.Must(os.ReadFile(e2e.ProbeRecipe)))
+	base := string(e2e.Must(os.ReadFile(e2e.ProbeRecipe())))
 	truncated := t.TempDir()
 	if err := os.CopyFS(truncated, os.DirFS(strings.TrimPrefix(good, "oci:"))); err != nil {
 		t.Fatal(err)
@@ -63,22 +63,22 @@ func TestE2EBuildRefuses(t *testing.T) {
 		{"unknown registry", []string{"127.0.0.1:1/no/such:image"}, "", 1, "connection refused"},
 		{"malformed reference", []string{"UPPER/case"}, "", 1, "UPPER/case"},
 		{"wrong platform", []string{"--platform", "linux/arm64", good}, "", 2, "linux/arm64"},
-		{"truncated layer", []string{"-r", e2e.ProbeRecipe, "oci:" + truncated}, "", 1, filepath.Base(layer)},
-		{"digest mismatch", []string{"-r", e2e.ProbeRecipe, "oci:" + flipped}, "", 1, filepath.Base(layer)},
-		{"missing compiler", []string{"-r", e2e.ProbeRecipe, good}, "PATH=" + empty, 1, "missing build tools: gcc"},
-		{"cache in a folder that make cannot work in", []string{"-r", e2e.ProbeRecipe, "--cache-dir", dir + "/a b", good}, "", 1, "spaces"},
-		{"no kernel source", []string{"-r", e2e.ProbeRecipe, "--kernel-source", "debian:9.9", good}, "", 1, "linux-source-9.9"},
+		{"truncated layer", []string{"-r", e2e.ProbeRecipe(), "oci:" + truncated}, "", 1, filepath.Base(layer)},
+		{"digest mismatch", []string{"-r", e2e.ProbeRecipe(), "oci:" + flipped}, "", 1, filepath.Base(layer)},
+		{"missing compiler", []string{"-r", e2e.ProbeRecipe(), good}, "PATH=" + empty, 1, "missing build tools: gcc"},
+		{"cache in a folder that make cannot work in", []string{"-r", e2e.ProbeRecipe(), "--cache-dir", dir + "/a b", good}, "", 1, "spaces"},
+		{"no kernel source", []string{"-r", e2e.ProbeRecipe(), "--kernel-source", "debian:9.9", good}, "", 1, "linux-source-9.9"},
 		{"recipe with an unknown key", []string{"-r", write("key.toml", base+"colour = \"red\"\n"), good}, "", 1, "key.toml:19: unknown key"},
 		{"unknown recipe", []string{"-r", "postgres", good}, "", 1, `unknown recipe "postgres"`},
 		{"unknown symbol", []string{"-r", write("symbol.toml", "config = [\n  \"FUTEX=y\",\n  \"NO_SUCH_SYMBOL=y\",\n]\n"+base), good}, "", 1, "symbol.toml:3: NO_SUCH_SYMBOL=y"},
 		{"dropped symbol", []string{"-r", write("dropped.toml", "config = [\"BTRFS_FS=y\"]\n"+base), good}, "", 1, "dropped.toml:1: BTRFS_FS=y was dropped: depends on BLOCK"},
 		{"conflict", []string{"-r", write("conflict.toml", "config = [\"MODULES=y\"]\n"+base), good}, "", 1, "sealed.config"},
 		{"unknown fragment", []string{"-r", write("fragment.toml", "fragments = [\"bluetooth\"]\n"+base), good}, "", 1, "bluetooth"},
-		{"nothing to run", []string{"-r", e2e.ProbeRecipe, noConfig}, "", 1, "neither an entrypoint nor a command"},
+		{"nothing to run", []string{"-r", e2e.ProbeRecipe(), noConfig}, "", 1, "neither an entrypoint nor a command"},
 		{"no recipe fits", []string{"oci:" + e2e.Required(t, "TENON_REDIS_IMAGE"), "-r", "./missing.toml"}, "", 1, "missing.toml"},
-		{"output is something else", []string{"-r", e2e.ProbeRecipe, "-o", dir, good}, "", 1, "exists and is not a bundle"},
-		{"output's folder is missing", []string{"-r", e2e.ProbeRecipe, "-o", dir + "/no/where", good}, "", 1, "no such file"},
-		{"image larger than the limit", []string{"-r", e2e.ProbeRecipe, "--max-size", "1MiB", good}, "", 1, "more bytes than the limit allows"},
+		{"output is something else", []string{"-r", e2e.ProbeRecipe(), "-o", dir, good}, "", 1, "exists and is not a bundle"},
+		{"output's folder is missing", []string{"-r", e2e.ProbeRecipe(), "-o", dir + "/no/where", good}, "", 1, "no such file"},
+		{"image larger than the limit", []string{"-r", e2e.ProbeRecipe(), "--max-size", "1MiB", good}, "", 1, "more bytes than the limit allows"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			work := t.TempDir()

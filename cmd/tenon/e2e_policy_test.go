@@ -77,7 +77,7 @@ openssl cms -verify -binary -inform PEM -in revoked -content list -CAfile securi
 func TestE2EState(t *testing.T) {
 	state := t.TempDir()
 	run := func(version string) e2e.Outcome {
-		bundle, _ := e2e.Build(t, "-r", e2e.ProbeRecipe, "--name", "probe", "--bundle-version", version, "--key", e2e.Keys(t)+"/signing.key", e2e.Image(t, nil, e2e.ProbeFiles...))
+		bundle, _ := e2e.Build(t, "-r", e2e.ProbeRecipe(), "--name", "probe", "--bundle-version", version, "--key", e2e.Keys(t)+"/signing.key", e2e.Image(t, nil, e2e.ProbeFiles...))
 		return e2e.Tenon(t, "run", "--accel", "tcg", "-e", "PROBE=exit:42", "--cert", e2e.Keys(t)+"/ca.crt", "--state", state, bundle)
 	}
 	if o := run("1.4.0"); o.Code != 42 {

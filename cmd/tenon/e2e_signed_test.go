@@ -122,7 +122,7 @@ func TestE2ESign(t *testing.T) {
 	verify(t, path, digest)
 
 	t.Run("build --key makes the same", func(t *testing.T) {
-		built, got := e2e.Build(t, "-r", e2e.ProbeRecipe, "--name", "probe", "--key", keys+"/signing.key", e2e.Image(t, nil, e2e.ProbeFiles...))
+		built, got := e2e.Build(t, "-r", e2e.ProbeRecipe(), "--name", "probe", "--key", keys+"/signing.key", e2e.Image(t, nil, e2e.ProbeFiles...))
 		if o := e2e.Execute(exec.Command("diff", "-r", built, path)); o.Code != 0 || got != digest {
 			t.Errorf("%s, want %s: %s", got, digest, o)
 		}
@@ -411,7 +411,7 @@ func TestE2ERegistry(t *testing.T) {
 	})
 	t.Run("build --push", func(t *testing.T) {
 		r := startRegistry(t, false, false)
-		_, got := e2e.Build(t, "-r", e2e.ProbeRecipe, "--name", "probe", "--key", e2e.Keys(t)+"/signing.key", "-t", r.host+"/probe:1", "--push", e2e.Image(t, nil, e2e.ProbeFiles...))
+		_, got := e2e.Build(t, "-r", e2e.ProbeRecipe(), "--name", "probe", "--key", e2e.Keys(t)+"/signing.key", "-t", r.host+"/probe:1", "--push", e2e.Image(t, nil, e2e.ProbeFiles...))
 		verify(t, r.host+"/probe:1", got)
 	})
 }

@@ -33,14 +33,14 @@ func Build(t T, args ...string) (path, digest string) {
 // Recipe returns the path of a recipe of testdata/recipes.
 func Recipe(name string) string { return Path("testdata/recipes/" + name + ".toml") }
 
-// ProbeRecipe is the path of the recipe of most images here.
-var ProbeRecipe = Recipe("probe")
+// ProbeRecipe returns the path of the recipe of most images here.
+func ProbeRecipe() string { return Recipe("probe") }
 
 // Probe builds the probe's sealed bundle, once for all tests of a package.
 func Probe(t T) string {
 	t.Helper()
 	return probe.get(t, "probe.tenon", func(path string) {
-		copyTo(t, path, first(Build(t, "-r", ProbeRecipe, "--name", "probe", Image(t, nil, ProbeFiles...))))
+		copyTo(t, path, first(Build(t, "-r", ProbeRecipe(), "--name", "probe", Image(t, nil, ProbeFiles...))))
 	})
 }
 
