@@ -71,7 +71,8 @@ func (o *requestOptions) request(a *app) (r instance.Request, err error) {
 	}
 	o.trust.Default(a.Policy, a.State)
 	r.Trust = o.trust.Trust
-	return r, r.Trust.Absolute() // the instance may be started from elsewhere
+	err = r.Trust.Absolute() // the instance may be started from elsewhere
+	return r, err
 }
 
 // parseCPUs tells a number of CPUs from a list. A list of one is 8-8.

@@ -102,12 +102,14 @@ func (s *supervisor) guard() error {
 		return nil
 	}
 	taking, err := s.Host().Begin(s.name)
-	if err == nil {
-		s.taken, err = taking.Commit(s.plan)
-	}
 	if err != nil {
 		return err
 	}
+	report, err := taking.Commit(s.plan)
+	if err != nil { // it is tried again, and compared with what was taken first
+		return err
+	}
+	s.taken = report
 	s.Log.Warn("the instance's CPUs were taken again: somebody had changed their control group")
 	if !s.want.backend.Can().Resize {
 		return nil
