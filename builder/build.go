@@ -128,11 +128,11 @@ func Build(ctx context.Context, req Request) (*Result, error) {
 	if err := bundle.CheckOutput(output); err != nil {
 		return nil, err
 	}
-	init, err := p.init(&req)
+	pid1, err := p.initFiles(&req)
 	if err != nil {
 		return nil, err
 	}
-	initramfs, err := root.pack(ctx, init, work, req.Progress)
+	initramfs, err := root.pack(ctx, pid1, work, req.Progress)
 	if err != nil {
 		return nil, fmt.Errorf("packing image %q: %w", req.Image, err)
 	}

@@ -373,14 +373,14 @@ func TestInitFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := &plan{name: "web", app: manifest.App{Cmd: []string{"/app"}}, recipe: &recipes.Recipe{}}
-	if f, err := p.init(&Request{Appinit: appinit}); err != nil || string(f.program) != "PID 1" || !strings.Contains(string(f.spec), `"name":"web"`) {
+	if f, err := p.initFiles(&Request{Appinit: appinit}); err != nil || string(f.program) != "PID 1" || !strings.Contains(string(f.spec), `"name":"web"`) {
 		t.Errorf("%+v, %v", f, err)
 	}
-	if _, err := p.init(&Request{Appinit: appinit + "-missing"}); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := p.initFiles(&Request{Appinit: appinit + "-missing"}); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("got %v", err)
 	}
 	p.app.Env = []string{"NOVALUE"}
-	if _, err := p.init(&Request{Image: "oci:x", Appinit: appinit}); err == nil || !strings.HasPrefix(err.Error(), `image "oci:x": app.env: `) {
+	if _, err := p.initFiles(&Request{Image: "oci:x", Appinit: appinit}); err == nil || !strings.HasPrefix(err.Error(), `image "oci:x": app.env: `) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -441,6 +441,16 @@ func TestTailor(t *testing.T) {
 		}
 	}
 	if _, err := Tailor(&recipes.Recipe{Name: "my", Fragments: []string{"nosuch"}}, Form{Target: "qemu"}); err == nil || !strings.HasPrefix(err.Error(), `recipe "my": no fragment "nosuch"`) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestSourceFor(t *testing.T) {
+	source := &kernel.Source{Digest: "sha256:x"}
+	if got, err := sourceFor(t.Context(), nil, source, manifest.QEMU, kernel.Driver{}); err != nil || got != source {
+		t.Errorf("%v, %v", got, err)
+	}
+	if _, err := sourceFor(t.Context(), nil, source, manifest.Cokernel, kernel.Driver{}); err == nil || !strings.HasPrefix(err.Error(), "target cokernel: the request has no driver") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -44,10 +44,13 @@ func compile(ctx context.Context, req *Request, p *plan, tools *kernel.Toolchain
 	return &compiled{k, manifest.Kernel{Release: k.Release, Source: source.Digest, Config: k.ConfigDigest}, commandLine}, nil
 }
 
-// sourceFor adds the driver to a kernel source, if the target has use for it.
+// sourceFor adds the driver to a kernel source, if the target needs it.
 func sourceFor(ctx context.Context, cache *kernel.Cache, source *kernel.Source, target manifest.Target, driver kernel.Driver) (*kernel.Source, error) {
 	if !targets[target].driver {
 		return source, nil
+	}
+	if driver.Files == nil {
+		return nil, fmt.Errorf("target %s: the request has no driver, which its kernels need", target)
 	}
 	return source.With(ctx, cache, driver)
 }

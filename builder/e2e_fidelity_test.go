@@ -14,7 +14,6 @@ import (
 
 	"github.com/tenon-build/tenon/builder/diff"
 	"github.com/tenon-build/tenon/builder/fidelity"
-
 	"github.com/tenon-build/tenon/testdata/e2e"
 )
 

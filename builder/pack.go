@@ -24,10 +24,10 @@ type packed struct {
 type initFiles struct{ program, spec []byte }
 
 // pack adds PID 1 to the tree, and writes the compressed initramfs into the folder work.
-func (c *content) pack(ctx context.Context, init initFiles, work string, progress Progress) (*packed, error) {
+func (c *content) pack(ctx context.Context, pid1 initFiles, work string, progress Progress) (*packed, error) {
 	if err := errors.Join(
-		c.put(manifest.InitPath, rootfs.NewFile(bytes.NewReader(init.program), int64(len(init.program)), 0o755)),
-		c.put(manifest.SpecPath, rootfs.NewFile(bytes.NewReader(init.spec), int64(len(init.spec)), 0o600)),
+		c.put(manifest.InitPath, rootfs.NewFile(bytes.NewReader(pid1.program), int64(len(pid1.program)), 0o755)),
+		c.put(manifest.SpecPath, rootfs.NewFile(bytes.NewReader(pid1.spec), int64(len(pid1.spec)), 0o600)),
 	); err != nil {
 		return nil, err
 	}

@@ -60,8 +60,8 @@ func newPlan(req *Request, name string, config *v1.Config, tree *rootfs.Tree) (*
 	return p, nil
 }
 
-// init reads PID 1, and writes down what it is to read.
-func (p *plan) init(req *Request) (f initFiles, err error) {
+// initFiles reads PID 1, and writes down what it is to read.
+func (p *plan) initFiles(req *Request) (f initFiles, err error) {
 	if f.program, err = os.ReadFile(req.Appinit); err != nil {
 		return f, fmt.Errorf("opening PID 1: %w", err)
 	}

@@ -104,7 +104,7 @@ func (j *jury) judge(ctx context.Context, kind *signature.Kind, kernel *signatur
 				j.report(Check{s.Object(), CheckWarning, fmt.Sprintf("%s: it counts for %q in the grace of %s", late, i.Name, i.Grace)})
 			}
 		}
-		j.report(check(&s, trusted, revoked))
+		j.report(reportOf(&s, trusted, revoked))
 		if trusted != "" && kind.Type == bundle.StatementType {
 			j.statements = append(j.statements, s.Data)
 		}
@@ -161,10 +161,10 @@ func few(reasons []string) string {
 	return strings.Join(reasons, "; ")
 }
 
-// check reports one signature: failed when it is not one of this bundle or its
+// reportOf reports one signature: failed when it is not one of this bundle or its
 // signer was revoked, ignored when nobody who is trusted made it, or a key that is
 // not here may have.
-func check(s *signature.Signature, trusted string, revoked error) Check {
+func reportOf(s *signature.Signature, trusted string, revoked error) Check {
 	switch {
 	case errors.Is(s.Err, sigstore.ErrKey): // somebody's whose key is not here, for all that can be told
 		return Check{s.Object(), CheckIgnored, s.Err.Error()}

@@ -44,11 +44,11 @@ func (t *Trust) Absolute() error {
 	return nil
 }
 
-// Load reads what the files say. Who asks only remembers nothing.
-func (t *Trust) Load(asks bool) (Policy, error) {
+// Load reads what the files say. With readOnly, the policy remembers nothing.
+func (t *Trust) Load(readOnly bool) (Policy, error) {
 	p, err := t.load()
 	if t.State != "" {
-		p.State = &State{Dir: t.State, ReadOnly: asks}
+		p.State = &State{Dir: t.State, ReadOnly: readOnly}
 	}
 	return p, err
 }

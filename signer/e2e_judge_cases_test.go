@@ -33,10 +33,9 @@ import (
 	"github.com/tenon-build/tenon/signer/pkcs7"
 	"github.com/tenon-build/tenon/signer/trust"
 	"github.com/tenon-build/tenon/testdata/debian"
+	"github.com/tenon-build/tenon/testdata/e2e"
 	"github.com/tenon-build/tenon/testdata/judge"
 	"github.com/tenon-build/tenon/testdata/judge/uefi"
-
-	"github.com/tenon-build/tenon/testdata/e2e"
 )
 
 // authority is a CA. The one in testdata is what both kernels trust.
@@ -205,7 +204,7 @@ func exported(t *testing.T, keys ...*signer.Key) []byte {
 			t.Fatal(o)
 		}
 	}
-	if o := e2e.Tenon(t, "export", path, "-o", path+".bzImage", "--cert", judgeDir+"/ca.crt"); o.Code != 0 {
+	if o := e2e.Tenon(t, "export", path, "-o", path+".bzImage", "--cert", judgeDir()+"/ca.crt"); o.Code != 0 {
 		t.Fatal(o)
 	}
 	return e2e.Must(os.ReadFile(path + ".bzImage"))

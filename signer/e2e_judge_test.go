@@ -30,10 +30,9 @@ import (
 	"github.com/tenon-build/tenon/signer"
 	"github.com/tenon-build/tenon/signer/authenticode"
 	"github.com/tenon-build/tenon/signer/modsig"
+	"github.com/tenon-build/tenon/testdata/e2e"
 	"github.com/tenon-build/tenon/testdata/judge"
 	"github.com/tenon-build/tenon/testdata/judge/uefi"
-
-	"github.com/tenon-build/tenon/testdata/e2e"
 )
 
 // Two kernels judge what we sign, each in one boot: one of our own, and
@@ -41,7 +40,7 @@ import (
 
 func TestMain(m *testing.M) { e2e.Main(m) }
 
-var judgeDir = e2e.Path("testdata/judge")
+func judgeDir() string { return e2e.Path("testdata/judge") }
 
 // judged is a case. A verdict is "0" or the name of an errno; empty where a kernel
 // is not asked.
@@ -100,9 +99,9 @@ func hostKernel(t *testing.T) (*kernel.Kernel, *kernel.Source) {
 	cache := e2e.Must(kernel.OpenCache(os.Getenv("TENON_CACHE")))
 	t.Cleanup(func() { _ = cache.Close() })
 	// The configuration names the file, so its name stands for its content.
-	ca := e2e.Must(os.ReadFile(judgeDir + "/ca.crt"))
+	ca := e2e.Must(os.ReadFile(judgeDir() + "/ca.crt"))
 	trusted := e2e.WriteFile(t, filepath.Join(e2e.Must(filepath.Abs(e2e.Cache())), fmt.Sprintf("test-ca-%.8x.crt", sha256.Sum256(ca))), ca)
-	data := e2e.Must(os.ReadFile(judgeDir + "/host.config"))
+	data := e2e.Must(os.ReadFile(judgeDir() + "/host.config"))
 	data = fmt.Appendf(data, "CONFIG_SYSTEM_TRUSTED_KEYS=%s\n", kconfig.Quote(trusted))
 	parts := []*kconfig.Fragment{e2e.Must(fragments.Open("base")), e2e.Must(fragments.Open("serial")), e2e.Must(kconfig.ParseFragment("testdata/judge/host.config", data))}
 	source := e2e.Must(kernel.OpenSource(t.Context(), cache, "debian:6.1"))
@@ -121,7 +120,7 @@ func hostKernel(t *testing.T) (*kernel.Kernel, *kernel.Source) {
 func judgeInitrd(t *testing.T, cases []judged) string {
 	t.Helper()
 	program := filepath.Join(t.TempDir(), "guest")
-	compile := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", program, judgeDir+"/guest")
+	compile := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", program, judgeDir()+"/guest")
 	compile.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if o := e2e.Execute(compile); o.Code != 0 {
 		t.Fatal(o)

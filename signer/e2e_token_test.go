@@ -17,7 +17,6 @@ import (
 	"testing"
 
 	"github.com/tenon-build/tenon/signer"
-
 	"github.com/tenon-build/tenon/testdata/e2e"
 )
 
@@ -78,7 +77,7 @@ func tokenKey(t *testing.T) *signer.Key {
 // asks others' tools.
 func TestE2EPKCS11(t *testing.T) {
 	newToken(t)
-	ca := judgeDir + "/ca.crt"
+	ca := judgeDir() + "/ca.crt"
 	rsa, ec := tokenCertificate(t, "rsa", nil), tokenCertificate(t, "ec", nil)
 	withPIN := func(t *testing.T, args ...string) e2e.Outcome {
 		t.Helper()

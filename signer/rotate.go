@@ -17,8 +17,9 @@ import (
 	"time"
 
 	"github.com/sigstore/sigstore/pkg/cryptoutils"
-	"github.com/tenon-build/tenon/signer/flock"
 	"golang.org/x/sys/unix"
+
+	"github.com/tenon-build/tenon/signer/flock"
 )
 
 // ErrNoLeaf says that a folder holds no leaf that Rotate could replace.

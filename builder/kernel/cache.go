@@ -11,8 +11,9 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/tenon-build/tenon/signer/flock"
 	"golang.org/x/sys/unix"
+
+	"github.com/tenon-build/tenon/signer/flock"
 )
 
 // Cache is a directory of build results, each named by what it was made from:
@@ -108,7 +109,7 @@ func (c *Cache) lock(ctx context.Context, kind, key string) (*os.File, error) {
 		return nil, err
 	}
 	if err := flock.Lock(ctx, f); err != nil {
-		return nil, errors.Join(fmt.Errorf("waiting for another build in %s: %w", c.dir, err), f.Close())
+		return nil, errors.Join(fmt.Errorf("another build in %s: %w", c.dir, err), f.Close())
 	}
 	return f, nil
 }

@@ -12,7 +12,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -26,10 +25,9 @@ import (
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
 	"github.com/tenon-build/tenon/loader/instance"
 	"github.com/tenon-build/tenon/testdata/debian"
+	"github.com/tenon-build/tenon/testdata/e2e"
 	"github.com/tenon-build/tenon/testdata/flat"
 	"github.com/tenon-build/tenon/testdata/testbundle"
-
-	"github.com/tenon-build/tenon/testdata/e2e"
 )
 
 // These tests run kernels beside Debian's, which is a guest of QEMU.
@@ -384,7 +382,7 @@ func TestE2ECokernelHostPanics(t *testing.T) {
 		"-object", "memory-backend-file,id=ram,size=2048M,share=on,mem-path=" + dir + "/ram", "-machine", "memory-backend=ram",
 	}}
 	g := m.Boot(t)
-	mortise := filepath.Join(e2e.Required(t, "TENON_BIN"), "mortise")
+	mortise := e2e.Program(t, "mortise")
 	for _, args := range [][]string{
 		{"insmod", module, "allow_unsigned=1"},
 		{mortise, "run", "--detach", "--allow-unsigned", "--memory", "64MiB", "--name", "x", "-e", "PROBE=beat", bundle},
@@ -407,7 +405,7 @@ func TestE2ECokernelHostPanics(t *testing.T) {
 // The kernel that comes after the host's has the whole machine, whatever guests there were.
 func TestE2ECokernelHostRestarts(t *testing.T) {
 	module, bundle := debian.Module(t), e2e.CokernelProbe(t)
-	mortise := filepath.Join(e2e.Required(t, "TENON_BIN"), "mortise")
+	mortise := e2e.Program(t, "mortise")
 	g := (&debian.Machine{Small: true}).Boot(t)
 	run := func(args ...string) string {
 		t.Helper()

@@ -16,9 +16,8 @@ import (
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
 	"github.com/tenon-build/tenon/cmd/internal/cli"
 	"github.com/tenon-build/tenon/testdata/debian"
-	"github.com/tenon-build/tenon/testdata/testbundle"
-
 	"github.com/tenon-build/tenon/testdata/e2e"
+	"github.com/tenon-build/tenon/testdata/testbundle"
 )
 
 // Firmware of the other kind lays memory below 1 MiB out otherwise, and leaves CPUs in

@@ -23,7 +23,6 @@ import (
 	"github.com/tenon-build/tenon/loader/alloc"
 	"github.com/tenon-build/tenon/loader/instance"
 	"github.com/tenon-build/tenon/testdata/debian"
-
 	"github.com/tenon-build/tenon/testdata/e2e"
 )
 
@@ -65,7 +64,7 @@ func inGuest(t *testing.T, f func(h *mortiseHost)) {
 func (h *mortiseHost) command(args ...string) *exec.Cmd {
 	h.Helper()
 	args = append([]string{"--root", h.dir + "/mortise", "--config", h.dir + "/mortise.toml"}, args...)
-	return exec.CommandContext(h.Context(), filepath.Join(e2e.Required(h.T, "TENON_BIN"), "mortise"), args...)
+	return exec.CommandContext(h.Context(), e2e.Program(h.T, "mortise"), args...)
 }
 
 func (h *mortiseHost) mortise(args ...string) e2e.Outcome {

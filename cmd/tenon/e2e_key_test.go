@@ -21,7 +21,6 @@ import (
 	"testing"
 
 	"github.com/tenon-build/tenon/signer"
-
 	"github.com/tenon-build/tenon/testdata/e2e"
 )
 

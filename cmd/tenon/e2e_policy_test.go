@@ -12,7 +12,6 @@ import (
 	"testing"
 
 	"github.com/tenon-build/tenon/cmd/internal/cli"
-
 	"github.com/tenon-build/tenon/testdata/e2e"
 )
 

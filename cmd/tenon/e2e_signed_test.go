@@ -32,7 +32,6 @@ import (
 	"github.com/tenon-build/tenon/builder/bundle"
 	"github.com/tenon-build/tenon/builder/bundle/signature"
 	"github.com/tenon-build/tenon/cmd/internal/cli"
-
 	"github.com/tenon-build/tenon/testdata/e2e"
 )
 

@@ -11,5 +11,5 @@
 // outside the bounds; recordings beyond the limits of this package.
 //
 // The three steps are apart: Read looks, Topology.Plan decides and touches nothing,
-// Host.Begin and Host.Release act.
+// Taking.Commit and Host.Release act.
 package alloc

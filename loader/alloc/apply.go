@@ -47,7 +47,7 @@ type Taking struct {
 	Has    *Plan     // what the owner has, apart from that; nil: nothing
 
 	owner  string
-	action *action
+	action *action // nil after Commit or Close
 }
 
 // Begin begins a change, when others have ended theirs.
@@ -71,15 +71,24 @@ func (h *Host) Begin(owner string) (*Taking, error) {
 // back. The back end takes what came to the plan after Commit, and has brought online
 // what is not in it any more before Commit or Release.
 //
-// After an error, the host is as it was before.
+// After an error, the host is as it was before. A Taking that has ended is refused.
 func (t *Taking) Commit(p *Plan) (*Report, error) {
+	if t.action == nil {
+		return nil, wrap("taking CPUs for", t.owner, errors.New("the change has ended already"))
+	}
 	defer t.Close()
 	report, err := t.action.apply(t.owner, p)
 	return report, wrap("taking CPUs for", t.owner, err)
 }
 
-// Close ends the Taking. Without Commit, nothing has changed.
-func (t *Taking) Close() { t.action.end() }
+// Close ends the Taking. Without Commit, nothing has changed. It may be called again, and
+// does nothing then.
+func (t *Taking) Close() {
+	if t.action != nil {
+		t.action.end()
+		t.action = nil
+	}
+}
 
 // Release gives back what an owner holds, and puts the host back to what it was,
 // but for what others still hold. Without a holding, it does nothing. With processes
@@ -109,7 +118,7 @@ func (h *Host) Release(owner string) error {
 }
 
 // Recover completes what a crash left: what was being applied is undone, what was
-// being released is released. Apply and Release do so first, too.
+// being released is released. Begin and Release do so first, too.
 func (h *Host) Recover() error {
 	if err := h.locked(func(a *action) error { return a.recovered }); err != nil {
 		return fmt.Errorf("recovering: %w", err)

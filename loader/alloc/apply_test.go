@@ -362,6 +362,24 @@ func TestSubtreeInUse(t *testing.T) {
 	}
 }
 
+// A change that has ended changes nothing more, and keeps nobody waiting.
+func TestTakingEnds(t *testing.T) {
+	w := newWorld(t, "eight", busyHost.Kernel())
+	before := w.kernel.State()
+	taking, err := w.host.Begin("web")
+	w.must(err)
+	taking.Close()
+	taking.Close()
+	if _, err := taking.Commit(&alloc.Plan{CPUs: alloc.CPUSet{1}, Siblings: alloc.CPUSet{5}}); err == nil || err.Error() != `taking CPUs for "web": the change has ended already` {
+		t.Errorf("got %v", err)
+	}
+	if _, err := w.count("cache", 2); err != nil {
+		t.Error(err)
+	}
+	w.must(w.host.Release("cache"))
+	w.unchanged(before, "released")
+}
+
 // Twenty at once take what there is, each its own.
 func TestAtOnce(t *testing.T) {
 	kernel := alloctest.Machine{CPUs: 48, SMT: 2, Nodes: 2, IRQs: 6}.Kernel()

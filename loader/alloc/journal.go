@@ -57,7 +57,7 @@ const (
 	restoring state = "restoring" // a resize that is undone; never in the file
 )
 
-// undo turns an entry back to what it was before Begin.
+// undo turns an entry back to what it was before Commit.
 func (e *entry) undo() {
 	if e.Was == nil {
 		e.State = releasing

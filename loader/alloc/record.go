@@ -22,7 +22,7 @@ const (
 )
 
 // Record writes a tar of what this package reads of a host: the files, links and
-// directories that Read reads, and those that Host.Begin reads. Names are relative,
+// directories that Read reads, and those that Host.Begin and Taking.Commit read. Names are relative,
 // in order, and without times or owners, so that a host that has not changed gives
 // the same bytes. Nothing else is in it: no process, no serial number.
 func Record(root Root, w io.Writer) error {

@@ -51,7 +51,9 @@ func (h *host) forsake(t *testing.T, name string, loaded bool, state instance.St
 	}
 	switch {
 	case err == nil && state == instance.Running:
-		err = s.boot(t.Context(), v, s.config(Options{}))
+		if err = s.boot(t.Context(), v, s.config(Options{})); err == nil {
+			err = s.noteRunning(nil)
+		}
 	case err == nil && loaded:
 		_, err = s.want.backend.Load(t.Context(), v, s.config(Options{}))
 	}

@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -446,6 +447,40 @@ func TestGuard(t *testing.T) {
 			t.Fatalf("%v\n%v", held, h.kernel.State())
 		}
 	}
+	h.stop(t, "web", ended)
+	h.untouched(t)
+}
+
+// While that cannot be undone, the instance goes on, and it is tried again.
+func TestGuardFails(t *testing.T) {
+	h := newHost(t, small)
+	var broken, refused atomic.Int32
+	h.kernel.Fail = func(op, name string) error {
+		if broken.Load() != 0 && op == "write" && strings.HasSuffix(name, "/cpuset.cpus.partition") {
+			refused.Add(1)
+			return unix.EBUSY
+		}
+		return nil
+	}
+	v := verified(t, nil)
+	h.create(t, "web", v, instance.Request{})
+	ended := h.run(t, t.Context(), "web", v)
+	held := h.kernel.State()
+	eventually := func(what string, is func() bool) {
+		t.Helper()
+		for deadline := time.Now().Add(time.Minute); !is(); time.Sleep(10 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatal(what)
+			}
+		}
+	}
+	broken.Store(1)
+	if err := h.kernel.WriteFile("sys/fs/cgroup/cgroup.subtree_control", []byte("-cpuset")); err != nil {
+		t.Fatal(err)
+	}
+	eventually("it was tried once at most", func() bool { return refused.Load() > 2 })
+	broken.Store(0)
+	eventually("the CPUs are not taken again", func() bool { return reflect.DeepEqual(h.kernel.State(), held) })
 	h.stop(t, "web", ended)
 	h.untouched(t)
 }

@@ -233,10 +233,8 @@ func (s *supervisor) run(ctx context.Context, o Options, begin func(context.Cont
 	}
 	interrupted() // from here on, the app is asked first
 	close(s.up)
-	if o.Started != nil {
-		if err := o.Started(); err != nil {
-			return ending{failure: err}
-		}
+	if err := s.noteRunning(o.Started); err != nil {
+		return ending{failure: err}
 	}
 	go s.watch()
 	stop := context.AfterFunc(ctx, func() { s.end(0, o.Grace) })
@@ -273,12 +271,22 @@ func (s *supervisor) boot(ctx context.Context, v *loader.Verified, c loader.Conf
 	if err := v.Close(); err != nil { // its memory is not needed any more
 		return err
 	}
-	if err := s.instance.Start(ctx); err != nil {
-		return err
+	return s.instance.Start(ctx)
+}
+
+// noteRunning notes that the instance was started, unless it ran before, and tells whoever
+// wants to know.
+func (s *supervisor) noteRunning(started func() error) error {
+	if s.is(starting) {
+		s.enter(attending)
+		if _, err := s.update(func(r *instance.Record) error { return r.Transition(instance.Running, time.Now()) }); err != nil {
+			return err
+		}
 	}
-	s.enter(attending)
-	_, err = s.update(func(r *instance.Record) error { return r.Transition(instance.Running, time.Now()) })
-	return err
+	if started != nil {
+		return started()
+	}
+	return nil
 }
 
 // close frees what the back end has of the instance, before its CPUs are others'. One that

@@ -178,7 +178,7 @@ func (r *Record) check() error {
 	if err := r.Held.check(); err != nil {
 		return fmt.Errorf("held.%w", err)
 	}
-	return r.checkState()
+	return r.checkFields()
 }
 
 // checkText refuses what would not be one line on a terminal.
@@ -206,8 +206,8 @@ func (r *Record) checkText() error {
 	return nil
 }
 
-// checkState refuses fields that do not go with the state.
-func (r *Record) checkState() error {
+// checkFields refuses fields that do not go with the state.
+func (r *Record) checkFields() error {
 	up, ended := r.State == Loaded || r.State == Running, r.ended()
 	switch {
 	case !up && !ended && r.State != Created:

@@ -19,8 +19,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/tenon-build/tenon/signer/strictjson"
 	"golang.org/x/sys/unix"
+
+	"github.com/tenon-build/tenon/signer/strictjson"
 )
 
 func newStore(t *testing.T) *Store {

@@ -4,9 +4,9 @@
 // console, types on it, speaks with PID 1, passes on what PID 1 reports, and tells how the app ended.
 //
 // In: a configuration, a console and a control channel. Out: events, and the app's exit
-// status when the guest has said it. Refused: a guest that breaks the protocol is ended,
-// and so is one whose console cannot be written. How a guest ends that says nothing is for
-// the back end to find out.
+// status when the guest has said it. Refused: a guest that breaks the protocol, which is
+// ended. A console that cannot be written ends no guest: it is an error of Wait. How a guest
+// ended that has not said it is for the back end to find out.
 package session
 
 import (
@@ -104,8 +104,8 @@ func (s *Session) Follow(ctx context.Context, started time.Time) {
 // Ended is closed when the guest is gone, and all that it said was read.
 func (s *Session) Ended() <-chan struct{} { return s.ended }
 
-// Wait waits for that, and returns how the app ended. Both are nil when the guest has not
-// said it.
+// Wait waits until the guest has ended, and returns how the app ended. Both are nil when the
+// guest has not said it.
 func (s *Session) Wait() (*control.Exit, error) {
 	<-s.ended
 	switch {

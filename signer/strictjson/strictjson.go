@@ -111,18 +111,33 @@ func checkKeys(dec *json.Decoder, t reflect.Type, depth int) error {
 }
 
 // fieldType returns the type of the field with exactly that name in JSON, or
-// nil. The structs of a document name each field in a tag.
-func fieldType(t reflect.Type, name string) reflect.Type {
+// nil. The structs of a document name each field in a tag. As encoding/json has it, the
+// fields of an embedded struct stand for it, an outer field goes before an inner one of its
+// name, and of two inner ones neither counts.
+func fieldType(t reflect.Type, name string) (of reflect.Type) {
+	var embedded []reflect.Type
 	for i := range t.NumField() {
-		if f := t.Field(i); f.Anonymous && f.Tag == "" { // its fields stand for it
-			if of := fieldType(f.Type, name); of != nil {
-				return of
-			}
-		}
-		tag, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ",")
-		if tag == name && tag != "" && tag != "-" {
-			return t.Field(i).Type
+		f := t.Field(i)
+		tag, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		switch {
+		case tag == name && tag != "" && tag != "-":
+			return f.Type
+		case f.Anonymous && f.Tag == "":
+			embedded = append(embedded, f.Type)
 		}
 	}
-	return nil
+	for _, e := range embedded {
+		if e.Kind() == reflect.Pointer {
+			e = e.Elem()
+		}
+		if e.Kind() != reflect.Struct {
+			continue
+		}
+		if found := fieldType(e, name); found != nil && of != nil {
+			return nil
+		} else if found != nil {
+			of = found
+		}
+	}
+	return of
 }

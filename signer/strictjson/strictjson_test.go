@@ -4,6 +4,7 @@ package strictjson
 
 import (
 	"errors"
+	"reflect"
 	"strings"
 	"testing"
 )
@@ -66,6 +67,46 @@ func TestDecodeVersion(t *testing.T) {
 		}
 		if strings.HasPrefix(want, "unsupported") != errors.Is(err, ErrVersion) {
 			t.Errorf("%s: %v", text, err)
+		}
+	}
+}
+
+type (
+	Loose struct {
+		A any `json:"a"`
+	}
+	Also   Loose
+	Strict struct {
+		B int `json:"b"`
+	}
+)
+
+// What embeds others is read as encoding/json reads it.
+func TestEmbedded(t *testing.T) {
+	embed := func(v any) reflect.StructField {
+		t := reflect.TypeOf(v)
+		name := t.Name()
+		if t.Kind() == reflect.Pointer {
+			name = t.Elem().Name()
+		}
+		return reflect.StructField{Name: name, Type: t, Anonymous: true}
+	}
+	outer := reflect.StructField{Name: "A", Type: reflect.TypeFor[Strict](), Tag: `json:"a"`}
+	for name, test := range map[string]struct {
+		fields []reflect.StructField
+		text   string
+		good   bool
+	}{
+		"inner":               {[]reflect.StructField{embed(Loose{})}, `{"a":{"x":1}}`, true},
+		"as outer, good":      {[]reflect.StructField{embed(Loose{}), outer}, `{"a":{"b":1}}`, true},
+		"as outer, bad":       {[]reflect.StructField{embed(Loose{}), outer}, `{"a":{"x":1}}`, false},
+		"by pointer":          {[]reflect.StructField{embed(&Strict{})}, `{"b":1}`, true},
+		"by pointer, unknown": {[]reflect.StructField{embed(&Strict{})}, `{"x":1}`, false},
+		"two of one name":     {[]reflect.StructField{embed(Loose{}), embed(Also{})}, `{"a":1}`, false},
+	} {
+		into := reflect.New(reflect.StructOf(test.fields)).Interface()
+		if err := Decode([]byte(test.text), 100, into); (err == nil) != test.good {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }

@@ -99,15 +99,17 @@ var probe, cokernelProbe, keys shared
 // shared is something that outlives the first test that asked for it.
 type shared struct {
 	once sync.Once
-	path string // empty: it could not be made
+	dir  string // empty: nobody asked for it
+	path string // in dir; empty: it could not be made
 }
 
-func (s *shared) get(t T, name string, make func(path string)) string {
+func (s *shared) get(t T, name string, create func(path string)) string {
 	t.Helper()
 	Required(t, "TENON_BIN")
 	s.once.Do(func() {
-		path := filepath.Join(Must(os.MkdirTemp("", "tenon-e2e-")), name)
-		make(path)
+		s.dir = Must(os.MkdirTemp("", "tenon-e2e-"))
+		path := filepath.Join(s.dir, name)
+		create(path)
 		s.path = path
 	})
 	if s.path == "" {

@@ -48,8 +48,8 @@ func Main(m *testing.M) {
 // Clean removes what tests share.
 func Clean() {
 	for _, s := range []*shared{&probe, &cokernelProbe, &keys} {
-		if s.path != "" {
-			_ = os.RemoveAll(filepath.Dir(s.path))
+		if s.dir != "" {
+			_ = os.RemoveAll(s.dir)
 		}
 	}
 }
@@ -62,7 +62,8 @@ func Required(t T, name string) string {
 	t.Helper()
 	value := os.Getenv(name)
 	if value == "" {
-		t.Fatalf("$%s is not set: run 'make e2e P=./%s T=%s'", name, here(), strings.TrimPrefix(t.Name(), "TestE2E"))
+		_, here := module()
+		t.Fatalf("$%s is not set: run 'make e2e P=./%s T=%s'", name, here, strings.TrimPrefix(t.Name(), "TestE2E"))
 	}
 	return value
 }
@@ -73,20 +74,22 @@ func Program(t T, name string) string {
 	return filepath.Join(Required(t, "TENON_BIN"), name)
 }
 
-// Path returns the absolute path of a file of this module, by its path in it.
-func Path(file string) string { return filepath.Join(root(), file) }
+// Path returns the absolute path of a file of this module, by its path in it. The working
+// directory has to be in the module.
+func Path(file string) string {
+	root, _ := module()
+	return filepath.Join(root, file)
+}
 
-// here is the path of the package that is tested.
-func here() string { return Must(filepath.Rel(root(), Must(os.Getwd()))) }
-
-// root is the directory of the module that is tested.
-func root() string {
-	for dir := Must(os.Getwd()); ; dir = filepath.Dir(dir) {
-		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
-			return dir
+// module finds the module's directory above the working directory, and where that is in it.
+func module() (root, here string) {
+	wd := Must(os.Getwd())
+	for root = wd; ; root = filepath.Dir(root) {
+		if _, err := os.Stat(filepath.Join(root, "go.mod")); err == nil {
+			return root, Must(filepath.Rel(root, wd))
 		}
-		if dir == "/" {
-			panic("no go.mod above " + Must(os.Getwd()))
+		if root == "/" {
+			return wd, "PACKAGE"
 		}
 	}
 }
@@ -118,7 +121,7 @@ func (o Outcome) String() string {
 	return fmt.Sprintf("exit status %d after %s\nstdout: %s\nstderr: %s", o.Code, o.Took.Round(time.Millisecond), o.Stdout, o.Stderr)
 }
 
-// Execute runs a command to its end. What it is not given to write to is in the Outcome.
+// Execute runs a command to its end. What it prints is in the Outcome.
 func Execute(cmd *exec.Cmd) Outcome {
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr

@@ -9,8 +9,9 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/tenon-build/tenon/signer/strictjson"
 	"golang.org/x/mod/semver"
+
+	"github.com/tenon-build/tenon/signer/strictjson"
 )
 
 // Decode reads a manifest strictly and checks it.

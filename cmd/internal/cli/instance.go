@@ -32,17 +32,17 @@ func (o *InstanceFlags) Flags(f *pflag.FlagSet) {
 
 // Settings reads the flags' values.
 func (o *InstanceFlags) Settings() (loader.Settings, error) {
-	c := loader.Settings{Hostname: o.hostname, Env: map[string]string{}}
+	s := loader.Settings{Hostname: o.hostname, Env: map[string]string{}}
 	var err error
 	if o.memory != "" {
-		if c.Memory, err = ParseSize("--memory", o.memory); err != nil {
-			return c, err
+		if s.Memory, err = ParseSize("--memory", o.memory); err != nil {
+			return s, err
 		}
 	}
 	for _, path := range o.envFiles {
 		data, err := ReadSmall(path)
 		if err != nil {
-			return c, fmt.Errorf("--env-file: %w", err)
+			return s, fmt.Errorf("--env-file: %w", err)
 		}
 		number := 0
 		for line := range strings.Lines(string(data)) {
@@ -50,24 +50,24 @@ func (o *InstanceFlags) Settings() (loader.Settings, error) {
 			if line = strings.TrimSpace(line); line == "" || line[0] == '#' {
 				continue
 			}
-			if err := setEnv(c.Env, line); err != nil {
-				return c, fmt.Errorf("--env-file %s: line %d: %w", path, number, err)
+			if err := setEnv(s.Env, line); err != nil {
+				return s, fmt.Errorf("--env-file %s: line %d: %w", path, number, err)
 			}
 		}
 	}
 	for _, e := range o.env {
-		if err := setEnv(c.Env, e); err != nil {
-			return c, fmt.Errorf("--env: %w", err)
+		if err := setEnv(s.Env, e); err != nil {
+			return s, fmt.Errorf("--env: %w", err)
 		}
 	}
 	for _, p := range o.publish {
 		var f loader.Forward
 		if err := f.UnmarshalText([]byte(p)); err != nil {
-			return c, fmt.Errorf("--publish %q: %w", p, err)
+			return s, fmt.Errorf("--publish %q: %w", p, err)
 		}
-		c.Forwards = append(c.Forwards, f)
+		s.Forwards = append(s.Forwards, f)
 	}
-	return c, nil
+	return s, nil
 }
 
 // setEnv takes NAME=VALUE, or NAME of a variable of this process. Values may be secrets,

@@ -13,9 +13,9 @@ import (
 )
 
 // Accept verifies a bundle that is to be run, and warns of what is weaker than it could
-// be. Who asks only remembers nothing.
-func (a *App) Accept(ctx context.Context, ref string, t loader.Trust, asks bool) (*loader.Verified, error) {
-	policy, err := t.Load(asks)
+// be. With readOnly, what the host has seen is compared, and nothing is remembered.
+func (a *App) Accept(ctx context.Context, ref string, t loader.Trust, readOnly bool) (*loader.Verified, error) {
+	policy, err := t.Load(readOnly)
 	if err != nil {
 		return nil, err
 	}
@@ -48,7 +48,8 @@ func (a *App) Tell(e loader.Event) {
 	}
 }
 
-// Signals are those that ask a process to end, where they are for the app that it runs.
+// Signals are the signals that ask this process to end. While it runs an app, they are meant
+// for the app.
 type Signals struct {
 	caught chan os.Signal
 	ended  chan struct{}
@@ -61,8 +62,9 @@ func CatchSignals() *Signals {
 	return s
 }
 
-// React calls first for the first signal, also one that came before, and again for each
-// Ctrl-C after it: other signals come twice by themselves. It returns at Release.
+// React calls first for the first signal since CatchSignals, and again for each Ctrl-C after
+// it. Other signals do nothing more: timeout(1) and closing terminals send them twice. React
+// returns at Release.
 func (s *Signals) React(first, again func()) {
 	react := func(os.Signal) { first() }
 	for {
@@ -80,7 +82,7 @@ func (s *Signals) React(first, again func()) {
 	}
 }
 
-// Release ends that.
+// Release gives the signals their usual effect again, and ends React.
 func (s *Signals) Release() {
 	signal.Stop(s.caught)
 	close(s.ended)
