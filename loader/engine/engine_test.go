@@ -442,16 +442,22 @@ func TestGuard(t *testing.T) {
 	if err := h.kernel.WriteFile("sys/fs/cgroup/cgroup.subtree_control", []byte("-cpuset")); err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(time.Minute); !reflect.DeepEqual(h.kernel.State(), held); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("%v\n%v", held, h.kernel.State())
-		}
-	}
+	eventually(t, "the CPUs are not taken again", func() bool { return reflect.DeepEqual(h.kernel.State(), held) })
 	h.stop(t, "web", ended)
 	h.untouched(t)
 }
 
-// While that cannot be undone, the instance goes on, and it is tried again.
+// eventually waits until something is so. Else the test ends with a message.
+func eventually(t *testing.T, message string, is func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); !is(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal(message)
+		}
+	}
+}
+
+// While the CPUs cannot be taken again, the instance goes on, and the engine tries again.
 func TestGuardFails(t *testing.T) {
 	h := newHost(t, small)
 	var broken, refused atomic.Int32
@@ -466,21 +472,13 @@ func TestGuardFails(t *testing.T) {
 	h.create(t, "web", v, instance.Request{})
 	ended := h.run(t, t.Context(), "web", v)
 	held := h.kernel.State()
-	eventually := func(what string, is func() bool) {
-		t.Helper()
-		for deadline := time.Now().Add(time.Minute); !is(); time.Sleep(10 * time.Millisecond) {
-			if time.Now().After(deadline) {
-				t.Fatal(what)
-			}
-		}
-	}
 	broken.Store(1)
 	if err := h.kernel.WriteFile("sys/fs/cgroup/cgroup.subtree_control", []byte("-cpuset")); err != nil {
 		t.Fatal(err)
 	}
-	eventually("it was tried once at most", func() bool { return refused.Load() > 2 })
+	eventually(t, "it was tried once at most", func() bool { return refused.Load() > 2 })
 	broken.Store(0)
-	eventually("the CPUs are not taken again", func() bool { return reflect.DeepEqual(h.kernel.State(), held) })
+	eventually(t, "the CPUs are not taken again", func() bool { return reflect.DeepEqual(h.kernel.State(), held) })
 	h.stop(t, "web", ended)
 	h.untouched(t)
 }

@@ -274,8 +274,8 @@ func (s *supervisor) boot(ctx context.Context, v *loader.Verified, c loader.Conf
 	return s.instance.Start(ctx)
 }
 
-// noteRunning notes that the instance was started, unless it ran before, and tells whoever
-// wants to know.
+// noteRunning notes that the instance was started, unless it ran before, and calls started,
+// unless that is nil.
 func (s *supervisor) noteRunning(started func() error) error {
 	if s.is(starting) {
 		s.enter(attending)

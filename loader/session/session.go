@@ -5,8 +5,8 @@
 //
 // In: a configuration, a console and a control channel. Out: events, and the app's exit
 // status when the guest has said it. Refused: a guest that breaks the protocol, which is
-// ended. A console that cannot be written ends no guest: it is an error of Wait. How a guest
-// ended that has not said it is for the back end to find out.
+// ended. A console that cannot be written ends no guest: it is an error of Wait. When a guest
+// has not said how it ended, the back end has to find out.
 package session
 
 import (

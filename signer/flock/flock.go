@@ -16,7 +16,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Lock waits until this process alone has the lock, or ctx ends.
+// Lock waits until this process alone has the lock, or ctx ends: the error names the file, and
+// wraps that of ctx.
 func Lock(ctx context.Context, f *os.File) error {
 	if ctx.Done() == nil { // the kernel wakes us in our turn
 		return flock(f, unix.LOCK_EX)
@@ -43,8 +44,8 @@ func Try(f *os.File) (locked bool, err error) {
 	return err == nil, err
 }
 
-// Share waits until nobody has the lock alone, and has it together with others. Whoever
-// had it alone has it so no more.
+// Share waits until nobody else has the lock alone, and has it together with others. A lock
+// that f had alone becomes a shared one.
 func Share(f *os.File) error { return flock(f, unix.LOCK_SH) }
 
 func flock(f *os.File, how int) error {

@@ -61,7 +61,7 @@ func TestShare(t *testing.T) {
 	if locked, err := Try(one); !locked || err != nil {
 		t.Fatalf("%v, %v", locked, err)
 	}
-	for _, f := range []*os.File{one, two} { // the first one gives it up alone by that
+	for _, f := range []*os.File{one, two} { // the first had it alone
 		if err := Share(f); err != nil {
 			t.Fatal(err)
 		}

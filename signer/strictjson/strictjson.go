@@ -111,9 +111,9 @@ func checkKeys(dec *json.Decoder, t reflect.Type, depth int) error {
 }
 
 // fieldType returns the type of the field with exactly that name in JSON, or
-// nil. The structs of a document name each field in a tag. As encoding/json has it, the
-// fields of an embedded struct stand for it, an outer field goes before an inner one of its
-// name, and of two inner ones neither counts.
+// nil. The structs of a document name each field in a tag. Embedded structs are read as
+// encoding/json reads them: their fields are fields of the outer struct, an outer field hides
+// an inner one of the same name, and two inner ones of the same name hide each other.
 func fieldType(t reflect.Type, name string) (of reflect.Type) {
 	var embedded []reflect.Type
 	for i := range t.NumField() {

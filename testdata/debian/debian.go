@@ -108,8 +108,8 @@ func (m *Machine) boot(t e2e.T) (*Guest, error) {
 	if err := writeInitrd(t.Context(), initrd, modules); err != nil {
 		t.Fatal(err)
 	}
-	// All emulated CPUs read one clock, but on a busy machine the kernel's watchdog takes the
-	// time stamp counter for unstable, and mortise.ko refuses such a host.
+	// All emulated CPUs read one clock. On a busy machine, the kernel's watchdog calls their time
+	// stamp counters unstable nevertheless, and mortise.ko refuses such a host.
 	line := "console=ttyS0 loglevel=4 panic=-1 mitigations=off tsc=reliable " + m.CommandLine
 	g := &Guest{ours, json.NewDecoder(ours), []string{"kexec", "-s", "-l", kernel, "--initrd=" + initrd, "--command-line=" + line}}
 	ctx, cancel := context.WithCancel(context.Background())
