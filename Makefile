@@ -16,7 +16,7 @@ export TENON_NGINX_IMAGE := $(CURDIR)/demo/nginx-image
 
 PACKAGES := make gcc libc6-dev flex bison bc libelf-dev zstd perl xz-utils linux-source-6.1 linux-image-amd64 \
 	qemu-system-x86 cpio libarchive-tools mmdebstrap umoci skopeo busybox-static redis-tools procps time libcap2-bin \
-	sbsigntool osslsigncode openssl pesign libnss3-tools libssl-dev kmod ovmf efitools linux-headers-amd64 dkms softhsm2 opensc strace docker-registry systemd kexec-tools
+	sbsigntool osslsigncode openssl pesign libnss3-tools libssl-dev kmod ovmf efitools linux-headers-amd64 dkms systemd-boot-efi softhsm2 opensc strace docker-registry systemd kexec-tools
 
 GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 

@@ -12,7 +12,10 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 
+	"github.com/tenon-build/tenon/builder/bundle/manifest"
+	"github.com/tenon-build/tenon/builder/bundle/seal"
 	"github.com/tenon-build/tenon/builder/initramfs"
+	"github.com/tenon-build/tenon/builder/rootfs"
 )
 
 // archive describes a cpio archive that was written.
@@ -20,12 +23,13 @@ type archive struct {
 	stats  initramfs.Stats
 	size   int64  // as written
 	digest string // as written
+	seal   seal.Seal
 }
 
 // archive writes the tree as a cpio archive. Compressed, it is one zstd frame:
 // the kernel's unpacker takes no more for an archive.
 func (c *content) archive(ctx context.Context, w io.Writer, compressed bool, progress Progress) (*archive, error) {
-	out := &digester{w: w, sum: sha256.New()}
+	out := &digester{w: w, sum: sha256.New(), seal: seal.NewHash()}
 	packer := io.WriteCloser(out)
 	if compressed {
 		z, err := newCompressor(out)
@@ -34,12 +38,12 @@ func (c *content) archive(ctx context.Context, w io.Writer, compressed bool, pro
 		}
 		packer = z
 	}
-	stats, err := initramfs.Write(&progressWriter{ctx: ctx, w: packer, report: func(n int64) { progress(StagePack, n, 0) }}, c.tree)
+	stats, err := initramfs.Write(&progressWriter{ctx: ctx, w: packer, report: func(n int64) { progress(StagePack, n, 0) }}, c.tree, rootfs.Clean(manifest.SpecPath))
 	if err := errors.Join(err, packer.Close()); err != nil {
 		return nil, err
 	}
 	c.fidelity.Entries, c.fidelity.Bytes = stats.Entries, stats.Bytes
-	return &archive{stats, out.size, "sha256:" + hex.EncodeToString(out.sum.Sum(nil))}, nil
+	return &archive{stats, out.size, "sha256:" + hex.EncodeToString(out.sum.Sum(nil)), out.seal.Seal()}, nil
 }
 
 // newCompressor returns an encoder of about the ratio of zstd -3. Concurrency lets
@@ -53,12 +57,14 @@ func newCompressor(w io.Writer) (*zstd.Encoder, error) {
 type digester struct {
 	w    io.Writer
 	sum  hash.Hash
+	seal *seal.Hash
 	size int64
 }
 
 func (d *digester) Write(p []byte) (int, error) {
 	n, err := d.w.Write(p)
 	d.sum.Write(p[:n])
+	_, _ = d.seal.Write(p[:n])
 	d.size += int64(n)
 	return n, err
 }

@@ -80,12 +80,8 @@ type Result struct {
 	Symbols  int   // Kconfig symbols that are on
 }
 
-// ErrTooLarge says that an initramfs cannot be inside a kernel image.
-var ErrTooLarge = errors.New("too large to seal")
-
-// maxSealed is the largest compressed initramfs that is embedded. The kernel
-// image with it must stay below 1 GiB.
-const maxSealed = 900 << 20
+// ErrTooLarge says that a target does not take an initramfs.
+var ErrTooLarge = errors.New("too large")
 
 // Build makes a bundle. On an error nothing is left but what the cache may
 // keep.
@@ -136,10 +132,10 @@ func Build(ctx context.Context, req Request) (*Result, error) {
 	if err != nil {
 		return nil, fmt.Errorf("packing image %q: %w", req.Image, err)
 	}
-	if size := initramfs.description.Size; p.form.Sealed && size > maxSealed {
-		return nil, fmt.Errorf("%w: the compressed initramfs has %d MiB, a kernel image takes %d MiB", ErrTooLarge, size>>20, maxSealed>>20)
+	if err := p.form.checkSize(initramfs.description.Size); err != nil {
+		return nil, fmt.Errorf("image %q: %w", req.Image, err)
 	}
-	k, err := compile(ctx, &req, p, tools, initramfs)
+	k, err := compile(ctx, &req, p, tools, initramfs, work)
 	if err != nil {
 		return nil, err
 	}

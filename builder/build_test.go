@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -19,10 +20,13 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/klauspost/compress/zstd"
 
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
+	"github.com/tenon-build/tenon/builder/bundle/seal"
 	"github.com/tenon-build/tenon/builder/fidelity"
 	"github.com/tenon-build/tenon/builder/image"
+	"github.com/tenon-build/tenon/builder/initramfs"
 	"github.com/tenon-build/tenon/builder/kernel"
 	"github.com/tenon-build/tenon/builder/rootfs"
 	"github.com/tenon-build/tenon/recipes"
@@ -55,7 +59,7 @@ func TestNameOf(t *testing.T) {
 		if got != want {
 			t.Errorf("%s: got %q, want %q", name, got, want)
 		}
-		spec := []byte(`{"version":1,"name":"` + got + `","app":{"cmd":["x"]},"network":false}`)
+		spec := []byte(`{"version":2,"name":"` + got + `","app":{"cmd":["x"]},"network":false}`)
 		if _, err := manifest.DecodeSpec(spec); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -358,6 +362,23 @@ func TestPack(t *testing.T) {
 			t.Errorf("%+v, %v", n, err)
 		}
 		digests = append(digests, p.description.Digest)
+		f, err := os.Open(p.path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		if s, err := seal.Of(f, p.description.Size); err != nil || s != p.seal {
+			t.Errorf("%v, %v, want %v", s, err, p.seal)
+		}
+		z, err := zstd.NewReader(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer z.Close()
+		var last string
+		if err := initramfs.List(z, func(e initramfs.Entry) error { last = e.Name; return nil }); err != nil || last != ".tenon/spec.json" {
+			t.Errorf("the last file is %q, %v: PID 1 does not know that all is there", last, err)
+		}
 	}
 	if digests[0] != digests[1] {
 		t.Errorf("two archives: %v", digests)
@@ -445,12 +466,21 @@ func TestTailor(t *testing.T) {
 	}
 }
 
-func TestSourceFor(t *testing.T) {
-	source := &kernel.Source{Digest: "sha256:x"}
-	if got, err := sourceFor(t.Context(), nil, source, manifest.QEMU, kernel.Driver{}); err != nil || got != source {
-		t.Errorf("%v, %v", got, err)
+func TestCheckSize(t *testing.T) {
+	for target, most := range map[manifest.Target]int64{manifest.QEMU: 1920 << 20, manifest.Kexec: 1<<31 - 1, manifest.Cokernel: 1<<31 - 1} {
+		f := Form{Target: target}
+		if err := f.checkSize(most); err != nil {
+			t.Errorf("%s: %v", target, err)
+		}
+		want := fmt.Sprintf("its compressed initramfs has %d bytes, and the target %s takes %d at most", most+1, target, most)
+		if err := f.checkSize(most + 1); !errors.Is(err, ErrTooLarge) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", target, err, want)
+		}
 	}
-	if _, err := sourceFor(t.Context(), nil, source, manifest.Cokernel, kernel.Driver{}); err == nil || !strings.HasPrefix(err.Error(), "target cokernel: the request has no driver") {
+}
+
+func TestWithDrivers(t *testing.T) {
+	if _, err := withDrivers(t.Context(), nil, &kernel.Source{Digest: "sha256:x"}, kernel.Driver{}); err == nil || !strings.HasPrefix(err.Error(), "the request lacks the driver") {
 		t.Errorf("got %v", err)
 	}
 }

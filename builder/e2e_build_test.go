@@ -7,6 +7,7 @@ package builder_test
 import (
 	"archive/tar"
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"os"
 	"os/exec"
@@ -109,18 +110,8 @@ func TestE2EDiskFull(t *testing.T) {
 // TestE2EKilled ends builds half-way while the kernel is linked, and checks
 // that the next one makes the right thing and that nothing stays behind.
 func TestE2EKilled(t *testing.T) {
-	e2e.Probe(t) // so that the objects are there
 	img := newImage(t)
-	kernels := filepath.Join(e2e.Cache(), "kernel")
-	before := names(t, kernels)
-	_, undisturbed := e2e.Build(t, "-r", e2e.ProbeRecipe(), "--name", "killed", img)
-	for name := range names(t, kernels) {
-		if !before[name] { // forget it, so that it is made again
-			if err := os.RemoveAll(filepath.Join(kernels, name)); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
+	path, undisturbed := e2e.Build(t, "-r", e2e.ProbeRecipe(), "--name", "killed", img) // the objects are there now
 	rounds := 1
 	if e2e.Soak() {
 		rounds = 20
@@ -128,6 +119,7 @@ func TestE2EKilled(t *testing.T) {
 	for round := range 3 * rounds {
 		s := []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGKILL}[round%3]
 		t.Run(unix.SignalName(s), func(t *testing.T) {
+			forgetKernel(t, path)
 			dir := t.TempDir()
 			var stderr e2e.Running
 			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
@@ -153,6 +145,7 @@ func TestE2EKilled(t *testing.T) {
 			}
 		})
 	}
+	forgetKernel(t, path)
 	path, digest := e2e.Build(t, "-r", e2e.ProbeRecipe(), "--name", "killed", img)
 	if digest != undisturbed {
 		t.Errorf("digests differ: %s after kills, %s without", digest, undisturbed)
@@ -173,18 +166,24 @@ func newImage(t *testing.T) string {
 	return e2e.Image(t, nil, append(e2e.ProbeFiles, e2e.File{Header: tar.Header{Name: "now", Mode: 0o644}, Content: []byte(time.Now().String())})...)
 }
 
-func names(t *testing.T, dir string) map[string]bool {
+// forgetKernel removes a bundle's kernel from the cache, so that it is linked again.
+func forgetKernel(t *testing.T, bundle string) {
 	t.Helper()
-	found := map[string]bool{}
-	for _, e := range e2e.Must(os.ReadDir(dir)) {
-		found[e.Name()] = true
+	want := e2e.Inspect(t, bundle).Kernel.Config
+	for _, config := range e2e.Must(filepath.Glob(filepath.Join(e2e.Cache(), "kernel/*/config"))) {
+		if fmt.Sprintf("sha256:%x", sha256.Sum256(e2e.Must(os.ReadFile(config)))) != want {
+			continue
+		}
+		if err := os.RemoveAll(filepath.Dir(config)); err != nil {
+			t.Fatal(err)
+		}
 	}
-	return found
 }
 
 // TestE2EAtOnce runs the same build twice at once.
 func TestE2EAtOnce(t *testing.T) {
 	img := newImage(t)
+	forgetKernel(t, e2e.Probe(t))
 	digests := make(chan string)
 	for range 2 {
 		go func() {

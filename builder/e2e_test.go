@@ -29,17 +29,16 @@ func TestE2EFragments(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	driver := kernel.Driver{Name: guest.Name, Files: guest.Files()}
+	tree, err := withDrivers(t.Context(), cache, source, kernel.Driver{Name: guest.Name, Files: guest.Files()})
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, name := range recipes.Names() {
 		r, err := recipes.Open(name)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, target := range manifest.Targets {
-			tree, err := sourceFor(t.Context(), cache, source, target, driver)
-			if err != nil {
-				t.Fatal(err)
-			}
 			for _, sealed := range []bool{true, false} {
 				f := Form{target, sealed, r.Claims.Device("net") != nil}
 				parts, err := Tailor(r, f)

@@ -3,6 +3,7 @@
 package builder
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -17,8 +18,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tenon-build/tenon/builder/bundle"
+	"github.com/tenon-build/tenon/builder/bundle/manifest"
 	"github.com/tenon-build/tenon/builder/bundle/signature"
+	"github.com/tenon-build/tenon/builder/uki"
 	"github.com/tenon-build/tenon/signer"
+	"github.com/tenon-build/tenon/signer/authenticode"
 	"github.com/tenon-build/tenon/signer/regular"
 	"github.com/tenon-build/tenon/signer/trust"
 )
@@ -41,6 +45,20 @@ type Export struct {
 func OpenExport(ctx context.Context, b *bundle.Bundle, who *trust.Identity, allowUnsigned bool) (*Export, error) {
 	e := &Export{bundle: b}
 	if err := e.open(ctx, who, allowUnsigned); err != nil {
+		return nil, errors.Join(fmt.Errorf("exporting bundle %q: %w", b.Manifest.Name, err), e.Close())
+	}
+	return e, nil
+}
+
+// OpenPlain reads the kernel alone: what is written has no signature of the bundle's, and is to
+// be signed as a whole.
+func OpenPlain(ctx context.Context, b *bundle.Bundle) (*Export, error) {
+	e := &Export{bundle: b}
+	var err error
+	if e.kernel, err = signature.OpenKernel(ctx, b); err == nil {
+		err = e.kernel.Err
+	}
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("exporting bundle %q: %w", b.Manifest.Name, err), e.Close())
 	}
 	return e, nil
@@ -97,9 +115,22 @@ func (e *Export) open(ctx context.Context, who *trust.Identity, allowUnsigned bo
 	return fmt.Errorf("%w: no signature over its kernel will do: %w", signature.ErrRefused, refused)
 }
 
-// Kernel writes the bzImage to a file, the chosen signature first, then those of
-// others. A file that is there is replaced; what is no file is refused.
-func (e *Export) Kernel(path string) error { return regular.Replace(path, e.writeKernel) }
+// Boot writes what a boot loader takes to two files: the bzImage, the chosen signature first,
+// then those of others, and the initramfs. Files that are there are replaced; what is no file is
+// refused.
+func (e *Export) Boot(ctx context.Context, kernel, initramfs string) error {
+	if err := regular.CheckOutput(kernel); err != nil {
+		return err // before anything is written
+	}
+	err := regular.Replace(initramfs, func(w io.Writer) error { return e.bundle.CopyLayer(ctx, w, bundle.InitramfsType) })
+	if err != nil {
+		return err
+	}
+	if err := regular.Replace(kernel, e.writeKernel); err != nil {
+		return fmt.Errorf("%w (%q is written, and fits no other kernel)", err, initramfs)
+	}
+	return nil
+}
 
 func (e *Export) writeKernel(w io.Writer) error {
 	var first, others [][]byte
@@ -116,8 +147,72 @@ func (e *Export) writeKernel(w io.Writer) error {
 	return e.kernel.Image.Attach(w, append(first, others...)...)
 }
 
-// Dir writes everything to a new directory: the signed bzImage, a detached
-// initramfs, the command line, what describes the bundle, and the other
+// ErrDetached says that a form is for sealed bundles alone.
+var ErrDetached = errors.New("the bundle is detached")
+
+// UKI writes a unified kernel image, made with systemd's stub, to a file: the kernel as Boot
+// writes it, and the initramfs. The key, unless it is nil, signs the whole. Such an image takes
+// more for its initramfs than it has, such as credentials beside it, so a detached bundle is
+// refused with ErrDetached: its kernel would unpack that.
+func (e *Export) UKI(ctx context.Context, path string, stub []byte, key *signer.Key) (err error) {
+	m := e.bundle.Manifest
+	if !m.Initramfs.Sealed {
+		return fmt.Errorf("exporting bundle %q: %w", m.Name, ErrDetached)
+	}
+	var kernel bytes.Buffer
+	if err := e.writeKernel(&kernel); err != nil {
+		return err
+	}
+	file := func(name, content string) uki.Section {
+		return uki.Section{Name: name, Size: int64(len(content)), Write: func(w io.Writer) error { _, err := io.WriteString(w, content); return err }}
+	}
+	tmp, err := os.CreateTemp("", "tenon-uki-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, tmp.Close(), os.Remove(tmp.Name())) }()
+	err = uki.Write(tmp, stub, []uki.Section{
+		file(".osrel", osRelease(m)),
+		file(".uname", m.Kernel.Release),
+		{Name: ".initrd", Size: e.bundle.Size(bundle.InitramfsType), Write: func(w io.Writer) error { return e.bundle.CopyLayer(ctx, w, bundle.InitramfsType) }},
+		file(".linux", kernel.String()),
+	})
+	if err != nil {
+		return err
+	}
+	size, err := tmp.Seek(0, io.SeekEnd)
+	if err != nil {
+		return err
+	}
+	image, err := authenticode.Parse(tmp, size)
+	if err != nil {
+		return err
+	}
+	var signatures [][]byte
+	if key != nil {
+		digest, err := image.Digest(ctx)
+		if err != nil {
+			return err
+		}
+		one, err := authenticode.Sign(key, digest)
+		if err != nil {
+			return err
+		}
+		signatures = [][]byte{one}
+	}
+	return regular.Replace(path, func(w io.Writer) error { return image.Attach(w, signatures...) })
+}
+
+// osRelease is what boot menus show of a unified kernel image: os-release(5).
+func osRelease(m *manifest.Manifest) string {
+	if m.BundleVersion == "" {
+		return fmt.Sprintf("ID=%[1]s\nNAME=%[1]s\nPRETTY_NAME=%[1]s\n", m.Name)
+	}
+	return fmt.Sprintf("ID=%[1]s\nNAME=%[1]s\nPRETTY_NAME=\"%[1]s %[2]s\"\nVERSION_ID=%[2]s\n", m.Name, m.BundleVersion)
+}
+
+// Dir writes everything to a new directory: the signed bzImage, the initramfs,
+// the command line, what describes the bundle, and the other
 // signatures of the chosen signer with what they are over.
 func (e *Export) Dir(ctx context.Context, dir string) (err error) {
 	dir = filepath.Clean(dir)
@@ -142,7 +237,7 @@ func (e *Export) Dir(ctx context.Context, dir string) (err error) {
 }
 
 func (e *Export) fill(ctx context.Context, dir string) error {
-	manifest, err := json.MarshalIndent(e.bundle.Manifest, "", "  ")
+	document, err := json.MarshalIndent(e.bundle.Manifest, "", "  ")
 	if err != nil {
 		return err
 	}
@@ -157,11 +252,9 @@ func (e *Export) fill(ctx context.Context, dir string) error {
 		{"config", layer(bundle.ConfigType)},
 		{"System.map", layer(bundle.SystemMapType)},
 		{"fidelity.json", layer(bundle.FidelityType)},
-		{"manifest.json", data(append(manifest, '\n'))},
+		{"manifest.json", data(append(document, '\n'))},
 		{"cmdline", data([]byte(e.bundle.Manifest.CommandLine + "\n"))},
-	}
-	if !e.bundle.Manifest.Initramfs.Sealed {
-		files = append(files, exported{"initramfs.cpio.zst", layer(bundle.InitramfsType)})
+		{"initramfs.cpio.zst", layer(bundle.InitramfsType)},
 	}
 	for _, s := range e.valid {
 		switch {

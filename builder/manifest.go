@@ -42,10 +42,7 @@ func write(ctx context.Context, req *Request, output string, m *manifest.Manifes
 	}
 	c := bundle.Content{
 		Manifest: m, Fidelity: report,
-		Kernel: k.Path("bzImage"), Config: k.Path("config"), SystemMap: k.Path("System.map"),
-	}
-	if !m.Initramfs.Sealed {
-		c.Initramfs = initramfs.path
+		Kernel: k.bzImage, Initramfs: initramfs.path, Config: k.Path("config"), SystemMap: k.Path("System.map"),
 	}
 	b, err := bundle.New(c)
 	if err != nil {
@@ -59,7 +56,7 @@ func write(ctx context.Context, req *Request, output string, m *manifest.Manifes
 	if err := b.Save(ctx, output, nil); err != nil {
 		return nil, err
 	}
-	info, err := os.Stat(k.Path("bzImage"))
+	info, err := os.Stat(k.bzImage)
 	if err != nil {
 		return nil, err
 	}

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
+	"github.com/tenon-build/tenon/builder/bundle/seal"
 	"github.com/tenon-build/tenon/builder/rootfs"
 )
 
@@ -17,6 +18,7 @@ import (
 type packed struct {
 	path        string
 	description manifest.Initramfs
+	seal        seal.Seal
 	memory      int64 // least that it boots with, in bytes
 }
 
@@ -47,6 +49,7 @@ func (c *content) pack(ctx context.Context, pid1 initFiles, work string, progres
 	if err := errors.Join(err, out.Close()); err != nil {
 		return nil, err
 	}
+	p.seal = a.seal
 	p.description = manifest.Initramfs{Digest: a.digest, Size: a.size, Unpacked: a.stats.Unpacked, Entries: a.stats.Entries}
 	// PID 1 reads the table, and the kernel keeps what it says, before the file goes.
 	p.memory = bootMemory(a.stats.Unpacked+2*table, a.size)

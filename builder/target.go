@@ -29,12 +29,12 @@ func FormOf(m *manifest.Manifest) Form {
 // with a network interface, that one's "-net".
 var targets = map[manifest.Target]struct {
 	fragments []string // by concern
-	driver    bool     // Request.Driver is compiled in
 	arguments []string // of the command line
+	initramfs int64    // the largest that it takes, in bytes
 }{
-	manifest.QEMU:  {fragments: []string{"virtio", "serial"}, arguments: []string{"console=ttyS0"}},
-	manifest.Kexec: {fragments: []string{"virtio", "serial"}, arguments: []string{"console=ttyS0"}},
-	manifest.Cokernel: {driver: true, arguments: []string{ // they keep a kernel from what its host still uses
+	manifest.QEMU:  {fragments: []string{"virtio", "serial"}, arguments: []string{"console=ttyS0"}, initramfs: maxQEMU},
+	manifest.Kexec: {fragments: []string{"virtio", "serial"}, arguments: []string{"console=ttyS0"}, initramfs: maxRead},
+	manifest.Cokernel: {initramfs: maxRead, arguments: []string{ // they keep a kernel from what its host still uses
 		"console=hvc0", "tenon.cokernel", // the driver's
 		"pci=off",            // the ports by which all buses are found
 		"nopv",               // a hypervisor would write to memory that has gone back
@@ -45,8 +45,24 @@ var targets = map[manifest.Target]struct {
 	}},
 }
 
-// Tailor lists the fragments of a kernel. The build adds kernel.Sealing to those of a
-// sealed one.
+const (
+	// maxQEMU leaves room for a kernel in the first 2 GiB: a machine of the type q35 with more
+	// has the rest above 4 GiB, where QEMU puts no initrd (hw/i386/x86.c, x86_load_linux()).
+	maxQEMU = 1920 << 20
+
+	// maxRead is what a host's kernel reads of one file: kernel_read_file() counts in an int.
+	maxRead = 1<<31 - 1
+)
+
+// checkSize refuses an initramfs that the target does not take.
+func (f Form) checkSize(initramfs int64) error {
+	if most := targets[f.Target].initramfs; initramfs > most {
+		return fmt.Errorf("%w: its compressed initramfs has %d bytes, and the target %s takes %d at most", ErrTooLarge, initramfs, f.Target, most)
+	}
+	return nil
+}
+
+// Tailor lists the fragments of a kernel. The build adds kernel.Generated to them.
 func Tailor(r *recipes.Recipe, f Form) ([]*kconfig.Fragment, error) {
 	mode := "detached"
 	if f.Sealed {

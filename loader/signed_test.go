@@ -121,7 +121,7 @@ func TestVerifySigned(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer v.Close()
-	if v.Identity() != "ours" || len(checks) != 9 || slices.ContainsFunc(checks, func(c Check) bool { return c.Result != CheckOK || c.Detail == "" }) {
+	if v.Identity() != "ours" || len(checks) != 11 || slices.ContainsFunc(checks, func(c Check) bool { return c.Result != CheckOK || c.Detail == "" }) {
 		t.Errorf("%q, %+v", v.Identity(), checks)
 	}
 	key := trust.Identity{Name: "key", Key: keyOf(t, "ours").Public(), Bundles: []string{"*"}}

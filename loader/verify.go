@@ -22,6 +22,7 @@ import (
 
 	"github.com/tenon-build/tenon/builder/bundle"
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
+	"github.com/tenon-build/tenon/builder/bundle/seal"
 	"github.com/tenon-build/tenon/builder/bundle/signature"
 	"github.com/tenon-build/tenon/signer/revocation"
 	"github.com/tenon-build/tenon/signer/trust"
@@ -242,6 +243,15 @@ func (v *Verified) readLayers(ctx context.Context, b *bundle.Bundle, report func
 		}
 		report(Check{object, CheckOK, b.LayerDigest(mt).String()})
 	}
+	if !v.Sealed() {
+		return nil
+	}
+	s, err := seal.Check(v.kernel, v.initramfs, b.Size(bundle.InitramfsType))
+	if err != nil {
+		report(Check{"seal", CheckFailed, err.Error()})
+		return fmt.Errorf("%w: %w", bundle.ErrInvalid, err)
+	}
+	report(Check{"seal", CheckOK, fmt.Sprintf("the kernel unpacks this initramfs alone: %s", s.Digest)})
 	return nil
 }
 
@@ -266,8 +276,7 @@ func (v *Verified) Identity() string { return v.identity }
 // Kernel returns the bzImage in sealed memory. The file belongs to v.
 func (v *Verified) Kernel() *os.File { return v.kernel.File }
 
-// Initramfs returns the detached initramfs in sealed memory, nil when the
-// bundle is sealed. The file belongs to v.
+// Initramfs returns the initramfs in sealed memory. The file belongs to v.
 func (v *Verified) Initramfs() *os.File { return v.initramfs }
 
 // Statements returns the signatures of the bundle's statement, PKCS#7 in DER, of those

@@ -20,10 +20,19 @@ import (
 
 	"github.com/tenon-build/tenon/builder/bundle"
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
+	"github.com/tenon-build/tenon/builder/bundle/seal"
 	"github.com/tenon-build/tenon/testdata/testbundle"
+	"github.com/tenon-build/tenon/testdata/testpe"
 )
 
-const kernelBytes = "a kernel of 32 bytes, just that."
+// kernelBytes is a kernel that is sealed to the initramfs of testbundle.
+var kernelBytes = func() string {
+	k, err := testbundle.Seal(testpe.Image([]byte("kernel")), []byte("initramfs"))
+	if err != nil {
+		panic(err)
+	}
+	return string(k)
+}()
 
 // newBundle writes a bundle to a new folder, detached when there is an
 // initramfs.
@@ -56,13 +65,7 @@ func TestVerify(t *testing.T) {
 		if err := os.RemoveAll(path); err != nil {
 			t.Fatal(err)
 		}
-		files := map[*os.File]string{v.Kernel(): kernelBytes}
-		if initramfs != "" {
-			files[v.Initramfs()] = initramfs
-		} else if v.Initramfs() != nil {
-			t.Error("a sealed bundle has an initramfs")
-		}
-		for f, want := range files {
+		for f, want := range map[*os.File]string{v.Kernel(): kernelBytes, v.Initramfs(): "initramfs"} {
 			got, err := io.ReadAll(io.NewSectionReader(f, 0, 1<<20))
 			if err != nil || string(got) != want {
 				t.Errorf("%q, %v", got, err)
@@ -105,6 +108,7 @@ func TestVerifyRefuses(t *testing.T) {
 	}
 	none := func(*testing.T, string) {}
 	another := func(m *manifest.Manifest) { m.Initramfs.Digest = "sha256:" + strings.Repeat("1", 64) }
+	sealed := func(m *manifest.Manifest) { m.Initramfs.Sealed = true }
 	tests := []struct {
 		name      string
 		initramfs string
@@ -121,6 +125,7 @@ func TestVerifyRefuses(t *testing.T) {
 		{"flipped byte in the manifest", "", nil, flip(`"platform":`), Policy{AllowUnsigned: true}, bundle.ErrInvalid, "digest mismatch"},
 		{"flipped byte in the OCI manifest", "", nil, flip(`"layers":`), Policy{AllowUnsigned: true}, bundle.ErrInvalid, "digest mismatch"},
 		{"another initramfs than the manifest says", "initramfs", another, none, Policy{AllowUnsigned: true}, ErrRefused, "the manifest says sha256:1111"},
+		{"sealed to another initramfs", "another one", sealed, none, Policy{AllowUnsigned: true}, seal.ErrOther, "sealed to one of 9 bytes"},
 		{"no bundle", "", nil, func(t *testing.T, path string) {
 			if err := os.Remove(path + "/index.json"); err != nil {
 				t.Fatal(err)

@@ -133,7 +133,8 @@ func judgeInitrd(t *testing.T, cases []judged) string {
 	last.Name, last.Do = "reboot", judge.Reboot
 	tree := rootfs.New()
 	for name, data := range map[string][]byte{
-		"init": e2e.Must(os.ReadFile(program)), judge.BasePath: probeKernel(t), judge.StepsPath: e2e.Must(json.Marshal(append(steps, last))),
+		"init": e2e.Must(os.ReadFile(program)), judge.StepsPath: e2e.Must(json.Marshal(append(steps, last))),
+		judge.BasePath: probeKernel(t), judge.InitramfsPath: e2e.Must(os.ReadFile(e2e.LayerFile(t, e2e.Probe(t), bundle.InitramfsType))),
 	} {
 		if err := tree.Put(name, rootfs.NewFile(bytes.NewReader(data), int64(len(data)), 0o755)); err != nil {
 			t.Fatal(err)

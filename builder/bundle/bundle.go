@@ -6,8 +6,8 @@
 // are OCI referrers of it and travel with it.
 //
 // In and out: the manifest of package manifest as the config blob, the kernel,
-// its configuration and System.map, the fidelity report, and the initramfs
-// when it is detached, as layers; referrers with their blobs. Refused: another
+// its configuration and System.map, the fidelity report, and the initramfs,
+// as layers; referrers with their blobs. Refused: another
 // version, unknown fields and layers, anything larger than its limit, and every
 // byte that does not match its digest. Signatures are carried, not judged.
 package bundle
@@ -30,10 +30,10 @@ const ArtifactType = "application/vnd.tenon.bundle.v1"
 const (
 	ManifestType  types.MediaType = "application/vnd.tenon.bundle.manifest.v1+json" // the config blob
 	KernelType    types.MediaType = "application/vnd.tenon.kernel.v1"               // bzImage, unsigned, padded with zeros to 8 bytes
-	InitramfsType types.MediaType = "application/vnd.tenon.initramfs.v1.cpio+zstd"  // only when detached
-	ConfigType    types.MediaType = "application/vnd.tenon.kernel.config.v1"        // .config
-	SystemMapType types.MediaType = "application/vnd.tenon.kernel.system-map.v1"    // System.map
-	FidelityType  types.MediaType = "application/vnd.tenon.fidelity.v1+json"        // what the initramfs holds of the image
+	InitramfsType types.MediaType = "application/vnd.tenon.initramfs.v1.cpio+zstd"
+	ConfigType    types.MediaType = "application/vnd.tenon.kernel.config.v1"     // .config
+	SystemMapType types.MediaType = "application/vnd.tenon.kernel.system-map.v1" // System.map
+	FidelityType  types.MediaType = "application/vnd.tenon.fidelity.v1+json"     // what the initramfs holds of the image
 )
 
 // The artifact types of signatures. Each has one layer.

@@ -177,8 +177,8 @@ func (b *Bundle) readManifest() error {
 		return fmt.Errorf("%w: bundle manifest: %w", ErrInvalid, err)
 	}
 	b.config, b.layers = m.Config, m.Layers
-	if _, detached := b.layer(InitramfsType); detached == b.Manifest.Initramfs.Sealed {
-		return fmt.Errorf("%w: bundle manifest: sealed is %v, and an initramfs layer is there: %v", ErrInvalid, b.Manifest.Initramfs.Sealed, detached)
+	if _, there := b.layer(InitramfsType); !there {
+		return fmt.Errorf("%w: manifest: no layer of type %q", ErrInvalid, InitramfsType)
 	}
 	return nil
 }

@@ -181,9 +181,6 @@ func New(c Content) (*Bundle, error) {
 		{KernelType, padded(c.Kernel)}, {ConfigType, file(c.Config)}, {SystemMapType, file(c.SystemMap)},
 		{FidelityType, newBlob(FidelityType, c.Fidelity).open}, {InitramfsType, file(c.Initramfs)},
 	} {
-		if l.mt == InitramfsType && c.Initramfs == "" {
-			continue
-		}
 		b, err := measured(l.mt, l.open)
 		if err != nil {
 			return nil, err

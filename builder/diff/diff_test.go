@@ -97,13 +97,11 @@ func tailored(t *testing.T, sealed bool, source, more string) *content {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if sealed {
-		generated, err := kernel.Sealing(m.CommandLine)
-		if err != nil {
-			t.Fatal(err)
-		}
-		parts = append(parts, generated)
+	generated, err := kernel.Generated(m.CommandLine, sealed)
+	if err != nil {
+		t.Fatal(err)
 	}
+	parts = append(parts, generated)
 	request, err := kconfig.Merge(parts...)
 	if err != nil {
 		t.Fatal(err)
@@ -139,7 +137,7 @@ func TestCauses(t *testing.T) {
 	}{
 		{"now", detached("CONFIG_BOOT_CONFIG=y\n"), sealed("", ""), "BOOT_CONFIG", "y n: fragment sealed (sealed.config:"},
 		{"before", sealed("", ""), detached("CONFIG_BOOT_CONFIG=y\n"), "BOOT_CONFIG", "n y: was fragment sealed (sealed.config:"},
-		{"both", sealed("", ""), detached(""), "CMDLINE_BOOL", "y n: fragment detached (detached.config:4), was fragment sealed (sealed.config:5)"},
+		{"both", sealed("", ""), detached(""), "CMDLINE_BOOL", "y n: fragment detached (detached.config:4), was fragment sealed (sealed.config:7)"},
 		{"the build", detached(""), sealed("", ""), "CMDLINE", `n "sealed=true": the build itself`},
 		{"others", sealed("", ""), sealed("", "CONFIG_ODD=y\n"), "ODD", "n y: follows from other options"},
 		{"another source", sealed("", ""), sealed("x", "CONFIG_ODD=y\n"), "ODD", "n y: "},

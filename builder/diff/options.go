@@ -84,13 +84,11 @@ func findAsked(m *manifest.Manifest, config *kconfig.Config) (*asked, error) {
 	if err != nil {
 		return nil, err
 	}
-	if m.Initramfs.Sealed {
-		generated, err := kernel.Sealing(m.CommandLine)
-		if err != nil {
-			return nil, err
-		}
-		parts = append(parts, generated)
+	generated, err := kernel.Generated(m.CommandLine, m.Initramfs.Sealed)
+	if err != nil {
+		return nil, err
 	}
+	parts = append(parts, generated)
 	for _, f := range parts {
 		for _, s := range f.Settings {
 			if config.Value(s.Symbol) != s.Value {

@@ -14,7 +14,6 @@ import (
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
 	"github.com/tenon-build/tenon/builder/fidelity"
 	"github.com/tenon-build/tenon/builder/initramfs"
-	"github.com/tenon-build/tenon/builder/kernel"
 	"github.com/tenon-build/tenon/kconfig"
 )
 
@@ -95,43 +94,8 @@ func (r *reader) Read(p []byte) (int, error) {
 // openInitramfs returns the compressed archive that will run, whose size and
 // digest are checked where it ends.
 func openInitramfs(b *bundle.Bundle) (io.ReadCloser, error) {
-	m := b.Manifest.Initramfs
-	if !m.Sealed {
-		if got := b.LayerDigest(bundle.InitramfsType).String(); got != m.Digest {
-			return nil, fmt.Errorf("%w: initramfs: the layer has the digest %s, the manifest %s", bundle.ErrInvalid, got, m.Digest)
-		}
-		return b.OpenLayer(bundle.InitramfsType)
+	if got, want := b.LayerDigest(bundle.InitramfsType).String(), b.Manifest.Initramfs.Digest; got != want {
+		return nil, fmt.Errorf("%w: initramfs: the layer has the digest %s, the manifest %s", bundle.ErrInvalid, got, want)
 	}
-	systemMap, err := b.OpenLayer(bundle.SystemMapType)
-	if err != nil {
-		return nil, err
-	}
-	defer systemMap.Close()
-	image, err := b.OpenLayer(bundle.KernelType)
-	if err != nil {
-		return nil, err
-	}
-	r, err := kernel.Embedded(image, systemMap, m.Size, m.Digest)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("kernel: %w", err), image.Close())
-	}
-	return &sealed{r, image}, nil
+	return b.OpenLayer(bundle.InitramfsType)
 }
-
-// sealed reads the archive, and then the rest of the image for its digest.
-type sealed struct {
-	io.ReadCloser
-	image io.ReadCloser
-}
-
-func (s *sealed) Read(p []byte) (int, error) {
-	n, err := s.ReadCloser.Read(p)
-	if err == io.EOF {
-		if _, failed := io.Copy(io.Discard, s.image); failed != nil {
-			return n, failed
-		}
-	}
-	return n, err
-}
-
-func (s *sealed) Close() error { return errors.Join(s.ReadCloser.Close(), s.image.Close()) }

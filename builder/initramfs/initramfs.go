@@ -21,6 +21,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/cavaliergopher/cpio"
 
@@ -44,8 +45,10 @@ type Stats struct {
 	Unpacked int64 // memory that the unpacked files take, in bytes
 }
 
-// Write writes the archive to w.
-func Write(w io.Writer, t *rootfs.Tree) (Stats, error) {
+// Write writes the archive to w, the files that are named by last at its end. A kernel that
+// cannot unpack an archive goes on with what it has unpacked by then: who finds the last file
+// knows that all is there.
+func Write(w io.Writer, t *rootfs.Tree, last ...string) (Stats, error) {
 	var stats Stats
 	links := map[*rootfs.Inode]int{}
 	err := t.Walk(func(_ string, n *rootfs.Inode) error {
@@ -58,7 +61,7 @@ func Write(w io.Writer, t *rootfs.Tree) (Stats, error) {
 	out := &writer{dst: w, buf: make([]byte, 1<<18)}
 	out.cpio = cpio.NewWriter(out)
 	numbers := map[*rootfs.Inode]int64{}
-	err = t.Walk(func(name string, n *rootfs.Inode) error {
+	write := func(name string, n *rootfs.Inode) error {
 		number, written := numbers[n]
 		if !written || n.Type == rootfs.Symlink { // the kernel does not link symlinks
 			number = int64(stats.Entries + 1)
@@ -72,7 +75,20 @@ func Write(w io.Writer, t *rootfs.Tree) (Stats, error) {
 			return fmt.Errorf("%q: %w", name, err)
 		}
 		return nil
+	}
+	held := map[string]*rootfs.Inode{}
+	err = t.Walk(func(name string, n *rootfs.Inode) error {
+		if slices.Contains(last, name) {
+			held[name] = n
+			return nil
+		}
+		return write(name, n)
 	})
+	for _, name := range last {
+		if n := held[name]; n != nil && err == nil {
+			err = write(name, n)
+		}
+	}
 	if err != nil {
 		return stats, err
 	}

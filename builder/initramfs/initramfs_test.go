@@ -177,6 +177,22 @@ func TestWriteNothing(t *testing.T) {
 	}
 }
 
+func TestWriteLast(t *testing.T) {
+	in := tree(t, named{"a", text("1")}, named{"m/marker", text("2")}, named{"z", text("3")})
+	var b bytes.Buffer
+	stats, err := Write(&b, in, "m/marker", "none")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := parse(b.Bytes())
+	if err != nil || len(got) != 5 || got[4].name != "m/marker" || got[3].name != "z" || stats.Entries != 5 {
+		t.Errorf("%+v, %+v, %v", got, stats, err)
+	}
+	if _, plain := write(t, in); plain != stats {
+		t.Errorf("stats %+v, in another order %+v", plain, stats)
+	}
+}
+
 // zeros is a file of any size that costs nothing.
 type zeros struct{}
 

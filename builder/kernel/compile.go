@@ -16,11 +16,11 @@ import (
 // build compiles, or links again, in the folder "work" beside the objects. Its
 // path is the same for all configurations of one source, because the kernel's
 // build writes it into its dependency files and would compile everything again
-// elsewhere. It starts from a copy of these objects, or of those of the
-// closest other configuration, of which the kernel's build keeps what does not
-// depend on the difference. Nothing works in the objects that are kept, so that
-// a killed build harms nothing.
-func build(ctx context.Context, cache *Cache, req Request, config []byte, objects, kernelKey string, lock *os.File) (err error) {
+// elsewhere. It starts from a copy of the objects of the closest configuration, of
+// which the kernel's build keeps what does not depend on the difference. Nothing works
+// in the objects that are kept, so that a killed build harms nothing.
+func build(ctx context.Context, cache *Cache, req Request, config []byte, tools, name string, lock *os.File) (err error) {
+	objects := filepath.Join(tools, name)
 	dir := cache.Path("objects", objects)
 	work := filepath.Join(filepath.Dir(dir), "work")
 	if err := os.RemoveAll(work); err != nil {
@@ -31,24 +31,18 @@ func build(ctx context.Context, cache *Cache, req Request, config []byte, object
 	if err != nil {
 		return err
 	}
-	compiled := cache.has("objects", objects)
-	switch {
-	case compiled:
-		err = copyObjects(ctx, dir, work)
-	case start != "":
+	if start != "" {
 		err = copyObjects(ctx, start, work)
-	default:
+	} else {
 		err = os.MkdirAll(work, 0o755)
 	}
 	if err != nil {
 		return err
 	}
-	if req.Sealed {
-		if err := copyFile(req.Initramfs.Path, filepath.Join(work, initramfsName)); err != nil {
-			return err
-		}
+	if err := writeEmptyArchive(filepath.Join(work, builtinName)); err != nil {
+		return err
 	}
-	if err := compile(ctx, req, config, work, compiled, lock); err != nil {
+	if err := compile(ctx, req, config, work, lock); err != nil {
 		return err
 	}
 	result, err := collect(cache, work)
@@ -56,7 +50,7 @@ func build(ctx context.Context, cache *Cache, req Request, config []byte, object
 		return err
 	}
 	defer os.RemoveAll(result)
-	if err := cache.commit(result, "kernel", kernelKey); err != nil || compiled {
+	if err := cache.commit(result, "kernel", name); err != nil {
 		return err
 	}
 	for _, pattern := range linked {
@@ -75,8 +69,8 @@ func build(ctx context.Context, cache *Cache, req Request, config []byte, object
 
 // linked is what every link makes anew: large, and not worth keeping.
 var linked = []string{
-	initramfsName, "usr/initramfs_inc_data", "usr/initramfs_data.o", "vmlinux", "vmlinux.o", ".tmp_vmlinux*",
-	"arch/x86/boot/bzImage", "arch/x86/boot/vmlinux.bin", "arch/x86/boot/compressed/vmlinux*", "arch/x86/boot/compressed/piggy.*",
+	"usr/initramfs_inc_data", "usr/initramfs_data.o", "vmlinux", "vmlinux.o", ".tmp_vmlinux*",
+	plainName, packedName, "arch/x86/boot/bzImage", "arch/x86/boot/vmlinux.bin", "arch/x86/boot/compressed/vmlinux*", "arch/x86/boot/compressed/piggy.*",
 }
 
 // closest returns the objects whose configuration differs in the fewest lines,
@@ -112,30 +106,26 @@ func closest(home string, config []byte) (string, error) {
 	return path, nil
 }
 
-func compile(ctx context.Context, req Request, config []byte, work string, compiled bool, lock *os.File) error {
+func compile(ctx context.Context, req Request, config []byte, work string, lock *os.File) error {
 	log, err := os.Create(filepath.Join(filepath.Dir(work), "build.log"))
 	if err != nil {
 		return err
 	}
 	defer log.Close()
-	k := kbuild{source: req.Source.Dir, objects: work, jobs: req.Jobs, sealed: req.Sealed, log: log, lock: lock}
-	total := 0
-	if !compiled {
-		if err := os.WriteFile(filepath.Join(work, ".config"), config, 0o644); err != nil {
-			return err
-		}
-		req.Progress(0, 0)
-		if err := k.run(ctx, nil, "prepare"); err != nil {
-			return err
-		}
-		total = k.countSteps(ctx)
+	k := kbuild{source: req.Source.Dir, objects: work, jobs: req.Jobs, log: log, lock: lock}
+	if err := os.WriteFile(filepath.Join(work, ".config"), config, 0o644); err != nil {
+		return err
 	}
-	done := 0
+	req.Progress(0, 0)
+	if err := k.run(ctx, nil, "prepare"); err != nil {
+		return err
+	}
+	total, done := k.countSteps(ctx), 0
 	k.step = func(string) {
 		done++
 		req.Progress(done, total)
 	}
-	if err := k.run(ctx, nil, "bzImage"); err != nil {
+	if err := k.link(ctx); err != nil {
 		return err
 	}
 	got, err := os.ReadFile(filepath.Join(work, ".config"))
@@ -143,6 +133,14 @@ func compile(ctx context.Context, req Request, config []byte, work string, compi
 		err = errors.New("the kernel's build changed its configuration")
 	}
 	return err
+}
+
+// writeEmptyArchive writes a newc cpio archive that has its trailer alone.
+func writeEmptyArchive(path string) error {
+	const trailer = "TRAILER!!!\x00"
+	header := fmt.Sprintf("070701%s%08x%08x", strings.Repeat("00000000", 11), len(trailer), 0)
+	archive := header + trailer
+	return os.WriteFile(path, append([]byte(archive), make([]byte, 512-len(archive))...), 0o644)
 }
 
 // collect copies the results out of the object tree.

@@ -21,27 +21,31 @@ type Driver struct {
 	Files fs.FS // with a Kconfig and a Makefile at its top
 }
 
-// With returns the source with a driver added, from the cache if it is there.
-// Its digest is that of the source and the driver's names and contents.
-func (s *Source) With(ctx context.Context, cache *Cache, d Driver) (*Source, error) {
-	out, err := s.with(ctx, cache, d)
-	if err != nil {
-		return nil, fmt.Errorf("adding the driver %s to kernel source %s: %w", d.Name, s.Digest, err)
+// With returns the source with drivers added, from the cache if it is there.
+// Its digest is that of the source and the drivers' names and contents.
+func (s *Source) With(ctx context.Context, cache *Cache, drivers ...Driver) (*Source, error) {
+	failed := func(d Driver, err error) error {
+		return fmt.Errorf("adding the driver %s to kernel source %s: %w", d.Name, s.Digest, err)
 	}
-	return out, nil
-}
-
-func (s *Source) with(ctx context.Context, cache *Cache, d Driver) (*Source, error) {
-	files, err := d.read()
-	if err != nil {
-		return nil, err
+	digest := s.Digest
+	files := make([][]string, len(drivers))
+	for i, d := range drivers {
+		var err error
+		if files[i], err = d.read(); err != nil {
+			return nil, failed(d, err)
+		}
+		digest = key(append([]string{"driver", digest, d.Name}, files[i]...)...)
 	}
-	digest := key(append([]string{"driver", s.Digest, d.Name}, files...)...)
 	return cache.source(ctx, digest, func(tree string) error {
 		if err := linkTree(ctx, s.Dir, tree); err != nil {
 			return err
 		}
-		return d.add(tree, files)
+		for i, d := range drivers {
+			if err := d.add(tree, files[i]); err != nil {
+				return failed(d, err)
+			}
+		}
+		return nil
 	})
 }
 

@@ -5,164 +5,150 @@
 package kernel
 
 import (
-	"bytes"
-	"encoding/binary"
-	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
-
-	"github.com/klauspost/compress/zstd"
+	"time"
 
 	"github.com/tenon-build/tenon/builder/bundle"
-	"github.com/tenon-build/tenon/builder/initramfs"
-	"github.com/tenon-build/tenon/builder/rootfs"
+	"github.com/tenon-build/tenon/testdata/debian"
 	"github.com/tenon-build/tenon/testdata/e2e"
 )
 
 func TestMain(m *testing.M) { e2e.Main(m) }
 
-// TestE2ESealHolds boots a sealed kernel, a detached one and Debian's own with
-// the same hostile initrd and command line: they must lose, win and win.
-func TestE2ESealHolds(t *testing.T) {
-	hostile := []string{"-initrd", hostileInitrd(t), "-append", "console=ttyS0 rdinit=/evil init=/evil lockdown=none bootconfig loglevel=7"}
+// stopped is how a sealed kernel stops.
+const stopped = "Kernel panic - not syncing: tenon: "
 
-	sealed := e2e.Probe(t)
-	console := e2e.Boot(t, append(hostile, "-kernel", e2e.LayerFile(t, sealed, bundle.KernelType))...)
-	r := e2e.ParseReport(t, console)
-	if strings.Contains(console, "HOSTILE") || r.Files["/evil"] != "" {
-		t.Errorf("sealed: the hostile initrd was unpacked:\n%s", console)
+// refused says that a sealed kernel did not take an initrd.
+func refused(t *testing.T, console string) {
+	t.Helper()
+	if !strings.Contains(console, stopped) || strings.Contains(console, "HOSTILE") || strings.Contains(console, "REPORT") {
+		t.Errorf("it was not stopped:\n%s", console)
 	}
-	if want := e2e.Inspect(t, sealed).CommandLine; r.Cmdline != want {
-		t.Errorf("sealed: command line %q, want %q", r.Cmdline, want)
-	}
-	for _, line := range r.Kmsg {
-		// Microcode has no line to look for under emulation: that it is off is
-		// checked in the configuration, when the kernel is built.
-		for _, bad := range []string{"Table Upgrade", "found in initrd", "Load bootconfig"} {
-			if strings.Contains(line, bad) {
-				t.Errorf("sealed: the kernel took something from the initrd: %s", line)
-			}
+}
+
+// TestE2ESealOrder: a sealed kernel checks before it unpacks. Initcalls run in the order of
+// their addresses.
+func TestE2ESealOrder(t *testing.T) {
+	symbols := regexp.MustCompile(`(?m)^([0-9a-f]{16}) . (\S*initcall\S*)$`)
+	at := map[string]string{}
+	for _, m := range symbols.FindAllStringSubmatch(string(e2e.Must(os.ReadFile(e2e.LayerFile(t, e2e.Probe(t), bundle.SystemMapType)))), -1) {
+		switch {
+		case strings.Contains(m[2], "tenon_seal_check"):
+			at["check"] = m[1]
+		case strings.Contains(m[2], "populate_rootfs"):
+			at["unpack"] = m[1]
 		}
 	}
-	if !slices.ContainsFunc(r.Kmsg, func(s string) bool { return strings.Contains(s, "locked down") }) {
-		t.Errorf("sealed: lockdown=none from outside was obeyed: %q", r.Kmsg)
+	if at["check"] == "" || at["check"] >= at["unpack"] {
+		t.Errorf("the initcalls are at %v", at)
 	}
+}
 
-	// What the decompressor reads from outside moves the kernel, and nothing else.
-	placed := e2e.ParseReport(t, e2e.Boot(t, "-kernel", e2e.LayerFile(t, sealed, bundle.KernelType), "-append", "nokaslr no5lvl mem=300M memmap=16M$0x1000000 hugepages=100"))
-	if placed.Cmdline != r.Cmdline || placed.MemTotal != r.MemTotal {
-		t.Errorf("sealed: options of the decompressor gave command line %q and %q, want %q and %q", placed.Cmdline, placed.MemTotal, r.Cmdline, r.MemTotal)
-	}
+// TestE2ESealHolds boots a sealed kernel, a detached one and Debian's own with the same
+// hostile initrds and command line: they must lose, win and win.
+func TestE2ESealHolds(t *testing.T) {
+	ref := e2e.Probe(t)
+	kernel, initramfs := e2e.LayerFile(t, ref, bundle.KernelType), e2e.LayerFile(t, ref, bundle.InitramfsType)
 
-	// With a kernel that would take a boot configuration, so that its part is real.
-	recipe := filepath.Join(t.TempDir(), "detached.toml")
-	if err := os.WriteFile(recipe, append([]byte("config = [\"BOOT_CONFIG=y\"]\n"), e2e.Must(os.ReadFile(e2e.ProbeRecipe()))...), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	detached, _ := e2e.Build(t, "--detached", "-r", recipe, "--name", "probe", e2e.Image(t, nil, e2e.ProbeFiles...))
+	detached := weakBundle(t)
 	if o := e2e.Run(t, detached); !slices.Contains(e2e.ParseReport(t, o.Stdout).Env, "FROM=image") {
 		t.Errorf("detached, as tenon runs it: %s", o)
 	}
-	console = e2e.Boot(t, append(hostile, "-kernel", e2e.LayerFile(t, detached, bundle.KernelType))...)
-	for _, want := range []string{"HOSTILE /evil", "Load bootconfig"} {
-		if !strings.Contains(console, want) {
-			t.Errorf("detached: no %q: the hostile initrd lost, so this test proves nothing:\n%s", want, console)
+	weak := e2e.LayerFile(t, detached, bundle.KernelType)
+
+	t.Run("initrd", func(t *testing.T) {
+		for _, h := range e2e.HostileInitrds(t, e2e.Must(os.ReadFile(initramfs))) {
+			t.Run(h.Name, func(t *testing.T) {
+				t.Parallel()
+				args := []string{"-append", e2e.HostileCommandLine}
+				if h.Data != nil {
+					args = append(args, "-initrd", e2e.WriteFile(t, filepath.Join(t.TempDir(), "initrd"), h.Data))
+				}
+				refused(t, e2e.Boot(t, append(args, "-kernel", kernel)...))
+				if h.Wins == "" {
+					return
+				}
+				if console := e2e.Boot(t, append(args, "-kernel", weak)...); !strings.Contains(console, h.Wins) {
+					t.Errorf("detached: no %q: the hostile initrd lost, so this test proves nothing:\n%s", h.Wins, console)
+				}
+			})
+		}
+	})
+	for _, h := range e2e.HostileInitrds(t, []byte("x"))[1:2] {
+		kernels := e2e.Must(filepath.Glob("/boot/vmlinuz-*"))
+		if len(kernels) == 0 {
+			t.Fatal("no Debian kernel in /boot")
+		}
+		console := e2e.Boot(t, "-append", e2e.HostileCommandLine, "-kernel", kernels[0], "-initrd", e2e.WriteFile(t, filepath.Join(t.TempDir(), "initrd"), h.Data))
+		for _, want := range []string{h.Wins, "Table Upgrade: override [DSDT"} {
+			if !strings.Contains(console, want) {
+				t.Errorf("Debian's kernel: no %q, so that part of the initrd proves nothing:\n%s", want, console)
+			}
 		}
 	}
 
-	kernels := e2e.Must(filepath.Glob("/boot/vmlinuz-*"))
-	if len(kernels) == 0 {
-		t.Fatal("no Debian kernel in /boot")
+	// With its own initramfs, nothing that comes from outside is obeyed.
+	r := e2e.ParseReport(t, e2e.Boot(t, "-kernel", kernel, "-initrd", initramfs, "-append", e2e.HostileCommandLine))
+	if want := e2e.Inspect(t, ref).CommandLine; r.Cmdline != want {
+		t.Errorf("command line %q, want %q", r.Cmdline, want)
 	}
-	console = e2e.Boot(t, append(hostile, "-kernel", kernels[0])...)
-	for _, want := range []string{"HOSTILE /evil", "Table Upgrade: override [DSDT"} {
-		if !strings.Contains(console, want) {
-			t.Errorf("Debian's kernel: no %q, so that part of the initrd proves nothing:\n%s", want, console)
-		}
+	if !slices.ContainsFunc(r.Kmsg, func(s string) bool { return strings.Contains(s, "locked down") }) {
+		t.Errorf("lockdown=none from outside was obeyed: %q", r.Kmsg)
+	}
+	// What the decompressor reads from outside moves the kernel, and nothing else.
+	placed := e2e.ParseReport(t, e2e.Boot(t, "-kernel", kernel, "-initrd", initramfs, "-append", "nokaslr no5lvl mem=300M memmap=16M$0x1000000 hugepages=100"))
+	if placed.Cmdline != r.Cmdline || placed.MemTotal != r.MemTotal {
+		t.Errorf("options of the decompressor gave command line %q and %q, want %q and %q", placed.Cmdline, placed.MemTotal, r.Cmdline, r.MemTotal)
 	}
 }
 
-// hostileInitrd is what an attacker who owns the boot loader would pass: ACPI
-// tables and microcode in front, programs under every name that the kernel
-// might run, a boot configuration behind.
-func hostileInitrd(t *testing.T) string {
+// weakBundle builds a detached bundle, with a kernel that would take a boot configuration, so that
+// this part of a hostile initrd is real.
+func weakBundle(t *testing.T) string {
 	t.Helper()
-	var initrd bytes.Buffer
-	early := rootfs.New()
-	put := func(tree *rootfs.Tree, name string, data []byte, perm uint32) {
-		if err := tree.Put(name, rootfs.NewFile(bytes.NewReader(data), int64(len(data)), perm)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	put(early, "kernel/firmware/acpi/dsdt.aml", hostileDSDT(), 0o644)
-	for _, vendor := range []string{"GenuineIntel", "AuthenticAMD"} {
-		put(early, "kernel/x86/microcode/"+vendor+".bin", bytes.Repeat([]byte{0x41}, 4096), 0o644)
-	}
-	if _, err := initramfs.Write(&initrd, early); err != nil {
-		t.Fatal(err)
-	}
-
-	programs := rootfs.New()
-	busybox := e2e.Must(os.ReadFile("/bin/busybox"))
-	put(programs, "busybox", busybox, 0o755)
-	for _, name := range []string{"init", "evil", "sbin/init", ".tenon/init"} {
-		script := fmt.Sprintf("#!/busybox sh\n/busybox echo HOSTILE /%s\n/busybox sleep 1\n/busybox reboot -f\n", name)
-		put(programs, name, []byte(script), 0o755)
-	}
-	if err := programs.Put("dev/console", rootfs.NewDevice(5, 1, 0o600)); err != nil {
-		t.Fatal(err)
-	}
-	z, err := zstd.NewWriter(&initrd)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := initramfs.Write(z, programs); err != nil {
-		t.Fatal(err)
-	}
-	if err := z.Close(); err != nil {
-		t.Fatal(err)
-	}
-	appendBootConfig(&initrd, "kernel.rdinit = /evil\nkernel.hostile = yes\n")
-	path := filepath.Join(t.TempDir(), "hostile.cpio.zst")
-	if err := os.WriteFile(path, initrd.Bytes(), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	recipe := e2e.WriteFile(t, filepath.Join(t.TempDir(), "detached.toml"), append([]byte("config = [\"BOOT_CONFIG=y\"]\n"), e2e.Must(os.ReadFile(e2e.ProbeRecipe()))...))
+	path, _ := e2e.Build(t, "--detached", "-r", recipe, "--name", "probe", e2e.Image(t, nil, e2e.ProbeFiles...))
 	return path
 }
 
-// hostileDSDT is an empty table that claims to be newer than QEMU's.
-func hostileDSDT() []byte {
-	table := make([]byte, 36)
-	copy(table, "DSDT")
-	binary.LittleEndian.PutUint32(table[4:], uint32(len(table)))
-	table[8] = 2
-	copy(table[10:], "BOCHS BXPC    ")
-	binary.LittleEndian.PutUint32(table[24:], 0xffff)
-	copy(table[28:], "EVIL")
-	var sum byte
-	for _, b := range table {
-		sum += b
+// TestE2ESealKexec hands the same initrds to a sealed kernel with kexec_file_load(2).
+func TestE2ESealKexec(t *testing.T) {
+	ref := e2e.Probe(t)
+	kernel, initramfs := e2e.LayerFile(t, ref, bundle.KernelType), e2e.LayerFile(t, ref, bundle.InitramfsType)
+	boot := func(kernel, initrd, want string) string {
+		t.Helper()
+		m := debian.Machine{Small: true, Args: []string{"-netdev", "user,id=n", "-device", "virtio-net-pci,netdev=n,romfile="}}
+		g := m.Boot(t)
+		load := []string{"kexec", "-s", "-l", kernel, "--command-line=" + e2e.HostileCommandLine}
+		if initrd != "" {
+			load = append(load, "--initrd="+initrd)
+		}
+		if r := g.Run(t, time.Minute, debian.Command{Args: load}); r.Status != 0 {
+			t.Fatal(load, r)
+		}
+		g.Start(t, debian.Command{Args: []string{"kexec", "-e"}})
+		g.Console.Expect(t, want)
+		return g.Console.String()
 	}
-	table[9] = -sum
-	return table
-}
-
-// appendBootConfig appends a boot configuration as Documentation/admin-guide/
-// bootconfig.rst says: data, size, checksum, magic, the whole aligned to 4.
-func appendBootConfig(initrd *bytes.Buffer, config string) {
-	data := append([]byte(config), 0)
-	for (initrd.Len()+len(data))%4 != 0 {
-		data = append(data, 0)
+	boot(kernel, initramfs, "REPORT")
+	weak := e2e.LayerFile(t, weakBundle(t), bundle.KernelType)
+	for _, h := range e2e.HostileInitrds(t, e2e.Must(os.ReadFile(initramfs))) {
+		// It costs a host each.
+		if !e2e.Soak() && !slices.Contains([]string{"all at once", "one behind", "none"}, h.Name) {
+			continue
+		}
+		initrd := ""
+		if h.Data != nil {
+			initrd = e2e.WriteFile(t, filepath.Join(t.TempDir(), "initrd"), h.Data)
+		}
+		refused(t, boot(kernel, initrd, stopped))
+		if h.Name == "all at once" {
+			boot(weak, initrd, h.Wins)
+		}
 	}
-	var sum uint32
-	for _, b := range data {
-		sum += uint32(b)
-	}
-	initrd.Write(data)
-	tail := binary.LittleEndian.AppendUint32(nil, uint32(len(data)))
-	initrd.Write(binary.LittleEndian.AppendUint32(tail, sum))
-	initrd.WriteString("#BOOTCONFIG\n")
 }

@@ -2,14 +2,13 @@
 
 // Package kernel compiles a Linux kernel for one app.
 //
-// In: a source tree, configuration fragments and, when sealed, a compressed
-// initramfs. Out: a bzImage, its .config and System.map, the same bytes for the
-// same inputs and tools, whatever the path, user, time or number of jobs.
+// In: a source tree and configuration fragments. Out: a bzImage, which package seal
+// binds to an initramfs, its .config and System.map, the same bytes for the same inputs and
+// tools, whatever the path, user, time or number of jobs.
 // Refused: fragments that contradict each other or ask for what this kernel
 // does not have, a configuration that leaves a sealed kernel open.
 //
-// Everything is cached by content. When only the initramfs changed, the
-// compiled objects are linked again.
+// Everything is cached by content. A new initramfs needs no new kernel.
 package kernel
 
 import (
@@ -17,11 +16,11 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/tenon-build/tenon/kconfig"
@@ -37,18 +36,11 @@ type Request struct {
 	Fragments   []*kconfig.Fragment
 	CommandLine string // built in when sealed
 	Sealed      bool
-	Initramfs   Initramfs // embedded when sealed
-	Jobs        int       // processes of make at once
+	Jobs        int // processes of make at once
 
 	// Progress is called as the compiler goes, with the steps done so far and
 	// in total: an estimate, and 0 when there is none.
 	Progress func(done, total int)
-}
-
-// Initramfs is a .cpio.zst file.
-type Initramfs struct {
-	Path   string
-	Digest string // "sha256:HEX"
 }
 
 // Kernel is a finished kernel in the cache.
@@ -64,9 +56,10 @@ type Kernel struct {
 // System.map.
 func (k *Kernel) Path(file string) string { return filepath.Join(k.Dir, file) }
 
-// initramfsName is where the initramfs lies in the object tree. It is relative,
-// because the configuration names it.
-const initramfsName = "tenon.cpio.zst"
+// builtinName is where the built-in initramfs lies in the object tree, an archive without
+// entries: kbuild's own would add files that are not the image's. It is relative, because
+// the configuration names it.
+const builtinName = "tenon.cpio"
 
 // Build returns the kernel of the request, from the cache if it is there.
 func Build(ctx context.Context, cache *Cache, req Request) (*Kernel, error) {
@@ -74,26 +67,22 @@ func Build(ctx context.Context, cache *Cache, req Request) (*Kernel, error) {
 	if err != nil {
 		return nil, err
 	}
-	tools := key("tools", req.Source.Digest, fmt.Sprint(*req.Toolchain), Arch, strings.Join(variables, " "), strings.Join(environment()[1:], " "))
-	objects := key("objects", tools, string(config), fmt.Sprint(req.Sealed), forceInitramfs)
-	kernelKey := objects
-	if req.Sealed {
-		kernelKey = key("kernel", objects, req.Initramfs.Digest)
-	}
-	if cache.has("kernel", kernelKey) {
-		return open(cache.Path("kernel", kernelKey))
+	tools := key("tools", req.Source.Digest, fmt.Sprint(*req.Toolchain), Arch, strings.Join(variables, " "), strings.Join(environment()[1:], " "), strings.Join(zstdArgs, " "), frameVersion)
+	name := key("objects", tools, string(config))
+	if cache.has("kernel", name) {
+		return open(cache.Path("kernel", name))
 	}
 	lock, err := cache.lock(ctx, "objects", tools)
 	if err != nil {
 		return nil, err
 	}
 	defer lock.Close()
-	if !cache.has("kernel", kernelKey) { // nobody else made it meanwhile
-		if err := build(ctx, cache, req, config, filepath.Join(tools, objects), kernelKey, lock); err != nil {
+	if !cache.has("kernel", name) { // nobody else made it meanwhile
+		if err := build(ctx, cache, req, config, tools, name, lock); err != nil {
 			return nil, err
 		}
 	}
-	return open(cache.Path("kernel", kernelKey))
+	return open(cache.Path("kernel", name))
 }
 
 func key(parts ...string) string {
@@ -135,18 +124,15 @@ func Resolve(ctx context.Context, cache *Cache, req Request) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return data, errors.Join(checkSealed(config), checkForce(req.Source.Dir))
+	return data, checkSealed(config)
 }
 
 func resolve(ctx context.Context, cache *Cache, req Request) ([]byte, error) {
-	fragments := req.Fragments
-	if req.Sealed {
-		generated, err := Sealing(req.CommandLine)
-		if err != nil {
-			return nil, err
-		}
-		fragments = append(fragments[:len(fragments):len(fragments)], generated)
+	generated, err := Generated(req.CommandLine, req.Sealed)
+	if err != nil {
+		return nil, err
 	}
+	fragments := slices.Concat(req.Fragments, []*kconfig.Fragment{generated})
 	request, err := kconfig.Merge(fragments...)
 	if err != nil {
 		return nil, err
@@ -184,10 +170,13 @@ func resolve(ctx context.Context, cache *Cache, req Request) ([]byte, error) {
 	return data, cache.commit(path, "config", name)
 }
 
-// Sealing returns the settings that the build itself adds to the fragments of a
-// sealed kernel.
-func Sealing(commandLine string) (*kconfig.Fragment, error) {
-	return kconfig.ParseFragment("(build)", fmt.Appendf(nil, "CONFIG_CMDLINE=%s\nCONFIG_INITRAMFS_SOURCE=%s\n", kconfig.Quote(commandLine), kconfig.Quote(initramfsName)))
+// Generated returns the settings that the build itself adds to the fragments.
+func Generated(commandLine string, sealed bool) (*kconfig.Fragment, error) {
+	text := fmt.Appendf(nil, "CONFIG_INITRAMFS_SOURCE=%s\nCONFIG_INITRAMFS_COMPRESSION_NONE=y\n", kconfig.Quote(builtinName))
+	if sealed {
+		text = fmt.Appendf(text, "CONFIG_CMDLINE=%s\n", kconfig.Quote(commandLine))
+	}
+	return kconfig.ParseFragment("(build)", text)
 }
 
 func check(data []byte, request *kconfig.Request, source *Source) error {

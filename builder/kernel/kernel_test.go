@@ -103,7 +103,7 @@ func TestSealedLists(t *testing.T) {
 		}
 	}
 	on := " " + strings.Join(sealedOn, " ") + " "
-	for _, s := range strings.Fields("CMDLINE_OVERRIDE SECURITY_LOCKDOWN_LSM_EARLY LOCK_DOWN_KERNEL_FORCE_INTEGRITY") {
+	for _, s := range strings.Fields("TENON_SEAL KERNEL_ZSTD CMDLINE_OVERRIDE SECURITY_LOCKDOWN_LSM_EARLY LOCK_DOWN_KERNEL_FORCE_INTEGRITY") {
 		if !strings.Contains(on, " "+s+" ") {
 			t.Errorf("%s is not asserted to be on", s)
 		}

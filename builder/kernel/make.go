@@ -26,7 +26,6 @@ type kbuild struct {
 	source  string
 	objects string
 	jobs    int
-	sealed  bool
 	lock    *os.File     // of the object tree, or nil: make and all that it starts hold it until they end
 	log     io.Writer    // everything that make prints; a file is named in errors
 	step    func(string) // called for each step that make prints, or nil
@@ -48,27 +47,17 @@ func environment() []string {
 }
 
 // variables are the arguments of every make. Rust and pahole decide symbols when
-// they are there, so they never are. zstd -19 on all CPUs replaces
-// kbuild's -22 --ultra, which makes the kernel no smaller and needs a gigabyte
-// for large ones.
+// they are there, so they never are.
 var variables = []string{
 	"ARCH=x86_64",
 	"RUSTC=no-rustc", "BINDGEN=no-bindgen", "PAHOLE=no-pahole",
-	`ZSTD=sh -c "exec zstd -q -19 -T0" zstd`,
+	compressor,
 }
-
-// forceInitramfs is the argument of a sealed kernel's make that keeps a boot
-// loader's initrd from being unpacked over the built-in one. There is no symbol
-// for it: x86's Kconfig does not offer INITRAMFS_FORCE.
-const forceInitramfs = "CFLAGS_initramfs.o=-DCONFIG_INITRAMFS_FORCE=1"
 
 // run runs make with the given targets and options. When ctx ends, make and
 // all that it started are killed.
 func (k *kbuild) run(ctx context.Context, env []string, args ...string) error {
 	args = append(args, variables...)
-	if k.sealed {
-		args = append(args, forceInitramfs)
-	}
 	args = append(args, "-C", k.source, "O="+k.objects, fmt.Sprintf("-j%d", k.jobs))
 	cmd := exec.CommandContext(ctx, "make", args...)
 	cmd.Env = append(environment(), env...)
@@ -141,7 +130,7 @@ var dryStepRE = regexp.MustCompile(`echo '  [A-Z]+[0-9]* `)
 // countSteps asks make what it would do.
 func (k *kbuild) countSteps(ctx context.Context) int {
 	n := 0
-	dry := kbuild{source: k.source, objects: k.objects, jobs: 1, sealed: k.sealed, log: writerFunc(func(p []byte) (int, error) {
+	dry := kbuild{source: k.source, objects: k.objects, jobs: 1, log: writerFunc(func(p []byte) (int, error) {
 		n += len(dryStepRE.FindAllIndex(p, -1))
 		return len(p), nil
 	})}

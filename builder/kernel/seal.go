@@ -3,10 +3,7 @@
 package kernel
 
 import (
-	"bytes"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -22,7 +19,7 @@ var (
 		"MICROCODE", "MICROCODE_LATE_LOADING", "DEVMEM", "DEVPORT",
 	}
 	sealedOn = []string{
-		"CMDLINE_BOOL", "CMDLINE_OVERRIDE", "BLK_DEV_INITRD", "EFI_STUB",
+		"TENON_SEAL", "KERNEL_ZSTD", "CMDLINE_BOOL", "CMDLINE_OVERRIDE", "BLK_DEV_INITRD", "EFI_STUB",
 		"SECURITY_LOCKDOWN_LSM", "SECURITY_LOCKDOWN_LSM_EARLY", "LOCK_DOWN_KERNEL_FORCE_INTEGRITY",
 	}
 )
@@ -43,19 +40,6 @@ func checkSealed(c *kconfig.Config) error {
 	if len(wrong) > 0 {
 		slices.Sort(wrong)
 		return fmt.Errorf("the kernel cannot be sealed: %s", strings.Join(wrong, ", "))
-	}
-	return nil
-}
-
-// checkForce refuses a source that does not know what forceInitramfs sets: the
-// compiler would not mind, and an external initrd would win.
-func checkForce(source string) error {
-	data, err := os.ReadFile(filepath.Join(source, "init/initramfs.c"))
-	if err != nil {
-		return err
-	}
-	if !bytes.Contains(data, []byte("CONFIG_INITRAMFS_FORCE")) {
-		return fmt.Errorf("the kernel cannot be sealed: init/initramfs.c of source %s does not know INITRAMFS_FORCE", source)
 	}
 	return nil
 }

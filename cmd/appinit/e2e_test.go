@@ -131,7 +131,8 @@ func TestE2EUser(t *testing.T) {
 // TestE2EDHCP boots a sealed kernel without a control channel: the network is
 // configured by DHCP, and the built-in defaults hold.
 func TestE2EDHCP(t *testing.T) {
-	r := e2e.ParseReport(t, e2e.Boot(t, "-kernel", e2e.LayerFile(t, e2e.Probe(t), bundle.KernelType)))
+	ref := e2e.Probe(t)
+	r := e2e.ParseReport(t, e2e.Boot(t, "-kernel", e2e.LayerFile(t, ref, bundle.KernelType), "-initrd", e2e.LayerFile(t, ref, bundle.InitramfsType)))
 	if !slices.Contains(r.Addresses, "10.0.2.15/24") || r.Hostname != "probe" {
 		t.Errorf("addresses %q, hostname %q", r.Addresses, r.Hostname)
 	}
@@ -273,6 +274,31 @@ func TestE2EXattrs(t *testing.T) {
 	console := bootWith(manifest.Xattr{Path: "absent", Name: "trusted.test", Value: []byte("x")})
 	if want := `appinit: error: setting extended attribute "trusted.test" of "/absent": no such file`; !strings.Contains(console, want) || strings.Contains(console, "REPORT") {
 		t.Errorf("want %q:\n%s", want, console)
+	}
+}
+
+// TestE2EIncomplete boots with archives of which the end is missing: the kernel goes on with
+// what it could unpack, and PID 1 does not.
+func TestE2EIncomplete(t *testing.T) {
+	ref, _ := e2e.Build(t, "--detached", "-r", e2e.ProbeRecipe(), "--name", "probe", e2e.Image(t, nil, e2e.ProbeFiles...))
+	kernel, initramfs := e2e.LayerFile(t, ref, bundle.KernelType), e2e.Must(os.ReadFile(e2e.LayerFile(t, ref, bundle.InitramfsType)))
+	plain := exec.Command("zstd", "-dc")
+	plain.Stdin = bytes.NewReader(initramfs)
+	archive := e2e.Must(plain.Output())
+	last := bytes.LastIndex(archive, []byte(strings.TrimPrefix(manifest.SpecPath, "/"))) - 110 // the header of newc
+	for _, c := range []struct {
+		name string
+		data []byte
+		want string
+	}{
+		{"without its last file", archive[:last], "appinit: error: the root file system is incomplete: " + manifest.SpecPath},
+		{"cut", initramfs[:len(initramfs)-1000], "Attempted to kill init! exitcode=0x00000200"}, // there is no console to say why
+	} {
+		initrd := e2e.WriteFile(t, filepath.Join(t.TempDir(), "initrd"), c.data)
+		console := e2e.Boot(t, "-kernel", kernel, "-initrd", initrd, "-append", e2e.Inspect(t, ref).CommandLine)
+		if !strings.Contains(console, c.want) || strings.Contains(console, "REPORT") {
+			t.Errorf("%s: want %q:\n%s", c.name, c.want, console)
+		}
 	}
 }
 

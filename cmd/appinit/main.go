@@ -132,6 +132,9 @@ func (p *pid1) boot() (<-chan unix.WaitStatus, error) {
 // manifest.Dir: the app sees the image's tree alone, and the memory is free.
 func takeSpec() (*manifest.Spec, error) {
 	data, err := readFile(manifest.SpecPath)
+	if err == unix.ENOENT {
+		return nil, fmt.Errorf("the root file system is incomplete: %s, which comes last, is not there", manifest.SpecPath)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("reading %s: %w", manifest.SpecPath, err)
 	}

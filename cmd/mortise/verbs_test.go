@@ -97,7 +97,7 @@ func (h *host) run(args ...string) (end func() outcome) {
 
 func (h *host) bundle(change func(*manifest.Manifest)) string {
 	h.t.Helper()
-	path, _, err := testbundle.Write(h.t.Context(), h.t.TempDir(), []byte(strings.Repeat("k", 32)), "", change)
+	path, _, err := testbundle.Write(h.t.Context(), h.t.TempDir(), nil, "", change)
 	if err != nil {
 		h.t.Fatal(err)
 	}

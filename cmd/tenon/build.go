@@ -49,8 +49,9 @@ func newBuildCmd(a *app) *cobra.Command {
 IMAGE is a registry reference (with the credentials of the docker keychain),
 or oci:DIR[:TAG], oci-archive:FILE[:TAG], docker-archive:FILE[:REF], dir:ROOTFS.
 
-The kernel is sealed by default: the initramfs and the command line are inside
-the one image that a signature covers. --detached makes the weaker form.`,
+The kernel is sealed by default: it holds its command line and the digest of its
+initramfs, and stops with another one, so that a signature over it covers all
+that will run. --detached makes the weaker form.`,
 		Example: `  tenon build oci:redis-image -o redis.tenon --key keys/signing.key
   tenon build registry.example/team/app:1.4 -r ./app.toml --detached`,
 		Args: cobra.ExactArgs(1),
@@ -63,7 +64,7 @@ the one image that a signature covers. --detached makes the weaker form.`,
 	f.StringVar(&o.version, "bundle-version", "", "semantic version of the bundle, for example 1.4.0: hosts refuse an older one than they saw")
 	f.StringVar(&o.target, "target", "", "back end to build for: "+manifest.TargetNames()+" (default: the recipe's)")
 	f.StringVar(&o.source, "kernel-source", "debian:6.1", "debian:VERSION, a tarball or a folder")
-	f.BoolVar(&o.detached, "detached", false, "keep initramfs and command line outside the kernel image: the weaker form")
+	f.BoolVar(&o.detached, "detached", false, "a kernel that takes any initramfs and command line: the weaker form")
 	o.key.flags(f)
 	f.StringVarP(&o.tag, "tag", "t", "", "where --push copies the bundle to: HOST/NAME[:TAG]")
 	f.BoolVar(&o.push, "push", false, "copy the bundle to a registry too")
@@ -200,14 +201,14 @@ func buildOutput(r *builder.Result) output {
 // summary tells people what was built.
 func summary(a *app, r *builder.Result, took time.Duration) {
 	m := r.Manifest
-	form, with := "detached", ""
+	form := "detached"
 	if m.Initramfs.Sealed {
-		form, with = "sealed inside the kernel image", " with the initramfs in it"
+		form = "sealed"
 	}
 	fmt.Fprintf(a.Stderr, "bundle     %s (%s for %s)\n", r.Output, m.Name, m.Target)
 	fmt.Fprintf(a.Stderr, "image      %s\n", size(r.Image))
 	fmt.Fprintf(a.Stderr, "initramfs  %s, %d entries, %s\n", size(m.Initramfs.Size), m.Initramfs.Entries, form)
-	fmt.Fprintf(a.Stderr, "kernel     Linux %s, %s%s, %d options\n", m.Kernel.Release, size(r.Kernel), with, r.Symbols)
+	fmt.Fprintf(a.Stderr, "kernel     Linux %s, %s, %d options\n", m.Kernel.Release, size(r.Kernel), r.Symbols)
 	fmt.Fprintf(a.Stderr, "memory     at least %s\n", size(m.Claims.Memory.Min))
 	a.sayFidelity(r.Fidelity)
 	fmt.Fprintf(a.Stderr, "took       %.1f s\n", took.Seconds())

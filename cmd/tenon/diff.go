@@ -302,7 +302,7 @@ func fieldValue(field string, v any) string {
 		if field == "initramfs.sealed" && v {
 			return "sealed"
 		} else if field == "initramfs.sealed" {
-			return "detached (outside the kernel image, the weaker form)"
+			return "detached (the kernel takes any initramfs, the weaker form)"
 		}
 	}
 	raw, err := json.Marshal(v)

@@ -9,11 +9,14 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/base64"
+	"encoding/binary"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"math/big"
 	"net"
@@ -26,12 +29,15 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/v1/types"
 	"golang.org/x/crypto/bcrypt"
 	"golang.org/x/sys/unix"
 
 	"github.com/tenon-build/tenon/builder/bundle"
+	"github.com/tenon-build/tenon/builder/bundle/seal"
 	"github.com/tenon-build/tenon/builder/bundle/signature"
 	"github.com/tenon-build/tenon/cmd/internal/cli"
+	"github.com/tenon-build/tenon/loader"
 	"github.com/tenon-build/tenon/testdata/e2e"
 )
 
@@ -153,7 +159,7 @@ func TestE2ESign(t *testing.T) {
 	t.Run("json", func(t *testing.T) {
 		var v cli.Verdict
 		o := e2e.Tenon(t, "verify", path, "--cert", keys+"/ca.crt", "--format", "json")
-		if err := json.Unmarshal([]byte(o.Stdout), &v); err != nil || !v.Accepted || v.Digest != digest || len(v.Checks) != 9 {
+		if err := json.Unmarshal([]byte(o.Stdout), &v); err != nil || !v.Accepted || v.Digest != digest || len(v.Checks) != 11 {
 			t.Errorf("%v: %s", err, o)
 		}
 		o = e2e.Tenon(t, "verify", e2e.Probe(t), "--cert", keys+"/ca.crt", "--format", "json")
@@ -286,6 +292,74 @@ func TestE2EExport(t *testing.T) {
 			t.Error(o)
 		}
 	})
+}
+
+// TestE2EMutations changes the slot, the header, the payload and the initramfs, byte by byte:
+// in a signed bundle, and in one that is made anew of what was changed.
+func TestE2EMutations(t *testing.T) {
+	path, digest := e2e.SignedProbe(t)
+	b := e2e.Must(bundle.Open(t.Context(), path))
+	defer b.Close()
+	kernel, initramfs := e2e.Must(b.ReadLayer(bundle.KernelType)), e2e.Must(b.ReadLayer(bundle.InitramfsType))
+	slot := bytes.Index(kernel, []byte(seal.Magic))
+	payload := (1+int(kernel[0x1f1]))*512 + int(binary.LittleEndian.Uint32(kernel[0x248:]))
+	type mutation struct {
+		what  string
+		layer types.MediaType
+		at    int
+	}
+	var all []mutation
+	for i := range len(seal.Magic) + 8 + len(seal.Digest{}) {
+		all = append(all, mutation{"slot", bundle.KernelType, slot + i})
+	}
+	for i := range 32 {
+		all = append(all,
+			mutation{"header", bundle.KernelType, 0x1f1 + 3*i},
+			mutation{"payload", bundle.KernelType, payload + i*(len(kernel)-payload)/32},
+			mutation{"initramfs", bundle.InitramfsType, i * (len(initramfs) - 1) / 31})
+	}
+	known := 0 // without a signature
+	for _, m := range all {
+		file := filepath.Join(path, "blobs/sha256", b.LayerDigest(m.layer).Hex)
+		before := e2e.Must(os.ReadFile(file))
+		changed := e2e.Flip(before, m.at)
+		e2e.WriteFile(t, file, changed)
+		verify(t, path, "")
+		e2e.WriteFile(t, file, before)
+
+		// Whoever makes everything anew has no signature. The seal tells still, where it can:
+		// what else is in the kernel only a signature knows.
+		again := *b.Manifest
+		c := bundle.Content{Manifest: &again, Fidelity: e2e.Must(b.ReadLayer(bundle.FidelityType))}
+		dir := t.TempDir()
+		for mt, into := range map[types.MediaType]*string{bundle.KernelType: &c.Kernel, bundle.InitramfsType: &c.Initramfs, bundle.ConfigType: &c.Config, bundle.SystemMapType: &c.SystemMap} {
+			data := e2e.Must(b.ReadLayer(mt))
+			if mt == m.layer {
+				data = changed
+			}
+			if mt == bundle.InitramfsType {
+				again.Initramfs.Digest = fmt.Sprintf("sha256:%x", sha256.Sum256(data))
+			}
+			*into = e2e.WriteFile(t, filepath.Join(dir, filepath.Base(string(mt))), data)
+		}
+		anew := e2e.Must(bundle.New(c))
+		if err := anew.Save(t.Context(), dir+"/anew.tenon", nil); err != nil {
+			t.Fatal(err)
+		}
+		v, err := loader.Verify(t.Context(), dir+"/anew.tenon", loader.Policy{AllowUnsigned: true}, nil)
+		switch {
+		case errors.Is(err, seal.ErrImage), errors.Is(err, seal.ErrOther):
+			known++
+		case err != nil:
+			t.Error(err)
+		default:
+			if err := v.Close(); err != nil || m.what == "slot" || m.what == "initramfs" {
+				t.Errorf("%s, byte %d: it is taken, %v", m.what, m.at, err)
+			}
+		}
+	}
+	t.Logf("%d mutations refused, %d of them also in a bundle that was made anew", len(all), known)
+	verify(t, path, digest)
 }
 
 // registry is Debian's docker-registry on a loopback address.

@@ -159,9 +159,9 @@ func (a *app) printInspection(i *inspection) error {
 	row("", "%s", m.Image.Digest)
 	row("recipe", "%s", m.Recipe)
 	row("kernel", "Linux %s, %d options", m.Kernel.Release, i.Symbols)
-	form := "detached: outside the kernel image, the weaker form"
+	form := "detached: the kernel takes any, the weaker form"
 	if m.Initramfs.Sealed {
-		form = "sealed inside the kernel image"
+		form = "sealed: the kernel unpacks no other"
 	}
 	row("initramfs", "%s, %d entries, %s unpacked, %s", size(m.Initramfs.Size), m.Initramfs.Entries, size(m.Initramfs.Unpacked), form)
 	fidelityRows(i.Fidelity, true, func(name, text string) { row(name, "%s", text) })

@@ -5,6 +5,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -28,6 +29,8 @@ import (
 	"github.com/tenon-build/tenon/loader"
 	"github.com/tenon-build/tenon/loader/control"
 	"github.com/tenon-build/tenon/signer"
+	"github.com/tenon-build/tenon/testdata/flat"
+	"github.com/tenon-build/tenon/testdata/testbundle"
 )
 
 // reply is what one command line did.
@@ -131,7 +134,7 @@ func writtenBundle(t *testing.T) (path, digest string) {
 
 func writeBundle(t *testing.T, fidelity string) (path, digest string) {
 	t.Helper()
-	return writeBundleOf(t, "kernel", fidelity)
+	return writeBundleOf(t, string(flat.Kernel(nil)), fidelity)
 }
 
 func writeBundleOf(t *testing.T, kernel, fidelity string, edits ...func(*manifest.Manifest)) (path, digest string) {
@@ -139,7 +142,7 @@ func writeBundleOf(t *testing.T, kernel, fidelity string, edits ...func(*manifes
 	zeros := "sha256:" + strings.Repeat("0", 64)
 	m := &manifest.Manifest{
 		Version: manifest.Version, Name: "web", Platform: "linux/amd64", Target: "qemu", Recipe: "static", CommandLine: "quiet",
-		Kernel: manifest.Kernel{Release: "6.1.0", Source: zeros, Config: zeros}, Initramfs: manifest.Initramfs{Sealed: true, Digest: zeros},
+		Kernel: manifest.Kernel{Release: "6.1.0", Source: zeros, Config: zeros}, Initramfs: manifest.Initramfs{Sealed: true, Digest: fmt.Sprintf("sha256:%x", sha256.Sum256([]byte("initramfs"))), Size: 9},
 		App:    manifest.App{Entrypoint: []string{"/web"}, Env: []string{"A=1"}, User: "1000", Health: &manifest.Health{TCP: 80, Interval: 1e9, Timeout: 1e9, Retries: 1}},
 		Claims: manifest.Claims{CPUs: manifest.Range{Min: 1, Max: 2}, Memory: manifest.Range{Min: 64 << 20, Max: 128 << 20}},
 		Image:  manifest.Image{Reference: "oci:web", Digest: zeros},
@@ -148,8 +151,12 @@ func writeBundleOf(t *testing.T, kernel, fidelity string, edits ...func(*manifes
 		edit(m)
 	}
 	path = filepath.Join(t.TempDir(), "web.tenon")
+	sealed, err := testbundle.Seal([]byte(kernel), []byte("initramfs"))
+	if err != nil {
+		t.Fatal(err)
+	}
 	b, err := bundle.New(bundle.Content{
-		Manifest: m, Kernel: writeTemp(t, "bzImage", kernel), Config: writeTemp(t, "config", "#"), SystemMap: writeTemp(t, "map", "m"), Fidelity: []byte(fidelity),
+		Manifest: m, Kernel: writeTemp(t, "bzImage", string(sealed)), Initramfs: writeTemp(t, "initramfs", "initramfs"), Config: writeTemp(t, "config", "#"), SystemMap: writeTemp(t, "map", "m"), Fidelity: []byte(fidelity),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -420,7 +427,7 @@ func TestInspect(t *testing.T) {
 	path, digest := writtenBundle(t)
 	for _, ref := range []string{path, "oci:" + path} {
 		r := invoke(t, "inspect", ref)
-		for _, want := range []string{"web", digest, "qemu on linux/amd64", "sealed inside the kernel image", "TCP port 80 every 1s", "64 MiB to 128 MiB", "signed        no", string(bundle.KernelType)} {
+		for _, want := range []string{"web", digest, "qemu on linux/amd64", "sealed: the kernel unpacks no other", "TCP port 80 every 1s", "64 MiB to 128 MiB", "signed        no", string(bundle.KernelType)} {
 			if !strings.Contains(r.stdout, want) {
 				t.Errorf("no %q in\n%s", want, r.stdout)
 			}
@@ -431,7 +438,7 @@ func TestInspect(t *testing.T) {
 	}
 	r := invoke(t, "inspect", "--format", "json", path)
 	var got inspection
-	if err := json.Unmarshal([]byte(r.stdout), &got); err != nil || got.Digest != digest || got.Manifest.Name != "web" || len(got.Layers) != 4 || r.code != 0 {
+	if err := json.Unmarshal([]byte(r.stdout), &got); err != nil || got.Digest != digest || got.Manifest.Name != "web" || len(got.Layers) != 5 || r.code != 0 {
 		t.Errorf("%+v, %v", got, err)
 	}
 }

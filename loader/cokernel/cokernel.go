@@ -179,8 +179,8 @@ func (i *instance) takeAll(cpus alloc.CPUSet, idle bool) error {
 // load loads the kernel. The host's may trust one of several signatures.
 func (i *instance) load(v *loader.Verified) error {
 	image := image{kernel: v.Kernel(), initrd: v.Initramfs(), possibleCPUs: min(max(i.config.MaxCPUs, i.config.CPUs), maxCPUs)}
-	if image.initrd != nil {
-		image.commandLine = v.Manifest().CommandLine
+	if !v.Sealed() {
+		image.detached, image.commandLine = true, v.Manifest().CommandLine
 	}
 	statements := v.Statements()
 	if len(statements) == 0 {
@@ -216,7 +216,7 @@ func explain(err error, image *image) error {
 	case errors.Is(err, unix.EKEYREVOKED), errors.Is(err, unix.EKEYEXPIRED):
 		why = "the key of its signature does not count any more"
 	case errors.Is(err, unix.ENOSPC):
-		return fmt.Errorf("no piece of the instance's memory is large enough for its kernel: %w", err)
+		return fmt.Errorf("no piece of the instance's memory is large enough for its kernel and its initramfs: %w", err)
 	default:
 		return fmt.Errorf("loading the kernel: %w", err)
 	}

@@ -19,7 +19,7 @@ import (
 
 const (
 	devicePath = "/dev/mortise"
-	abiVersion = 1
+	abiVersion = 2
 	maxName    = 64
 	maxCPUs    = 64 // of an instance
 	maxRanges  = 16
@@ -240,9 +240,10 @@ func (o *object) give(cpu int) error {
 // image is what load loads.
 type image struct {
 	kernel       *os.File
-	initrd       *os.File // nil: sealed
-	commandLine  string   // of a detached one
-	statement    []byte   // nil: none
+	initrd       *os.File
+	detached     bool
+	commandLine  string // of a detached one
+	statement    []byte // nil: none
 	possibleCPUs int
 }
 
@@ -255,9 +256,12 @@ func (o *object) load(i image) error {
 		arg.statement = uint64(uintptr(unsafe.Pointer(&i.statement[0])))
 	}
 	if i.initrd != nil {
-		arg.flags, arg.initrd = loadDetached, int32(i.initrd.Fd())
+		arg.initrd = int32(i.initrd.Fd())
 	}
-	if text := []byte(i.commandLine); i.initrd != nil && len(text) > 0 {
+	if i.detached {
+		arg.flags = loadDetached
+	}
+	if text := []byte(i.commandLine); i.detached && len(text) > 0 {
 		pins.Pin(&text[0])
 		arg.commandLine, arg.commandLineBytes = uint64(uintptr(unsafe.Pointer(&text[0]))), uint32(len(text))
 	}

@@ -249,9 +249,9 @@ func (a *attacker) statements() {
 
 	detached := a.sign(good, func(s *statement.Statement) { s.Sealed = false })
 	initrd := memory(a.T, []byte("x"))
-	a.row("detached, as signed", unix.EPERM, a.o.load(image{kernel: memory(a.T, good), initrd: initrd, statement: detached, possibleCPUs: 1}))
-	a.row("sealed, presented as detached", unix.EPERM, a.o.load(image{kernel: memory(a.T, good), initrd: initrd, statement: p7, possibleCPUs: 1}))
-	a.row("detached, unsigned", unix.EPERM, a.o.load(image{kernel: memory(a.T, good), initrd: initrd, possibleCPUs: 1}))
+	a.row("detached, as signed", unix.EPERM, a.o.load(image{kernel: memory(a.T, good), initrd: initrd, detached: true, statement: detached, possibleCPUs: 1}))
+	a.row("sealed, presented as detached", unix.EPERM, a.o.load(image{kernel: memory(a.T, good), initrd: initrd, detached: true, statement: p7, possibleCPUs: 1}))
+	a.row("detached, unsigned", unix.EPERM, a.o.load(image{kernel: memory(a.T, good), initrd: initrd, detached: true, possibleCPUs: 1}))
 	want(a.T, "start what was refused", a.o.start(), unix.EBUSY)
 
 	text := []byte("init=/evil\x00")
@@ -260,8 +260,8 @@ func (a *attacker) statements() {
 		want unix.Errno
 		edit func(*loadArg)
 	}{
-		{"sealed, with an initrd", unix.EINVAL, func(l *loadArg) { l.initrd = int32(initrd.Fd()) }},
-		{"sealed, with a descriptor of an initrd that is none", unix.EINVAL, func(l *loadArg) { l.initrd = -2 }},
+		{"sealed, with an initrd, which it checks by itself", 0, func(l *loadArg) { l.initrd = int32(initrd.Fd()) }},
+		{"sealed, with a descriptor of an initrd that is none", unix.EBADF, func(l *loadArg) { l.initrd = -2 }},
 		{"sealed, with a command line", unix.EINVAL, func(l *loadArg) {
 			l.commandLine, l.commandLineBytes = uint64(uintptr(unsafe.Pointer(&text[0]))), 10
 		}},
@@ -277,7 +277,7 @@ func (a *attacker) statements() {
 		{"a signature in the kernel's memory", unix.EFAULT, func(l *loadArg) { l.statement = 0xffff888000000000 }},
 		{"a signature at an address that is none", unix.EFAULT, func(l *loadArg) { l.statement = 1 << 62 }},
 		{"a signature of 4 GiB", unix.EMSGSIZE, func(l *loadArg) { l.statementSize = 1<<32 - 1 }},
-		{"another version", unix.EPROTO, func(l *loadArg) { l.version = 2 }},
+		{"another version", unix.EPROTO, func(l *loadArg) { l.version = abiVersion - 1 }},
 		{"no CPU", unix.EINVAL, func(l *loadArg) { l.possibleCPUs = 0 }},
 		{"4 G CPUs", unix.EINVAL, func(l *loadArg) { l.possibleCPUs = 1<<32 - 1 }},
 	} {
@@ -425,7 +425,7 @@ func (a *attacker) unsigned() {
 	}
 	b := bare.Kernel(bare.Speak(otherText))
 	a.row("unsigned, with allow_unsigned=1", unix.EPERM, a.load(b, nil))
-	a.row("unsigned, detached, with allow_unsigned=1", unix.EPERM, a.o.load(image{kernel: memory(a.T, b), initrd: memory(a.T, b), possibleCPUs: 1}))
+	a.row("unsigned, detached, with allow_unsigned=1", unix.EPERM, a.o.load(image{kernel: memory(a.T, b), initrd: memory(a.T, b), detached: true, possibleCPUs: 1}))
 	a.row("allow_unsigned, changed", unix.EACCES, os.WriteFile("/sys/module/mortise/parameters/allow_unsigned", []byte("1"), 0))
 }
 

@@ -440,7 +440,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv(stormEnv) != "" {
 		storm()
 	}
-	os.Exit(m.Run())
+	e2e.Main(m)
 }
 
 // storm keeps all CPUs busy, and has them call each other, until it is killed.

@@ -61,7 +61,7 @@ var small = alloctest.Machine{CPUs: 8, SMT: 2, Memory: []int64{4096}, IRQs: 8}
 
 func verified(t *testing.T, change func(*manifest.Manifest)) *loader.Verified {
 	t.Helper()
-	path, _, err := testbundle.Write(t.Context(), t.TempDir(), []byte(strings.Repeat("k", 32)), "", change)
+	path, _, err := testbundle.Write(t.Context(), t.TempDir(), nil, "", change)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -162,13 +162,13 @@ func (i *instance) prepare(program, accel string, v *loader.Verified) error {
 	if err != nil {
 		return err
 	}
-	args = append(args, "-kernel", kernel)
-	if v.Initramfs() != nil {
-		initrd, err := i.image(v.Initramfs())
-		if err != nil {
-			return err
-		}
-		args = append(args, "-initrd", initrd, "-append", m.CommandLine)
+	initrd, err := i.image(v.Initramfs())
+	if err != nil {
+		return err
+	}
+	args = append(args, "-kernel", kernel, "-initrd", initrd)
+	if !m.Initramfs.Sealed {
+		args = append(args, "-append", m.CommandLine)
 	}
 	type socket struct {
 		id     string

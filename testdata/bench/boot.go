@@ -23,7 +23,8 @@ func boot(j *job) []series {
 	sealed, _ := e2e.Build(j, image)
 	j.step("building redis's bundle, detached")
 	detached, _ := e2e.Build(j, "--detached", image)
-	kernel, initramfs := e2e.LayerFile(j, sealed, bundle.KernelType), e2e.LayerFile(j, detached, bundle.InitramfsType)
+	kernel, own := e2e.LayerFile(j, sealed, bundle.KernelType), e2e.LayerFile(j, sealed, bundle.InitramfsType)
+	initramfs := e2e.LayerFile(j, detached, bundle.InitramfsType)
 	memory := fmt.Sprint(e2e.Inspect(j, sealed).Claims.Memory.Min >> 20)
 
 	peer := "Debian's kernel"
@@ -36,7 +37,7 @@ func boot(j *job) []series {
 		unit:   milliseconds,
 		rounds: 5,
 		subject: side{"tenon's sealed kernel", needs, func(t e2e.T) sample {
-			_, took := qemu(t, bootedRE, "-m", memory, "-kernel", kernel)
+			_, took := qemu(t, bootedRE, "-m", memory, "-kernel", kernel, "-initrd", own)
 			return took
 		}},
 		peers: []side{{peer, needs, func(t e2e.T) sample {

@@ -79,6 +79,7 @@ func qemu(t e2e.T, until *regexp.Regexp, args ...string) ([]string, sample) {
 	var seen strings.Builder
 	var found []string
 	lines := bufio.NewScanner(console)
+	lines.Buffer(nil, 1<<20)
 	for found == nil && lines.Scan() {
 		found = until.FindStringSubmatch(lines.Text())
 		seen.WriteString(lines.Text() + "\n")

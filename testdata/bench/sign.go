@@ -8,13 +8,15 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/tenon-build/tenon/builder/bundle"
 	"github.com/tenon-build/tenon/testdata/e2e"
 )
 
 // sign compares the three signatures that 'tenon sign' makes with the one of sbsign over the
 // same kernel.
 func sign(j *job) []series {
-	small, kernel := incompressible(j, "small", 3)
+	small := incompressible(j, "small", 3)
+	kernel := e2e.LayerFile(j, small, bundle.KernelType)
 	keys, dir := e2e.Keys(j), j.TempDir()
 	chain, err := os.ReadFile(keys + "/signing.crt")
 	if err != nil {

@@ -47,6 +47,8 @@ type Result struct {
 
 // Guest is a machine that runs, until its test ends.
 type Guest struct {
+	Console *e2e.Running // what the machine prints
+
 	conn net.Conn
 	in   *json.Decoder
 	load []string // its kernel once more, with kexec(8)
@@ -111,17 +113,15 @@ func (m *Machine) boot(t e2e.T) (*Guest, error) {
 	// All emulated CPUs read one clock. On a busy machine, the kernel's watchdog calls their time
 	// stamp counters unstable nevertheless, and mortise.ko refuses such a host.
 	line := "console=ttyS0 loglevel=4 panic=-1 mitigations=off tsc=reliable " + m.CommandLine
-	g := &Guest{ours, json.NewDecoder(ours), []string{"kexec", "-s", "-l", kernel, "--initrd=" + initrd, "--command-line=" + line}}
+	g := &Guest{&e2e.Running{}, ours, json.NewDecoder(ours), []string{"kexec", "-s", "-l", kernel, "--initrd=" + initrd, "--command-line=" + line}}
 	ctx, cancel := context.WithCancel(context.Background())
-	args, kernel := m.Firmware.options(t, kernel)
-	args = append(append(args, m.options()...), "-kernel", kernel, "-initrd", initrd, "-append", line,
+	args := append(append(m.Firmware.Options(t), m.options()...), "-kernel", m.Firmware.sign(t, kernel), "-initrd", initrd, "-append", line,
 		"-fsdev", "local,id=root,path=/,security_model=none,readonly=on,multidevs=remap", "-device", "virtio-9p-pci,fsdev=root,mount_tag=lower",
 		"-chardev", "socket,id=port,fd=3", "-device", "virtio-serial-pci", "-device", "virtserialport,chardev=port")
 	qemu := exec.CommandContext(ctx, "qemu-system-x86_64", append(args, m.Args...)...)
 	qemu.ExtraFiles = []*os.File{theirs}
 	qemu.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // a test that times out cleans nothing up
-	var console bytes.Buffer
-	qemu.Stdout, qemu.Stderr = &console, &console
+	qemu.Stdout, qemu.Stderr = g.Console, g.Console
 	if err := qemu.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -130,7 +130,7 @@ func (m *Machine) boot(t e2e.T) (*Guest, error) {
 		_ = qemu.Wait()
 		ours.Close()
 		if t.Failed() {
-			t.Logf("the guest's console:\n%s", &console)
+			t.Logf("the guest's console:\n%s", g.Console)
 		}
 	})
 	theirs.Close() // so that we see it when QEMU ends
@@ -163,13 +163,19 @@ func (g *Guest) Run(t e2e.T, limit time.Duration, c Command) Result {
 	t.Helper()
 	defer g.deadline(t, limit)()
 	var r Result
-	if err := json.NewEncoder(g.conn).Encode(c); err != nil {
-		t.Fatalf("asking the guest for %q: %v", c.Args, err)
-	}
+	g.Start(t, c)
 	if err := g.in.Decode(&r); err != nil {
 		t.Fatalf("the guest ended in %q: %v", c.Args, err)
 	}
 	return r
+}
+
+// Start starts a command, and does not wait for its end.
+func (g *Guest) Start(t e2e.T, c Command) {
+	t.Helper()
+	if err := json.NewEncoder(g.conn).Encode(c); err != nil {
+		t.Fatalf("asking the guest for %q: %v", c.Args, err)
+	}
 }
 
 // Kill runs a command that ends the machine, and returns when that does not answer within
@@ -178,9 +184,7 @@ func (g *Guest) Kill(t e2e.T, limit time.Duration, c Command) {
 	t.Helper()
 	defer g.deadline(t, limit)()
 	var r Result
-	if err := json.NewEncoder(g.conn).Encode(c); err != nil {
-		t.Fatalf("asking the guest for %q: %v", c.Args, err)
-	}
+	g.Start(t, c)
 	if err := g.in.Decode(&r); err == nil {
 		t.Fatalf("the guest goes on after %q: %+v", c.Args, r)
 	}
@@ -194,9 +198,7 @@ func (g *Guest) Kexec(t e2e.T) {
 		t.Fatal(g.load, r)
 	}
 	defer g.deadline(t, bootLimit)()
-	if err := json.NewEncoder(g.conn).Encode(Command{Args: []string{"kexec", "-e"}}); err != nil {
-		t.Fatalf("asking the guest for another kernel: %v", err)
-	}
+	g.Start(t, Command{Args: []string{"kexec", "-e"}})
 	var answer json.RawMessage
 	if err := g.in.Decode(&answer); err != nil {
 		t.Fatalf("the guest's next kernel does not answer: %v", err)

@@ -44,36 +44,43 @@ func Authority(t e2e.T) *signer.Key {
 	return &signer.Key{Signer: key.(crypto.Signer), Chain: chain}
 }
 
-// options are QEMU's, and the kernel is what it is given: signed where it has to be.
-func (f Firmware) options(t e2e.T, kernel string) (args []string, signed string) {
+// Options are QEMU's.
+func (f Firmware) Options(t e2e.T) (args []string) {
 	t.Helper()
 	if f == BIOS {
-		return []string{"-machine", "q35"}, kernel
+		return []string{"-machine", "q35"}
 	}
 	code, machine := ovmf+"CODE_4M.fd", "q35"
 	vars, err := os.ReadFile(ovmf + "VARS_4M.fd")
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := t.TempDir()
 	if f == UEFISecure {
 		code, machine = ovmf+"CODE_4M.secboot.fd", "q35,smm=on"
 		args = append(args, "-global", "driver=cfi.pflash01,property=secure,value=on")
-		authority := Authority(t)
 		store, err := uefi.New(vars)
 		if err != nil {
 			t.Fatal(err)
 		}
-		store.Secure(authority.Chain[0].Raw)
+		store.Secure(Authority(t).Chain[0].Raw)
 		vars = store.Bytes()
-		data := signKernel(t, authority, kernel)
-		kernel = filepath.Join(dir, "vmlinuz")
-		write(t, kernel, data)
 	}
-	write(t, filepath.Join(dir, "vars.fd"), vars)
+	file := filepath.Join(t.TempDir(), "vars.fd")
+	write(t, file, vars)
 	return append(args, "-machine", machine,
 		"-drive", "if=pflash,unit=0,format=raw,readonly=on,file="+code,
-		"-drive", "if=pflash,unit=1,format=raw,file="+filepath.Join(dir, "vars.fd")), kernel
+		"-drive", "if=pflash,unit=1,format=raw,file="+file)
+}
+
+// sign signs a kernel where it has to be.
+func (f Firmware) sign(t e2e.T, kernel string) (signed string) {
+	t.Helper()
+	if f != UEFISecure {
+		return kernel
+	}
+	signed = filepath.Join(t.TempDir(), "vmlinuz")
+	write(t, signed, signKernel(t, Authority(t), kernel))
+	return signed
 }
 
 func write(t e2e.T, path string, data []byte) {

@@ -34,7 +34,13 @@ var ProbeFiles = []File{
 // Image writes an OCI layout with the probe as its app, and returns a reference to it.
 func Image(t T, configure func(*v1.Config), files ...File) string {
 	t.Helper()
-	img, err := mutate.AppendLayers(empty.Image, layer(t, files))
+	return ImageOn(t, empty.Image, configure, files...)
+}
+
+// ImageOn does so with a layer on top of an image.
+func ImageOn(t T, base v1.Image, configure func(*v1.Config), files ...File) string {
+	t.Helper()
+	img, err := mutate.AppendLayers(base, layer(t, files))
 	if err != nil {
 		t.Fatal(err)
 	}

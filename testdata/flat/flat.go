@@ -4,7 +4,11 @@
 // of.
 package flat
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+
+	"github.com/tenon-build/tenon/builder/bundle/seal"
+)
 
 // Hang is code that turns interrupts off and loops: cli; jmp .
 var Hang = []byte{0xfa, 0xeb, 0xfe}
@@ -16,17 +20,30 @@ func Kernel(code []byte) []byte {
 	b := make([]byte, setup+entry+len(code)+4096)
 	copy(b[setup+entry:], code)
 	le := binary.LittleEndian
-	b[0x1f1] = setup/512 - 1        // setup_sects
-	le.PutUint16(b[0x1fe:], 0xaa55) // boot_flag
 	le.PutUint16(b[0x200:], 0x66eb) // jump: the header ends at 0x268
-	copy(b[0x202:], "HdrS")         // header
-	le.PutUint16(b[0x206:], 0x20f)  // version
 	b[0x211] = 1                    // loadflags: LOADED_HIGH
 	le.PutUint32(b[0x230:], 2<<20)  // kernel_alignment
 	b[0x234] = 1                    // relocatable_kernel
 	le.PutUint16(b[0x236:], 1)      // xloadflags: XLF_KERNEL_64
 	le.PutUint32(b[0x260:], 1<<20)  // init_size
-	return append(b, make([]byte, -len(b)&7)...)
+	b = append(b, make([]byte, -len(b)&7)...)
+	return append(b, Payload(b, setup)...)
+}
+
+// Payload returns what is to follow an image as its payload, with an empty slot for a seal.
+// The image's first bytes, setup of them, become a bzImage's header, which names it.
+func Payload(image []byte, setup int) []byte {
+	le := binary.LittleEndian
+	slot := append([]byte(seal.Magic), make([]byte, 40)...)
+	frame := []byte{0x28, 0xb5, 0x2f, 0xfd, 1 << 5, byte(len(slot))} // zstd: RFC 8878
+	frame = append(frame, byte(len(slot)<<3|1), byte(len(slot)>>5), 0)
+	frame = append(frame, slot...)
+	image[0x1f1] = byte(setup/512 - 1)                    // setup_sects
+	le.PutUint16(image[0x1fe:], 0xaa55)                   // boot_flag
+	copy(image[0x202:], "HdrS\x0f\x02")                   // header, version
+	le.PutUint32(image[0x248:], uint32(len(image)-setup)) // payload_offset
+	le.PutUint32(image[0x24c:], uint32(len(frame)))       // payload_length
+	return append(frame, make([]byte, -len(frame)&7+8)...)
 }
 
 // Speak is code that writes a text to the console of a guest of mortise.ko, and hangs. See

@@ -20,8 +20,9 @@ var (
 
 // Where things lie in the guest's initramfs.
 const (
-	BasePath  = "/base"  // the image that the steps change
-	StepsPath = "/steps" // []Step, JSON
+	BasePath      = "/base"      // the image that the steps change
+	InitramfsPath = "/initramfs" // the one that it is sealed to
+	StepsPath     = "/steps"     // []Step, JSON
 )
 
 // Said begins a line of the guest: then come a name, a space, and "0" or the

@@ -35,7 +35,7 @@ type Report struct {
 	CPUs      int
 	MemTotal  string
 	Mounts    []string
-	Kmsg      []string          // lines about tables, boot configurations and lockdown
+	Kmsg      []string          // lines about tables, boot configurations, lockdown and the initramfs
 	Writable  []string          // of the standard streams by name, and of files to be made
 	Files     map[string]string // modes
 	Owners    map[string]string // UID:GID
@@ -290,7 +290,7 @@ func kmsg() (lines []string) {
 		}
 		s := bufio.NewScanner(strings.NewReader(string(buf[:n])))
 		for s.Scan() {
-			for _, word := range []string{"Table Upgrade", "found in initrd", "bootconfig", "ockdown", "microcode"} {
+			for _, word := range []string{"Table Upgrade", "found in initrd", "bootconfig", "ockdown", "microcode", "RAMDISK", "sealed to"} {
 				if strings.Contains(s.Text(), word) {
 					lines = append(lines, s.Text())
 					break

@@ -4,7 +4,10 @@
 package testbundle
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,6 +16,8 @@ import (
 
 	"github.com/tenon-build/tenon/builder/bundle"
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
+	"github.com/tenon-build/tenon/builder/bundle/seal"
+	"github.com/tenon-build/tenon/testdata/testpe"
 )
 
 // Manifest is that of a bundle with a network interface and two parameters.
@@ -31,31 +36,33 @@ func Manifest() *manifest.Manifest {
 	}
 }
 
-// Write writes a bundle into a folder, as web.tenon: detached when there is an
-// initramfs, with its Manifest changed by change, which may be nil.
+// Write writes a bundle into a folder, as web.tenon: detached when there is an initramfs, with
+// its Manifest changed by change, which may be nil. Without one, the kernel is sealed to some
+// initramfs, so it is of package flat or testpe, or nil.
 func Write(ctx context.Context, dir string, kernel []byte, initramfs string, change func(*manifest.Manifest)) (path string, digest v1.Hash, err error) {
 	c := bundle.Content{Manifest: Manifest(), Fidelity: []byte("{}")}
-	for _, f := range []struct {
-		into       *string
-		name, data string
-	}{{&c.Kernel, "bzImage", string(kernel)}, {&c.Config, "config", "#"}, {&c.SystemMap, "map", "m"}, {&c.Initramfs, "initramfs", initramfs}} {
-		if f.data == "" {
-			continue
-		}
-		*f.into = filepath.Join(dir, f.name)
-		if err := os.WriteFile(*f.into, []byte(f.data), 0o644); err != nil {
+	if kernel == nil {
+		kernel = testpe.Image(nil)
+	}
+	if c.Manifest.Initramfs.Sealed = initramfs == ""; c.Manifest.Initramfs.Sealed {
+		initramfs = "initramfs"
+		if kernel, err = Seal(kernel, []byte(initramfs)); err != nil {
 			return "", v1.Hash{}, err
 		}
 	}
-	if initramfs != "" {
-		h, _, err := v1.SHA256(strings.NewReader(initramfs))
-		if err != nil {
-			return "", v1.Hash{}, err
-		}
-		c.Manifest.Initramfs = manifest.Initramfs{Digest: h.String()}
-	}
+	c.Manifest.Initramfs.Digest, c.Manifest.Initramfs.Size = fmt.Sprintf("sha256:%x", sha256.Sum256([]byte(initramfs))), int64(len(initramfs))
 	if change != nil {
 		change(c.Manifest)
+	}
+	for _, f := range []struct {
+		into *string
+		name string
+		data []byte
+	}{{&c.Kernel, "bzImage", kernel}, {&c.Config, "config", []byte("#")}, {&c.SystemMap, "map", []byte("m")}, {&c.Initramfs, "initramfs", []byte(initramfs)}} {
+		*f.into = filepath.Join(dir, f.name)
+		if err := os.WriteFile(*f.into, f.data, 0o644); err != nil {
+			return "", v1.Hash{}, err
+		}
 	}
 	b, err := bundle.New(c)
 	if err != nil {
@@ -63,4 +70,15 @@ func Write(ctx context.Context, dir string, kernel []byte, initramfs string, cha
 	}
 	path = filepath.Join(dir, "web.tenon")
 	return path, b.Digest, b.Save(ctx, path, nil)
+}
+
+// Seal returns a kernel that is sealed to an initramfs.
+func Seal(kernel, initramfs []byte) ([]byte, error) {
+	s, err := seal.Of(bytes.NewReader(initramfs), int64(len(initramfs)))
+	if err != nil {
+		return nil, err
+	}
+	var out bytes.Buffer
+	err = seal.Write(&out, bytes.NewReader(kernel), int64(len(kernel)), s)
+	return out.Bytes(), err
 }

@@ -6,13 +6,16 @@ package testpe
 
 import (
 	"encoding/binary"
-	"slices"
+
+	"github.com/tenon-build/tenon/testdata/flat"
 )
 
-// Image is a PE32+ image with one section.
+// Image is a PE32+ image with one section, and a bzImage that can be sealed.
 func Image(body []byte) []byte {
-	const headers = 512
-	out := make([]byte, headers)
+	const headers, setup = 512, 1024 // a bzImage's header ends beyond the first sector
+	out := append(make([]byte, setup), body...)
+	out = append(out, flat.Payload(out, setup)...)
+	out = append(out, make([]byte, -len(out)&511)...)
 	copy(out, "MZ")
 	le := binary.LittleEndian
 	le.PutUint32(out[0x3c:], 64)
@@ -26,10 +29,10 @@ func Image(body []byte) []byte {
 	le.PutUint32(opt[108:], 16)     // data directories
 	section := opt[240:]
 	copy(section, ".text")
-	body = append(slices.Clone(body), make([]byte, (512-len(body)%512)%512)...)
-	le.PutUint32(section[8:], uint32(len(body)))
+	size := uint32(len(out) - headers)
+	le.PutUint32(section[8:], size)
 	le.PutUint32(section[12:], 4096)
-	le.PutUint32(section[16:], uint32(len(body)))
+	le.PutUint32(section[16:], size)
 	le.PutUint32(section[20:], headers)
-	return append(out, body...)
+	return out
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/tenon-build/tenon/signer/strictjson"
 )
 
-const goodSpec = `{"version":1,"name":"web","app":{"entrypoint":["/web"],"env":["PATH=/bin","MODE=image"]},
+const goodSpec = `{"version":2,"name":"web","app":{"entrypoint":["/web"],"env":["PATH=/bin","MODE=image"]},
 "parameters":[{"name":"PORT","type":"int","default":"80"},{"name":"MODE","type":"string"},
 {"name":"http_proxy","type":"string"},{"name":"HTTP_PROXY","type":"string"}],"network":true}`
 
@@ -38,8 +38,8 @@ func TestDecodeSpec(t *testing.T) {
 		{"cut short", goodSpec[:len(goodSpec)-1], "unexpected end"},
 		{"too deep", edit(`"network":true`, `"network":`+strings.Repeat("[", 40)+strings.Repeat("]", 40)), "deeper"},
 		{"too large", goodSpec + strings.Repeat(" ", MaxSize), "larger than"},
-		{"no version", edit(`"version":1,`, ``), "no version"},
-		{"newer version with its own fields", edit(`"version":1,`, `"version":2,"new":0,`), "unsupported version 2"},
+		{"no version", edit(`"version":2,`, ``), "no version"},
+		{"newer version with its own fields", edit(`"version":2,`, `"version":3,"new":0,`), "unsupported version 3"},
 		{"wrong type", edit(`"network":true`, `"network":1`), "cannot unmarshal"},
 		{"name", edit(`"web"`, `"Web"`), "DNS label"},
 		{"name with a newline", edit(`"web"`, `"web\n"`), "DNS label"},
@@ -120,7 +120,7 @@ func TestCheckBundleVersion(t *testing.T) {
 
 func FuzzDecodeSpec(f *testing.F) {
 	f.Add([]byte(goodSpec))
-	f.Add([]byte(`{"version":1,"Version":2}`))
+	f.Add([]byte(`{"version":2,"Version":3}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		spec, err := DecodeSpec(data)
 		if err != nil {

@@ -12,8 +12,9 @@ import (
 	"time"
 )
 
-// Version is the format version that this package reads and writes.
-const Version = 1
+// Version is the format version that this package reads and writes. Bundles of version 1
+// had a sealed initramfs inside the kernel image.
+const Version = 2
 
 // MaxSize is the largest manifest or spec that is read, in bytes.
 const MaxSize = 1 << 20
@@ -61,7 +62,7 @@ type Kernel struct {
 
 // Initramfs describes the root file system.
 type Initramfs struct {
-	Sealed   bool   `json:"sealed"`   // inside the kernel image, or a layer of its own
+	Sealed   bool   `json:"sealed"`   // the kernel image has its digest, and takes no other
 	Digest   string `json:"digest"`   // of the compressed archive
 	Size     int64  `json:"size"`     // compressed, in bytes
 	Unpacked int64  `json:"unpacked"` // memory that it takes when unpacked, in bytes, whole pages

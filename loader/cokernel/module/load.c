@@ -59,31 +59,54 @@ static int mort_check_header(const struct setup_header *h, size_t size)
 }
 
 /*
- * Where the kernel can be: aligned, with the setup before it, and with room for
- * what it unpacks, and before the end of the range for an initrd. Or 0.
+ * Where in a range the kernel can be: aligned, with the setup before it, and with
+ * room for what it unpacks. Or 0.
  */
-static phys_addr_t mort_find_place(struct mortise *m, const struct setup_header *h, size_t initrd,
-				   phys_addr_t *range_end)
+static phys_addr_t mort_find_place(const struct mortise_range *r, const struct setup_header *h)
+{
+	u64 end = r->start + r->bytes;
+	u64 at = ALIGN(max(r->start + mort_setup_size(h), h->pref_address), h->kernel_alignment);
+
+	return h->pref_address < end && at + h->init_size <= end ? at : 0;
+}
+
+/* Where an initrd can be: at the end of a range, behind the kernel if that is in it. Or 0. */
+static phys_addr_t mort_find_room(struct mortise *m, size_t size, phys_addr_t kernel_end)
 {
 	u32 i;
 
-	for (i = 0; i < m->range_count; i++) {
+	for (i = m->range_count; i-- > 0;) {
 		const struct mortise_range *r = &m->ranges[i];
-		u64 at = ALIGN(max(r->start + mort_setup_size(h), h->pref_address),
-			       h->kernel_alignment);
+		phys_addr_t start = r->start, end = r->start + r->bytes;
 
-		*range_end = r->start + r->bytes;
-		if (h->pref_address < *range_end &&
-		    at + h->init_size + PAGE_ALIGN(initrd) <= *range_end)
-			return at;
+		if (kernel_end > start && kernel_end <= end)
+			start = PAGE_ALIGN(kernel_end);
+		if (start < end && end - start >= PAGE_ALIGN(size))
+			return end - PAGE_ALIGN(size);
 	}
 	return 0;
 }
 
-/* There is room for that many bytes before the end: the file may be larger by now. */
-static int mort_read_initrd(struct boot_params *bp, phys_addr_t end, size_t room, struct file *file)
+/* Where both can be: the kernel in the first range that leaves room for the initrd. */
+static int mort_find_places(struct mortise *m, const struct setup_header *h, size_t initrd_size,
+			    phys_addr_t *at, phys_addr_t *initrd_at)
 {
-	phys_addr_t at = end - PAGE_ALIGN(room);
+	u32 i;
+
+	for (i = 0; i < m->range_count; i++) {
+		*at = mort_find_place(&m->ranges[i], h);
+		if (!*at)
+			continue;
+		*initrd_at = mort_find_room(m, initrd_size, *at + h->init_size);
+		if (*initrd_at || !initrd_size)
+			return 0;
+	}
+	return -ENOSPC;
+}
+
+/* There is room for that many bytes: the file may be larger by now. */
+static int mort_read_initrd(struct boot_params *bp, phys_addr_t at, size_t room, struct file *file)
+{
 	void *to = phys_to_virt(at);
 	ssize_t n = kernel_read_file(file, 0, &to, room, NULL, READING_KEXEC_INITRAMFS);
 
@@ -103,7 +126,7 @@ static int mort_load_files(struct mortise *m, const struct mortise_load *load,
 	struct boot_params *bp = area + AREA_PARAMS;
 	struct setup_header h;
 	size_t initrd_size = initrd ? i_size_read(file_inode(initrd)) : 0;
-	phys_addr_t at, end;
+	phys_addr_t at, initrd_at;
 	ssize_t size;
 	void *to;
 	int ret;
@@ -115,9 +138,9 @@ static int mort_load_files(struct mortise *m, const struct mortise_load *load,
 	ret = mort_check_header(&h, size);
 	if (ret)
 		return ret;
-	at = mort_find_place(m, &h, initrd_size, &end);
-	if (!at)
-		return -ENOSPC;
+	ret = mort_find_places(m, &h, initrd_size, &at, &initrd_at);
+	if (ret)
+		return ret;
 	to = phys_to_virt(at) - mort_setup_size(&h);
 	size = kernel_read_file(image, 0, &to, mort_setup_size(&h) + h.init_size, NULL,
 				READING_KEXEC_IMAGE);
@@ -139,7 +162,7 @@ static int mort_load_files(struct mortise *m, const struct mortise_load *load,
 	bp->hdr.loadflags &= ~CAN_USE_HEAP;
 	m->entry = at + KERNEL_ENTRY;
 	if (initrd)
-		return mort_read_initrd(bp, end, initrd_size, initrd);
+		return mort_read_initrd(bp, initrd_at, initrd_size, initrd);
 	return 0;
 }
 
@@ -179,7 +202,7 @@ int mortise_load(struct mortise *m, const struct mortise_load *load)
 
 	if (load->flags & ~MORTISE_LOAD_DETACHED || load->reserved ||
 	    load->cmdline_size > MORTISE_CMDLINE ||
-	    (!detached && (load->cmdline_size || load->initrd_fd != -1)) ||
+	    (!detached && load->cmdline_size) ||
 	    !load->possible_cpus || load->possible_cpus > MORTISE_CPUS)
 		return -EINVAL;
 	image = fdget(load->image_fd);

@@ -249,4 +249,4 @@ module_init(mortise_init);
 module_exit(mortise_exit);
 MODULE_DESCRIPTION("Runs a second kernel beside this one");
 MODULE_LICENSE("GPL");
-MODULE_VERSION("1");
+MODULE_VERSION("2");

@@ -16,7 +16,7 @@
 #include <linux/ioctl.h>
 #include <linux/types.h>
 
-#define MORTISE_VERSION		1
+#define MORTISE_VERSION		2
 #define MORTISE_NAME		64	/* bytes of a name, with a NUL */
 #define MORTISE_INSTANCES	32	/* at once */
 #define MORTISE_CPUS		64	/* of an instance */
@@ -103,14 +103,14 @@ struct mortise_cpu {
 
 #define MORTISE_CPU_IDLE	(1u << 0)	/* nobody uses it: it shares the core of one in use */
 
-#define MORTISE_LOAD_DETACHED	(1u << 0)	/* initramfs and command line are beside the image */
+#define MORTISE_LOAD_DETACHED	(1u << 0)	/* it takes any initramfs and command line */
 
 /**
  * struct mortise_load - the image to load
  * @version: of the interface
  * @flags: MORTISE_LOAD_*
  * @image_fd: the bzImage without signatures; read from its beginning
- * @initrd_fd: of a detached one; -1: none
+ * @initrd_fd: the initramfs, which a sealed image checks; -1: none
  * @statement: address of the PKCS#7 signature over the statement in DER
  * @statement_size: 0: there is none
  * @possible_cpus: how many CPUs it can get to, at least those that it has

@@ -76,7 +76,7 @@ static int mort_take_unsigned(void)
  * mortise_verify() - says whether an image may run
  * @image: the bzImage, where nobody else can write to any more
  * @size: in bytes
- * @sealed: initramfs and command line are inside
+ * @sealed: it holds its command line, and takes no initramfs but its own
  * @statement: PKCS#7 signature of its statement
  * @statement_size: in bytes; 0: there is none
  *

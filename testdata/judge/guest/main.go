@@ -88,17 +88,14 @@ func do(s judge.Step, base []byte) error {
 	return nil
 }
 
-// load passes an initrd, which sealed kernels ignore: without any, a kernel that
-// boots on a UEFI machine looks for one where the firmware's table of the first
-// boot still points, and panics over what is there now (fixed by Linux commit
-// 6e62d1c6f2c7, of 2026).
+// load passes the initramfs that the image under test is sealed to.
 func load(image []byte) error {
 	f, err := open("/image", image)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	initrd, err := open("/initrd", make([]byte, 512))
+	initrd, err := os.Open(judge.InitramfsPath)
 	if err != nil {
 		return err
 	}
