@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
 
@@ -26,8 +27,8 @@ import (
 //	tmp/           work in progress
 //
 // An entry appears by rename when it is complete and never changes after that,
-// so a killed build leaves at most something in tmp, which a later one clears.
-// Several processes may use one cache.
+// so a killed build leaves at most something in tmp, or a folder work beside its objects.
+// A later build clears both. Several processes may use one cache.
 type Cache struct {
 	dir string
 	use *os.File // locked shared while the cache is open
@@ -62,18 +63,14 @@ func OpenCache(dir string) (*Cache, error) {
 	return c, nil
 }
 
-// enter clears tmp when nobody else uses the cache, then marks it as used.
+// enter clears what killed builds left when nobody else uses the cache, then marks it as used.
 func (c *Cache) enter() (err error) {
 	if c.use, err = openLock(c.Path("lock", "use")); err != nil {
 		return err
 	}
 	alone, err := flock.Try(c.use)
 	if alone {
-		var entries []os.DirEntry
-		entries, err = os.ReadDir(c.Path("tmp", ""))
-		for _, e := range entries {
-			err = errors.Join(err, os.RemoveAll(c.Path("tmp", e.Name())))
-		}
+		err = c.clear()
 	}
 	if err == nil {
 		err = flock.Share(c.use)
@@ -82,6 +79,36 @@ func (c *Cache) enter() (err error) {
 		return errors.Join(err, c.use.Close())
 	}
 	return nil
+}
+
+// clear removes what killed builds left. What a killed build started may still write in a
+// folder work: then its lock is held, and a later build removes the folder.
+func (c *Cache) clear() error {
+	root := os.DirFS(c.dir)
+	left, err := fs.Glob(root, "tmp/*")
+	if err != nil {
+		return err
+	}
+	works, err := fs.Glob(root, "objects/*/work")
+	if err != nil {
+		return err
+	}
+	for _, work := range works {
+		lock, err := openLock(c.Path("lock", "objects-"+path.Base(path.Dir(work))))
+		if err != nil {
+			return err
+		}
+		defer lock.Close()
+		if free, err := flock.Try(lock); err != nil {
+			return err
+		} else if free {
+			left = append(left, work)
+		}
+	}
+	for _, name := range left {
+		err = errors.Join(err, os.RemoveAll(filepath.Join(c.dir, name)))
+	}
+	return err
 }
 
 // Close says that this process no longer uses the cache.

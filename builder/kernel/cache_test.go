@@ -60,25 +60,37 @@ func TestCacheDir(t *testing.T) {
 	}
 }
 
-// What a killed build left in tmp goes away, but not what a living one works in.
+// What a killed build left goes away, but not what a living one works in, nor what the
+// programs write that a killed one started.
 func TestCacheSweepsWhenAlone(t *testing.T) {
-	dir := t.TempDir()
+	dir := t.TempDir() + "/[a*"
 	first := openCache(t, dir)
 	left, err := first.TempDir()
 	if err != nil {
 		t.Fatal(err)
 	}
 	write(t, left+"/deep/file", "x")
+	write(t, first.Path("objects", "k/work/file"), "x")
+	write(t, first.Path("objects", "k/config/file"), "x")
+	write(t, first.Path("objects", "held/work/file"), "x")
+	held, err := first.lock(t.Context(), "objects", "held")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Close()
 	second := openCache(t, dir)
-	if got := names(t, second.Path("tmp", "")); len(got) != 1 {
+	if got := names(t, second.Path("tmp", "")); len(got) != 1 || !second.has("objects", "k/work") {
 		t.Errorf("with another one at work: %v", got)
 	}
 	if err := errors.Join(first.Close(), second.Close()); err != nil {
 		t.Fatal(err)
 	}
 	third := openCache(t, dir)
-	if got := names(t, third.Path("tmp", "")); len(got) != 0 {
+	if got := names(t, third.Path("tmp", "")); len(got) != 0 || third.has("objects", "k/work") {
 		t.Errorf("alone: %v", got)
+	}
+	if !third.has("objects", "k/config/file") || !third.has("objects", "held/work/file") {
+		t.Error("more is gone than killed builds left")
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -54,12 +55,12 @@ func build(ctx context.Context, cache *Cache, req Request, config []byte, tools,
 		return err
 	}
 	for _, pattern := range linked {
-		files, err := filepath.Glob(filepath.Join(work, pattern))
+		files, err := fs.Glob(os.DirFS(work), pattern)
 		if err != nil {
 			return err
 		}
 		for _, f := range files {
-			if err := os.Remove(f); err != nil {
+			if err := os.Remove(filepath.Join(work, f)); err != nil {
 				return err
 			}
 		}
@@ -76,7 +77,8 @@ var linked = []string{
 // closest returns the objects whose configuration differs in the fewest lines,
 // empty when there are none.
 func closest(home string, config []byte) (string, error) {
-	found, err := filepath.Glob(filepath.Join(home, "*", ".config"))
+	root := os.DirFS(home)
+	found, err := fs.Glob(root, "*/.config")
 	if err != nil {
 		return "", err
 	}
@@ -87,7 +89,7 @@ func closest(home string, config []byte) (string, error) {
 	var path string
 	least := -1
 	for _, file := range found {
-		data, err := os.ReadFile(file)
+		data, err := fs.ReadFile(root, file)
 		if err != nil {
 			return "", err
 		}
@@ -100,7 +102,7 @@ func closest(home string, config []byte) (string, error) {
 			}
 		}
 		if least < 0 || differing < least {
-			path, least = filepath.Dir(file), differing
+			path, least = filepath.Join(home, filepath.Dir(file)), differing
 		}
 	}
 	return path, nil
