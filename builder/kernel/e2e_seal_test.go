@@ -5,6 +5,7 @@
 package kernel
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"github.com/tenon-build/tenon/builder/bundle"
+	"github.com/tenon-build/tenon/builder/bundle/seal"
 	"github.com/tenon-build/tenon/testdata/debian"
 	"github.com/tenon-build/tenon/testdata/e2e"
 )
@@ -50,7 +52,8 @@ func TestE2ESealOrder(t *testing.T) {
 }
 
 // TestE2ESealHolds boots a sealed kernel, a detached one and Debian's own with the same
-// hostile initrds and command line: they must lose, win and win.
+// hostile initrds and command line: they must lose, win and win. A sealed kernel whose slot was
+// changed does not take its own initramfs.
 func TestE2ESealHolds(t *testing.T) {
 	ref := e2e.Probe(t)
 	kernel, initramfs := e2e.LayerFile(t, ref, bundle.KernelType), e2e.LayerFile(t, ref, bundle.InitramfsType)
@@ -76,6 +79,17 @@ func TestE2ESealHolds(t *testing.T) {
 				if console := e2e.Boot(t, append(args, "-kernel", weak)...); !strings.Contains(console, h.Wins) {
 					t.Errorf("detached: no %q: the hostile initrd lost, so this test proves nothing:\n%s", h.Wins, console)
 				}
+			})
+		}
+	})
+	t.Run("slot", func(t *testing.T) {
+		image := e2e.Must(os.ReadFile(kernel))
+		slot := bytes.Index(image, []byte(seal.Magic)) + len(seal.Magic)
+		for name, at := range map[string]int{"size": slot, "its last byte": slot + 7, "digest": slot + 8, "digest's last byte": slot + 8 + len(seal.Digest{}) - 1} {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				changed := e2e.WriteFile(t, filepath.Join(t.TempDir(), "bzImage"), e2e.Flip(image, at))
+				refused(t, e2e.Boot(t, "-kernel", changed, "-initrd", initramfs, "-append", e2e.HostileCommandLine))
 			})
 		}
 	})

@@ -31,6 +31,7 @@ import (
 	"github.com/tenon-build/tenon/signer"
 	"github.com/tenon-build/tenon/testdata/flat"
 	"github.com/tenon-build/tenon/testdata/testbundle"
+	"github.com/tenon-build/tenon/testdata/testpe"
 )
 
 // reply is what one command line did.
@@ -538,5 +539,51 @@ func TestParseForward(t *testing.T) {
 		if test.err == "" && (err != nil || got != test.want) || test.err != "" && (err == nil || !strings.Contains(err.Error(), test.err)) {
 			t.Errorf("%q: %+v, %v", test.in, got, err)
 		}
+	}
+}
+
+// Bundles of version 1 had the initramfs inside the kernel image.
+func TestOlderBundle(t *testing.T) {
+	path, _ := writeBundleOf(t, string(testpe.Image(nil)), `{"version":2}`)
+	rewrite(t, path, `{"version":2,"name"`, `{"version":1,"name"`)
+	for _, args := range [][]string{
+		{"inspect", path}, {"diff", path, path}, {"export", path, "-o", t.TempDir() + "/x"}, {"run", path, "--allow-unsigned"},
+		{"sign", "--prepare", path}, {"pull", path, "-o", t.TempDir() + "/y"},
+	} {
+		r := invoke(t, args...)
+		if r.code == 0 || !strings.Contains(r.stderr, "unsupported version 1") || !strings.Contains(r.stderr, "hint: the bundle was made by another version of tenon: build it again") {
+			t.Errorf("%q: %+v", args, r)
+		}
+	}
+}
+
+// rewrite replaces a text by one of the same length in the files of a layout, and then, in
+// what names them, the digests of those.
+func rewrite(t *testing.T, layout, old, new string) {
+	t.Helper()
+	blobs, err := filepath.Glob(layout + "/blobs/sha256/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range append(blobs, layout+"/index.json") {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		changed := strings.ReplaceAll(string(data), old, new)
+		if changed == string(data) {
+			continue
+		}
+		if err := os.WriteFile(file, []byte(changed), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if filepath.Base(file) == "index.json" {
+			continue
+		}
+		digest := fmt.Sprintf("%x", sha256.Sum256([]byte(changed)))
+		if err := os.Rename(file, filepath.Join(filepath.Dir(file), digest)); err != nil {
+			t.Fatal(err)
+		}
+		rewrite(t, layout, filepath.Base(file), digest)
 	}
 }
