@@ -222,11 +222,14 @@ func statements(ctx context.Context, b *bundle.Bundle) ([][]byte, error) {
 
 // readLayers checks the digests of all layers, and keeps those that are booted.
 func (v *Verified) readLayers(ctx context.Context, b *bundle.Bundle, report func(Check)) error {
+	var config []byte
 	for _, mt := range b.Layers() {
 		var err error
 		switch mt {
 		case bundle.KernelType:
 			v.kernel, err = signature.OpenKernel(ctx, b)
+		case bundle.ConfigType:
+			config, err = b.ReadLayer(mt)
 		case bundle.InitramfsType:
 			if got := b.LayerDigest(mt).String(); got != b.Manifest.Initramfs.Digest {
 				err = fmt.Errorf("%w: the initramfs layer is %s, the manifest says %s", bundle.ErrInvalid, got, b.Manifest.Initramfs.Digest)
@@ -246,12 +249,15 @@ func (v *Verified) readLayers(ctx context.Context, b *bundle.Bundle, report func
 	if !v.Sealed() {
 		return nil
 	}
-	s, err := seal.Check(v.kernel, v.initramfs, b.Size(bundle.InitramfsType))
+	s, err := seal.Of(v.initramfs, b.Size(bundle.InitramfsType))
+	if err == nil {
+		err = seal.Check(v.kernel, config, s)
+	}
 	if err != nil {
 		report(Check{"seal", CheckFailed, err.Error()})
 		return fmt.Errorf("%w: %w", bundle.ErrInvalid, err)
 	}
-	report(Check{"seal", CheckOK, fmt.Sprintf("the kernel unpacks this initramfs alone: %s", s.Digest)})
+	report(Check{"seal", CheckOK, fmt.Sprintf("the kernel unpacks this initramfs alone, %s, and lets nothing else in", s.Digest)})
 	return nil
 }
 

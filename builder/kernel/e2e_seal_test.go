@@ -82,6 +82,13 @@ func TestE2ESealHolds(t *testing.T) {
 			})
 		}
 	})
+	t.Run("CPU's features", func(t *testing.T) {
+		args := []string{"-initrd", initramfs, "-append", "console=ttyS0 clearcpuid=smap"}
+		refused(t, e2e.Boot(t, append(args, "-kernel", kernel)...))
+		if console := e2e.Boot(t, append(args, "-kernel", weak)...); !strings.Contains(console, "Clearing CPUID bits: smap") || !strings.Contains(console, "REPORT") {
+			t.Errorf("detached: the option is not obeyed, so this test proves nothing:\n%s", console)
+		}
+	})
 	t.Run("slot", func(t *testing.T) {
 		image := e2e.Must(os.ReadFile(kernel))
 		slot := bytes.Index(image, []byte(seal.Magic)) + len(seal.Magic)

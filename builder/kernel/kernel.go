@@ -23,6 +23,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/tenon-build/tenon/builder/bundle/seal"
 	"github.com/tenon-build/tenon/kconfig"
 )
 
@@ -120,11 +121,7 @@ func Resolve(ctx context.Context, cache *Cache, req Request) ([]byte, error) {
 	if err != nil || !req.Sealed {
 		return data, err
 	}
-	config, err := kconfig.ParseConfig(".config", data)
-	if err != nil {
-		return nil, err
-	}
-	return data, checkSealed(config)
+	return data, seal.CheckConfig(data)
 }
 
 func resolve(ctx context.Context, cache *Cache, req Request) ([]byte, error) {

@@ -3,10 +3,9 @@
 package kernel
 
 import (
-	"strings"
 	"testing"
 
-	"github.com/tenon-build/tenon/kconfig"
+	"github.com/tenon-build/tenon/builder/bundle/seal"
 	"github.com/tenon-build/tenon/kconfig/fragments"
 )
 
@@ -43,78 +42,27 @@ func TestSteps(t *testing.T) {
 	}
 }
 
-// sealedConfig is a .config that checkSealed takes, by its own lists.
-func sealedConfig() map[string]string {
-	c := map[string]string{"NET": "y"}
-	for _, s := range sealedOn {
-		c[s] = "y"
-	}
-	return c
-}
-
-func parseConfig(t *testing.T, values map[string]string) *kconfig.Config {
-	t.Helper()
-	var b strings.Builder
-	for symbol, value := range values {
-		b.WriteString("CONFIG_" + symbol + "=" + value + "\n")
-	}
-	c, err := kconfig.ParseConfig(".config", []byte(b.String()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c
-}
-
-func TestCheckSealed(t *testing.T) {
-	if err := checkSealed(parseConfig(t, sealedConfig())); err != nil {
-		t.Fatal(err)
-	}
-	for _, s := range sealedOff {
-		for _, value := range []string{"y", "m"} {
-			c := sealedConfig()
-			c[s] = value
-			if err := checkSealed(parseConfig(t, c)); err == nil || err.Error() != "the kernel cannot be sealed: "+s+"="+value {
-				t.Errorf("%s=%s: got %v", s, value, err)
-			}
-		}
-	}
-	for _, s := range sealedOn {
-		c := sealedConfig()
-		delete(c, s)
-		if err := checkSealed(parseConfig(t, c)); err == nil || err.Error() != "the kernel cannot be sealed: "+s+"=n" {
-			t.Errorf("without %s: got %v", s, err)
-		}
-	}
-	c := sealedConfig()
-	c["MODULES"], c["DEVMEM"] = "y", "y"
-	delete(c, "EFI_STUB")
-	if err := checkSealed(parseConfig(t, c)); err == nil || err.Error() != "the kernel cannot be sealed: DEVMEM=y, EFI_STUB=n, MODULES=y" {
-		t.Errorf("several: %v", err)
-	}
-}
-
-// The design's list of what a sealed kernel does not have must not shrink
-// without notice, and the fragment must ask for all of it.
-func TestSealedLists(t *testing.T) {
-	off := " " + strings.Join(sealedOff, " ") + " "
-	for _, s := range strings.Fields("MODULES KEXEC BOOT_CONFIG ACPI_TABLE_UPGRADE EFI_CUSTOM_SSDT_OVERLAYS MICROCODE DEVMEM") {
-		if !strings.Contains(off, " "+s+" ") {
-			t.Errorf("%s is not asserted to be off", s)
-		}
-	}
-	on := " " + strings.Join(sealedOn, " ") + " "
-	for _, s := range strings.Fields("TENON_SEAL KERNEL_ZSTD CMDLINE_OVERRIDE SECURITY_LOCKDOWN_LSM_EARLY LOCK_DOWN_KERNEL_FORCE_INTEGRITY") {
-		if !strings.Contains(on, " "+s+" ") {
-			t.Errorf("%s is not asserted to be on", s)
-		}
-	}
+// The fragment asks for all that a sealed kernel must have, and must not.
+func TestSealedFragment(t *testing.T) {
 	f, err := fragments.Open("sealed")
 	if err != nil {
 		t.Fatal(err)
 	}
+	asked := map[string]string{}
 	for _, s := range f.Settings {
-		if s.Value == "y" && strings.Contains(off, " "+s.Symbol+" ") || s.Value == "n" && strings.Contains(on, " "+s.Symbol+" ") {
-			t.Errorf("the fragment asks for %s", s)
+		asked[s.Symbol] = s.Value
+	}
+	for _, s := range seal.On {
+		if v := asked[s]; v == "n" {
+			t.Errorf("%s=%s", s, v)
 		}
+	}
+	for _, s := range seal.Off {
+		if v := asked[s]; v == "y" || v == "m" {
+			t.Errorf("%s=%s", s, v)
+		}
+	}
+	if asked["TENON_SEAL"] != "y" || asked["MODULES"] != "n" {
+		t.Error("the fragment is another one")
 	}
 }

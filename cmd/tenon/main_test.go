@@ -157,7 +157,7 @@ func writeBundleOf(t *testing.T, kernel, fidelity string, edits ...func(*manifes
 		t.Fatal(err)
 	}
 	b, err := bundle.New(bundle.Content{
-		Manifest: m, Kernel: writeTemp(t, "bzImage", string(sealed)), Initramfs: writeTemp(t, "initramfs", "initramfs"), Config: writeTemp(t, "config", "#"), SystemMap: writeTemp(t, "map", "m"), Fidelity: []byte(fidelity),
+		Manifest: m, Kernel: writeTemp(t, "bzImage", string(sealed)), Initramfs: writeTemp(t, "initramfs", "initramfs"), Config: writeTemp(t, "config", string(testbundle.Config())), SystemMap: writeTemp(t, "map", "m"), Fidelity: []byte(fidelity),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -305,7 +305,7 @@ func TestErrors(t *testing.T) {
 		{"build with a certificate alone", "build x --cert y", 2, "--cert without --key", ""},
 		{"build with a missing key", "build x --key " + missing, 1, missing, ""},
 
-		{"export in an unknown format", "export --format iso " + written, 2, `--format "iso" is neither kernel nor dir`, ""},
+		{"export in an unknown format", "export --format iso " + written, 2, `--format "iso" is none of kernel, uki and dir`, ""},
 		{"export a kernel that is none", "export " + written, 1, `exporting bundle "web": `, ""},
 		{"key without a verb", "key", 2, "no command given (see 'tenon key --help')", ""},
 		{"key revoke without a list", "key revoke --key " + keys + "/signing.key", 2, `required flag(s) "list" not set (see 'tenon key revoke --help')`, ""},

@@ -58,7 +58,7 @@ func Write(ctx context.Context, dir string, kernel []byte, initramfs string, cha
 		into *string
 		name string
 		data []byte
-	}{{&c.Kernel, "bzImage", kernel}, {&c.Config, "config", []byte("#")}, {&c.SystemMap, "map", []byte("m")}, {&c.Initramfs, "initramfs", []byte(initramfs)}} {
+	}{{&c.Kernel, "bzImage", kernel}, {&c.Config, "config", Config()}, {&c.SystemMap, "map", []byte("m")}, {&c.Initramfs, "initramfs", []byte(initramfs)}} {
 		*f.into = filepath.Join(dir, f.name)
 		if err := os.WriteFile(*f.into, f.data, 0o644); err != nil {
 			return "", v1.Hash{}, err
@@ -70,6 +70,15 @@ func Write(ctx context.Context, dir string, kernel []byte, initramfs string, cha
 	}
 	path = filepath.Join(dir, "web.tenon")
 	return path, b.Digest, b.Save(ctx, path, nil)
+}
+
+// Config is a .config of which a sealed kernel may be made.
+func Config() []byte {
+	var out []byte
+	for _, symbol := range seal.On {
+		out = fmt.Appendf(out, "CONFIG_%s=y\n", symbol)
+	}
+	return out
 }
 
 // Seal returns a kernel that is sealed to an initramfs.

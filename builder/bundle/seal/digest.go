@@ -102,16 +102,15 @@ func Of(initramfs io.ReaderAt, size int64) (Seal, error) {
 	return Seal{Size: size, Digest: Digest(list.Sum(nil))}, nil
 }
 
-// Check refuses an initramfs that the kernel would not unpack. The error wraps ErrImage or
-// ErrOther.
-func Check(bzImage, initramfs io.ReaderAt, size int64) (Seal, error) {
+// Check refuses a kernel that is not sealed to the initramfs, or that lets something else in, as
+// its .config says. The error wraps ErrImage, ErrOther or ErrConfig.
+func Check(bzImage io.ReaderAt, config []byte, initramfs Seal) error {
+	if err := CheckConfig(config); err != nil {
+		return err
+	}
 	want, err := Read(bzImage)
-	if err != nil {
-		return Seal{}, err
+	if err == nil && initramfs != want {
+		err = fmt.Errorf("%w: it is sealed to one of %d bytes with the digest %s, and this one has %d and %s", ErrOther, want.Size, want.Digest, initramfs.Size, initramfs.Digest)
 	}
-	got, err := Of(initramfs, size)
-	if err == nil && got != want {
-		err = fmt.Errorf("%w: it is sealed to one of %d bytes with the digest %s, and this one has %d and %s", ErrOther, want.Size, want.Digest, got.Size, got.Digest)
-	}
-	return got, err
+	return err
 }

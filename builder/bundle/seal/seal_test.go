@@ -190,12 +190,26 @@ func TestWrite(t *testing.T) {
 		t.Error("an image that ends without a checksum got one")
 	}
 
-	if got, err := Check(bytes.NewReader(sealed), bytes.NewReader(initramfs), s.Size); err != nil || got != s {
-		t.Errorf("%v, %v", got, err)
+	check := func(bzImage, config, initramfs []byte) error {
+		t.Helper()
+		s, err := Of(bytes.NewReader(initramfs), int64(len(initramfs)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return Check(bytes.NewReader(bzImage), config, s)
+	}
+	if err := check(sealed, config(""), initramfs); err != nil {
+		t.Error(err)
+	}
+	if err := check(sealed, config("TENON_SEAL"), initramfs); !errors.Is(err, ErrConfig) {
+		t.Errorf("a configuration without the driver: %v", err)
+	}
+	if err := check(image, config(""), initramfs); !errors.Is(err, ErrImage) {
+		t.Errorf("an image that is not sealed yet: %v", err)
 	}
 	initramfs[chunk] ^= 1
 	for name, data := range map[string][]byte{"one bit": initramfs, "longer": append(initramfs, 0), "shorter": initramfs[1:]} {
-		if _, err := Check(bytes.NewReader(sealed), bytes.NewReader(data), int64(len(data))); !errors.Is(err, ErrOther) || !strings.Contains(err.Error(), "is sealed to one of 2097157 bytes") {
+		if err := check(sealed, config(""), data); !errors.Is(err, ErrOther) || !strings.Contains(err.Error(), "is sealed to one of 2097157 bytes") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

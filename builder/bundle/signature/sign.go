@@ -11,6 +11,7 @@ import (
 	"github.com/sigstore/sigstore/pkg/cryptoutils"
 
 	"github.com/tenon-build/tenon/builder/bundle"
+	"github.com/tenon-build/tenon/builder/bundle/seal"
 	"github.com/tenon-build/tenon/signer"
 	"github.com/tenon-build/tenon/signer/request"
 )
@@ -59,12 +60,9 @@ func Attach(ctx context.Context, b *bundle.Bundle, r *request.Request, chain []*
 
 // signedSubject reads what signatures of the bundle are over.
 func signedSubject(ctx context.Context, b *bundle.Bundle) (*request.Subject, error) {
-	for _, mt := range b.Layers() { // what is signed must be there
-		if mt != bundle.KernelType {
-			if err := b.CheckLayer(ctx, mt); err != nil {
-				return nil, err
-			}
-		}
+	initramfs, err := checkLayers(ctx, b)
+	if err != nil {
+		return nil, err
 	}
 	kernel, err := OpenKernel(ctx, b)
 	if err != nil {
@@ -74,7 +72,34 @@ func signedSubject(ctx context.Context, b *bundle.Bundle) (*request.Subject, err
 	if kernel.Err != nil {
 		return nil, kernel.Err
 	}
+	if b.Manifest.Initramfs.Sealed {
+		config, err := b.ReadLayer(bundle.ConfigType)
+		if err != nil {
+			return nil, err
+		}
+		if err := seal.Check(kernel, config, initramfs); err != nil {
+			return nil, err
+		}
+	}
 	return &request.Subject{Name: b.Manifest.Name, Digest: b.Digest.String(), Image: kernel.Digest, Statement: Statement(b)}, nil
+}
+
+// checkLayers reads all layers but the kernel: what is signed must be there.
+func checkLayers(ctx context.Context, b *bundle.Bundle) (initramfs seal.Seal, err error) {
+	hash := seal.NewHash()
+	for _, mt := range b.Layers() {
+		switch mt {
+		case bundle.KernelType:
+		case bundle.InitramfsType:
+			err = b.CopyLayer(ctx, hash, mt)
+		default:
+			err = b.CheckLayer(ctx, mt)
+		}
+		if err != nil {
+			return seal.Seal{}, err
+		}
+	}
+	return hash.Seal(), nil
 }
 
 // attach makes a signature of each kind and attaches them.

@@ -7,6 +7,9 @@
  * setup_boot_config() has cut a trailer off initrd_end by now, which the boot loader may
  * have appended. The check is made when all CPUs are up, and before populate_rootfs(),
  * a rootfs_initcall, unpacks anything.
+ *
+ * One option of the boot loader's command line counts although the built-in one
+ * replaces it: early_cpu_init() reads clearcpuid= before that, and taints the kernel.
  */
 #include <linux/atomic.h>
 #include <linux/cpu.h>
@@ -64,6 +67,8 @@ static int __init tenon_seal_check(void)
 	ktime_t began = ktime_get();
 	int i, differs = 0;
 
+	if (test_taint(TAINT_CPU_OUT_OF_SPEC))
+		panic("tenon: the boot loader takes features from the CPU (clearcpuid), and this kernel is sealed");
 	seal.size = tenon_slot.size;
 	if (!initrd_start || !passed || !place) /* without a place, nothing was reserved early */
 		panic("tenon: there is no initramfs, and this kernel is sealed to one of %llu bytes", seal.size);

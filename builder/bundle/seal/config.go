@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package seal
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// ErrConfig says that a kernel's configuration lets something else in than the initramfs that
+// it is sealed to.
+var ErrConfig = errors.New("the kernel cannot be sealed")
+
+// Off and On are the symbols that have to be off, and built in, in a sealed kernel, so that the
+// image's signature covers all that will run: what reads code, tables or options from outside
+// is off. docs/architecture.md has the readers, one by one.
+var (
+	Off = []string{
+		"MODULES", "KEXEC", "KEXEC_FILE", "KEXEC_HANDOVER", "HIBERNATION", "BOOT_CONFIG", "ACPI_TABLE_UPGRADE", "EFI_CUSTOM_SSDT_OVERLAYS",
+		"MICROCODE", "MICROCODE_LATE_LOADING", "DEVMEM", "DEVPORT", "EARLY_PRINTK", "AMD_MEM_ENCRYPT", "MEMORY_HOTREMOVE", "INTEL_TXT", "OF", "X86_INTEL_MID", "XEN", "JAILHOUSE_GUEST",
+	}
+	On = []string{
+		"TENON_SEAL", "KERNEL_ZSTD", "CMDLINE_BOOL", "CMDLINE_OVERRIDE", "BLK_DEV_INITRD", "EFI_STUB",
+		"SECURITY_LOCKDOWN_LSM", "SECURITY_LOCKDOWN_LSM_EARLY", "LOCK_DOWN_KERNEL_FORCE_INTEGRITY",
+	}
+)
+
+// CheckConfig refuses a .config with which a kernel cannot be sealed. The error wraps ErrConfig.
+func CheckConfig(config []byte) error {
+	values := map[string]string{}
+	for line := range strings.Lines(string(config)) {
+		if symbol, value, set := strings.Cut(strings.TrimSpace(line), "="); set {
+			values[symbol] = value
+		}
+	}
+	var wrong []string
+	for _, s := range Off {
+		if v := cmp.Or(values["CONFIG_"+s], "n"); v != "n" {
+			wrong = append(wrong, s+"="+v)
+		}
+	}
+	for _, s := range On {
+		if v := cmp.Or(values["CONFIG_"+s], "n"); v != "y" {
+			wrong = append(wrong, s+"="+v)
+		}
+	}
+	if len(wrong) == 0 {
+		return nil
+	}
+	slices.Sort(wrong)
+	return fmt.Errorf("%w: %s", ErrConfig, strings.Join(wrong, ", "))
+}

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package seal
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// config is a .config with these lines, and the least that a sealed kernel has, but for one
+// symbol.
+func config(without string, lines ...string) []byte {
+	for _, s := range On {
+		if s != without {
+			lines = append(lines, "CONFIG_"+s+"=y")
+		}
+	}
+	return []byte(strings.Join(append(lines, "# CONFIG_MODULES is not set", ""), "\n"))
+}
+
+func TestCheckConfig(t *testing.T) {
+	if err := CheckConfig(config("", "CONFIG_NET=y", `CONFIG_CMDLINE="a MODULES=y"`)); err != nil {
+		t.Fatal(err)
+	}
+	want := func(data []byte, text string) {
+		t.Helper()
+		if err := CheckConfig(data); !errors.Is(err, ErrConfig) || err.Error() != "the kernel cannot be sealed: "+text {
+			t.Errorf("got %v, want %s", err, text)
+		}
+	}
+	for _, s := range Off {
+		want(config("", "CONFIG_"+s+"=y"), s+"=y")
+		want(config("", "CONFIG_"+s+"=m"), s+"=m")
+	}
+	for _, s := range On {
+		want(config(s), s+"=n")
+		want(config(s, "CONFIG_"+s+"=m"), s+"=m")
+	}
+	want(config("EFI_STUB", "CONFIG_MODULES=y", "CONFIG_DEVMEM=y\r"), "DEVMEM=y, EFI_STUB=n, MODULES=y")
+	if err := CheckConfig(nil); !errors.Is(err, ErrConfig) {
+		t.Errorf("nothing: %v", err)
+	}
+}
+
+// The design's lists must not shrink without notice.
+func TestLists(t *testing.T) {
+	for _, s := range strings.Fields("MODULES KEXEC KEXEC_FILE HIBERNATION BOOT_CONFIG ACPI_TABLE_UPGRADE EFI_CUSTOM_SSDT_OVERLAYS MICROCODE DEVMEM EARLY_PRINTK AMD_MEM_ENCRYPT INTEL_TXT OF") {
+		if !slices.Contains(Off, s) {
+			t.Errorf("%s may be on", s)
+		}
+	}
+	for _, s := range strings.Fields("TENON_SEAL KERNEL_ZSTD CMDLINE_OVERRIDE SECURITY_LOCKDOWN_LSM_EARLY LOCK_DOWN_KERNEL_FORCE_INTEGRITY") {
+		if !slices.Contains(On, s) {
+			t.Errorf("%s may be off", s)
+		}
+	}
+}
