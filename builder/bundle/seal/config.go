@@ -16,7 +16,7 @@ var ErrConfig = errors.New("the kernel cannot be sealed")
 
 // Off and On are the symbols that have to be off, and built in, in a sealed kernel, so that the
 // image's signature covers all that will run: what reads code, tables or options from outside
-// is off. docs/architecture.md has the readers, one by one.
+// is off. docs/seal.md has the readers, one by one.
 var (
 	Off = []string{
 		"MODULES", "KEXEC", "KEXEC_FILE", "KEXEC_HANDOVER", "HIBERNATION", "BOOT_CONFIG", "ACPI_TABLE_UPGRADE", "EFI_CUSTOM_SSDT_OVERLAYS",

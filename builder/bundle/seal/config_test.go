@@ -4,6 +4,7 @@ package seal
 
 import (
 	"errors"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -41,6 +42,19 @@ func TestCheckConfig(t *testing.T) {
 	want(config("EFI_STUB", "CONFIG_MODULES=y", "CONFIG_DEVMEM=y\r"), "DEVMEM=y, EFI_STUB=n, MODULES=y")
 	if err := CheckConfig(nil); !errors.Is(err, ErrConfig) {
 		t.Errorf("nothing: %v", err)
+	}
+}
+
+// docs/seal.md has a row for each symbol.
+func TestDocs(t *testing.T) {
+	doc, err := os.ReadFile("../../../docs/seal.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range slices.Concat(Off, On) {
+		if !strings.Contains(string(doc), "`"+s+"`") {
+			t.Errorf("no %s", s)
+		}
 	}
 }
 
