@@ -73,6 +73,8 @@ func TestE2EBuildRefuses(t *testing.T) {
 		{"unknown symbol", []string{"-r", write("symbol.toml", "config = [\n  \"FUTEX=y\",\n  \"NO_SUCH_SYMBOL=y\",\n]\n"+base), good}, "", 1, "symbol.toml:3: NO_SUCH_SYMBOL=y"},
 		{"dropped symbol", []string{"-r", write("dropped.toml", "config = [\"BTRFS_FS=y\"]\n"+base), good}, "", 1, "dropped.toml:1: BTRFS_FS=y was dropped: depends on BLOCK"},
 		{"conflict", []string{"-r", write("conflict.toml", "config = [\"MODULES=y\"]\n"+base), good}, "", 1, "sealed.config"},
+		{"a reader of the boot loader's options", []string{"-r", write("early.toml", "config = [\"EARLY_PRINTK=y\"]\n"+base), good}, "", 1, "the kernel cannot be sealed: EARLY_PRINTK=y"},
+		{"another one", []string{"-r", write("sme.toml", "config = [\"AMD_MEM_ENCRYPT=y\"]\n"+base), good}, "", 1, "the kernel cannot be sealed: AMD_MEM_ENCRYPT=y"},
 		{"unknown fragment", []string{"-r", write("fragment.toml", "fragments = [\"bluetooth\"]\n"+base), good}, "", 1, "bluetooth"},
 		{"nothing to run", []string{"-r", e2e.ProbeRecipe(), noConfig}, "", 1, "neither an entrypoint nor a command"},
 		{"no recipe fits", []string{"oci:" + e2e.Required(t, "TENON_REDIS_IMAGE"), "-r", "./missing.toml"}, "", 1, "missing.toml"},

@@ -15,6 +15,7 @@ import (
 
 	"github.com/tenon-build/tenon/builder"
 	"github.com/tenon-build/tenon/builder/bundle"
+	"github.com/tenon-build/tenon/builder/bundle/seal"
 	"github.com/tenon-build/tenon/builder/image"
 	"github.com/tenon-build/tenon/builder/initramfs"
 	"github.com/tenon-build/tenon/builder/kernel"
@@ -68,6 +69,7 @@ var hints = []struct {
 	{rootfs.ErrRatio, "real layers are 2 to 10 times their size; --max-ratio allows more"},
 	{initramfs.ErrMisfit, "--allow-drop PATTERN lets files that match lose what does not fit, or leaves them out, and the report says so"},
 	{regular.ErrOutput, "choose another output with -o"},
+	{seal.ErrConfig, "a sealed kernel has none of this (docs/seal.md): leave it out of the recipe, or build with --detached, which is weaker"},
 	{builder.ErrDetached, "a unified kernel image is made of a bundle that was built without --detached"},
 	{errNoStub, "apt-get install systemd-boot-efi, or give it with --stub"},
 	{builder.ErrTooLarge, "make the image smaller: what a recipe lists under drop is left out"},
