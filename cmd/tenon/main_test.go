@@ -25,6 +25,7 @@ import (
 
 	"github.com/tenon-build/tenon/builder/bundle"
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
+	"github.com/tenon-build/tenon/builder/bundle/seal"
 	"github.com/tenon-build/tenon/cmd/internal/cli"
 	"github.com/tenon-build/tenon/loader"
 	"github.com/tenon-build/tenon/loader/control"
@@ -557,6 +558,35 @@ func TestOlderBundle(t *testing.T) {
 	}
 }
 
+// What says that it is sealed, and is not, is neither signed nor run.
+func TestSealedInNameAlone(t *testing.T) {
+	keys := filepath.Join(t.TempDir(), "keys")
+	if r := invoke(t, "key", "create", keys); r.code != 0 {
+		t.Fatalf("%+v", r)
+	}
+	own, err := seal.Of(strings.NewReader("initramfs"), 9)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct{ old, new, want string }{
+		"a kernel without a slot":       {seal.Magic, "TENONSEAL slot 2", "not a kernel image with a seal: it has no slot"},
+		"a kernel that is not sealed":   {"CONFIG_TENON_SEAL=y", "CONFIG_TENON_SEAL=n", "the kernel cannot be sealed: TENON_SEAL=n"},
+		"a kernel that takes a command": {"CONFIG_CMDLINE_OVERRIDE=y", "CONFIG_CMDLINE_OVERRIDE=n", "the kernel cannot be sealed: CMDLINE_OVERRIDE=n"},
+		"a kernel with another reader":  {"CONFIG_EFI_STUB=y", "CONFIG_DEVMEM=y\n#", "the kernel cannot be sealed: DEVMEM=y, EFI_STUB=n"},
+		"a kernel of another initramfs": {string(own.Digest[:]), strings.Repeat("x", len(own.Digest)), "another initramfs than the kernel's"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path, _ := writeBundleOf(t, string(testpe.Image(nil)), `{"version":2}`)
+			rewrite(t, path, test.old, test.new)
+			for _, args := range [][]string{{"sign", path, "--key", keys + "/signing.key"}, {"sign", "--prepare", path}, {"run", "--allow-unsigned", path}} {
+				if r := invoke(t, args...); r.code == 0 || !strings.Contains(r.stderr, test.want) {
+					t.Errorf("%q: %+v", args, r)
+				}
+			}
+		})
+	}
+}
+
 // rewrite replaces a text by one of the same length in the files of a layout, and then, in
 // what names them, the digests of those.
 func rewrite(t *testing.T, layout, old, new string) {
@@ -585,5 +615,7 @@ func rewrite(t *testing.T, layout, old, new string) {
 			t.Fatal(err)
 		}
 		rewrite(t, layout, filepath.Base(file), digest)
+		rewrite(t, layout, old, new) // with other names by now
+		return
 	}
 }
