@@ -23,6 +23,16 @@ func TestClosest(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	// As many lines of a .config are empty, or have a # alone.
+	for name, config := range map[string]string{"a": "A=y\n#\n\nB=y\n#\n\n#\n", "b": "A=y\n#\n\n#\n\nB=n\n", "z": "B=y\n#\n\n#\n#\n\n"} {
+		dir := t.TempDir()
+		for other, text := range map[string]string{"exact": config, "zz": "#\n\n#\n\n#\n\n#\n\n", "0": "#\n#\n#\n#\n"} {
+			write(t, filepath.Join(dir, other, ".config"), text)
+		}
+		if got, err := closest(dir, []byte(config)); filepath.Base(got) != "exact" || err != nil {
+			t.Errorf("%s: got %q, %v", name, got, err)
+		}
+	}
 	// A build that is under way, without a configuration yet.
 	if err := os.Mkdir(filepath.Join(home, "work"), 0o755); err != nil {
 		t.Fatal(err)

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -82,30 +83,37 @@ func closest(home string, config []byte) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	want := map[string]bool{}
-	for line := range strings.Lines(string(config)) {
-		want[line] = true
-	}
+	want := lines(config)
 	var path string
-	least := -1
+	least := math.MaxInt
 	for _, file := range found {
 		data, err := fs.ReadFile(root, file)
 		if err != nil {
 			return "", err
 		}
+		have := lines(data)
 		differing := len(want)
-		for line := range strings.Lines(string(data)) {
+		for line := range have {
 			if want[line] {
 				differing--
 			} else {
 				differing++
 			}
 		}
-		if least < 0 || differing < least {
+		if differing < least {
 			path, least = filepath.Join(home, filepath.Dir(file)), differing
 		}
 	}
 	return path, nil
+}
+
+// lines is the set of a text's lines.
+func lines(text []byte) map[string]bool {
+	set := map[string]bool{}
+	for line := range strings.Lines(string(text)) {
+		set[line] = true
+	}
+	return set
 }
 
 func compile(ctx context.Context, req Request, config []byte, work string, lock *os.File) error {
