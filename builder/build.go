@@ -23,7 +23,6 @@ import (
 	"github.com/tenon-build/tenon/builder/bundle"
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
 	"github.com/tenon-build/tenon/builder/fidelity"
-	"github.com/tenon-build/tenon/builder/image"
 	"github.com/tenon-build/tenon/builder/kernel"
 	"github.com/tenon-build/tenon/builder/rootfs"
 	"github.com/tenon-build/tenon/recipes"
@@ -63,6 +62,7 @@ type Stage string
 
 // The stages and their units.
 const (
+	StageOpen   Stage = "open"   // bytes of what is unpacked or hashed before the image is known
 	StageLayers Stage = "layers" // compressed bytes
 	StagePack   Stage = "pack"   // bytes of the initramfs before compression
 	StageSource Stage = "source" // no unit: unpacking the kernel source
@@ -95,7 +95,7 @@ func Build(ctx context.Context, req Request) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	img, err := image.Open(ctx, req.Image, req.Platform)
+	img, err := openImage(ctx, req.Image, req.Platform, req.Progress)
 	if err != nil {
 		return nil, err
 	}

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync/atomic"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
 	"github.com/tenon-build/tenon/builder/fidelity"
 	"github.com/tenon-build/tenon/builder/image"
@@ -23,6 +25,13 @@ type content struct {
 	tree     *rootfs.Tree
 	size     int64 // bytes of the image's layers
 	fidelity *fidelity.Report
+}
+
+// openImage opens the image. Archives and directories can take a while.
+func openImage(ctx context.Context, reference string, platform v1.Platform, progress Progress) (*image.Image, error) {
+	var done atomic.Int64
+	progress(StageOpen, 0, 0)
+	return image.Open(ctx, reference, platform, func(n int64) { progress(StageOpen, done.Add(n), 0) })
 }
 
 // unpack reads the image's layers into a tree. Their files are spooled in work.
