@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 	"sync/atomic"
 
@@ -53,9 +54,27 @@ func unpack(ctx context.Context, img *image.Image, work string, limits rootfs.Li
 	return c, err
 }
 
+// checkPatterns refuses patterns of the option or key of that name that match nothing: they were
+// meant for something.
+func (c *content) checkPatterns(option string, patterns []string) error {
+	left := slices.Clone(patterns)
+	err := c.tree.Walk(func(name string, _ *rootfs.Inode) error {
+		left = slices.DeleteFunc(left, func(pattern string) bool { return recipes.MatchPattern(pattern, name) })
+		return nil
+	})
+	if err == nil && len(left) > 0 {
+		err = fmt.Errorf("%s %q %w", option, left[0], recipes.ErrNoMatch)
+	}
+	return err
+}
+
 // drop leaves out what the recipe says.
 func (c *content) drop(r *recipes.Recipe) error {
-	entries, size := c.tree.Remove(r.Dropped)
+	if err := c.checkPatterns(fmt.Sprintf("recipe %q: drop:", r.Name), r.Drop); err != nil {
+		return err
+	}
+	all := slices.Concat(r.Drop, r.DropIf)
+	entries, size := c.tree.Remove(func(name string) bool { return recipes.Matches(all, name) })
 	if entries > 0 {
 		c.fidelity.Dropped = append(c.fidelity.Dropped, fidelity.Dropped{By: "recipe " + r.Name, Entries: entries, Bytes: size})
 	}

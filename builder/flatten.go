@@ -69,7 +69,11 @@ func Flatten(ctx context.Context, req FlattenRequest) (*FlattenResult, error) {
 		return nil, fmt.Errorf("unpacking image %q: %w", req.Image, err)
 	}
 	defer c.tree.Close()
-	if err := c.fit(req.AllowDrop, checkNoXattr); err != nil {
+	err = c.checkPatterns("--allow-drop", req.AllowDrop)
+	if err == nil {
+		err = c.fit(req.AllowDrop, checkNoXattr)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("image %q: %w", req.Image, err)
 	}
 	var a *archive

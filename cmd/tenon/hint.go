@@ -18,6 +18,7 @@ import (
 	"github.com/tenon-build/tenon/builder/image"
 	"github.com/tenon-build/tenon/builder/initramfs"
 	"github.com/tenon-build/tenon/builder/kernel"
+	"github.com/tenon-build/tenon/builder/preflight"
 	"github.com/tenon-build/tenon/builder/rootfs"
 	"github.com/tenon-build/tenon/loader"
 	"github.com/tenon-build/tenon/loader/qemu"
@@ -70,8 +71,10 @@ var hints = []struct {
 	{regular.ErrOutput, "choose another output with -o"},
 	{builder.ErrDetached, "a unified kernel image is made of a bundle that was built without --detached"},
 	{errNoStub, "apt-get install systemd-boot-efi, or give it with --stub"},
+	{preflight.ErrCannotStart, "mend the image, or the recipe; where it comes right at run time, --allow and the word after 'cannot start'"},
+	{recipes.ErrNoMatch, "take the pattern out, or mend it; a recipe lists what only some images have under drop_if_present"},
 	{builder.ErrTooLarge, "make the image smaller: what a recipe lists under drop is left out"},
-	{image.ErrPlatform, "only linux/amd64 can be built so far: give an image that is made for it"},
+	{image.ErrPlatform, "only linux/amd64 can be built so far: give an image that is made for it; --platform linux/amd64/v3 takes one that needs a newer CPU"},
 	{image.ErrNotFound, "IMAGE is a registry reference, or oci:DIR[:TAG], oci-archive:FILE, docker-archive:FILE, dir:ROOTFS"},
 	{kernel.ErrNoSource, "apt-get install linux-source-6.1, or give a folder or a tarball with --kernel-source"},
 	{kernel.ErrMissingTools, "apt-get install make gcc flex bison bc libelf-dev zstd perl xz-utils"},

@@ -3,12 +3,14 @@
 package main
 
 import (
+	"archive/tar"
 	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -20,6 +22,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/static"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/spf13/cobra"
 
@@ -89,6 +92,45 @@ func emptyImage(t *testing.T, architecture string) string {
 	config := &v1.ConfigFile{OS: "linux", Architecture: architecture, RootFS: v1.RootFS{Type: "layers"}, Config: v1.Config{Cmd: []string{"/odd"}}}
 	img, err := mutate.ConfigFile(mutate.MediaType(empty.Image, types.OCIManifestSchema1), config)
 	if err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(t.TempDir(), "image")
+	if _, err := layout.Write(dir, mutate.AppendManifests(empty.Index, mutate.IndexAddendum{Add: img})); err != nil {
+		t.Fatal(err)
+	}
+	return "oci:" + dir
+}
+
+// imageOf is an image of an app /odd, a script, and of its interpreter.
+func imageOf(t *testing.T, odd string) string {
+	t.Helper()
+	program := make([]byte, 64) // an ELF file of x86-64 without segments
+	copy(program, "\x7fELF\x02\x01\x01")
+	program[16], program[18] = 2, 62
+	var layer bytes.Buffer
+	w := tar.NewWriter(&layer)
+	for name, content := range map[string]string{"odd": odd, "sh": string(program)} {
+		err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o755, Size: int64(len(content))})
+		if err == nil {
+			_, err = io.WriteString(w, content)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	img, err := mutate.AppendLayers(mutate.MediaType(empty.Image, types.OCIManifestSchema1), static.NewLayer(layer.Bytes(), types.OCIUncompressedLayer))
+	if err != nil {
+		t.Fatal(err)
+	}
+	config, err := img.ConfigFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.OS, config.Architecture, config.Config.Cmd = "linux", "amd64", []string{"/odd"}
+	if img, err = mutate.ConfigFile(img, config); err != nil {
 		t.Fatal(err)
 	}
 	dir := filepath.Join(t.TempDir(), "image")
@@ -183,7 +225,7 @@ func TestErrors(t *testing.T) {
 	written, _ := writtenBundle(t)
 	garbage := writeTemp(t, "garbage", strings.Repeat("garbage ", 1000))
 	recipe := func(line string) string { return writeTemp(t, "app.toml", line+"\n") }
-	image := emptyImage(t, "amd64")
+	image, missingApp := imageOf(t, "#!/sh\n"), emptyImage(t, "amd64")
 	keys := filepath.Join(t.TempDir(), "keys")
 	if err := signer.Create(keys, signer.CreateOptions{Name: "test", Valid: time.Hour}); err != nil {
 		t.Fatal(err)
@@ -236,7 +278,11 @@ func TestErrors(t *testing.T) {
 
 		{"unknown image", "build oci:" + missing, 1, "no such image", "IMAGE is a registry reference, or oci:DIR"},
 		{"malformed reference", "build UPPER/case", 1, `opening image "UPPER/case": `, ""},
-		{"image of another platform", "build " + emptyImage(t, "arm64"), 1, "no image for this platform: it is for linux/arm64, want linux/amd64", "neither linux/amd64"},
+		{"image without its app", "build " + missingApp, 1, `its app cannot start: entrypoint: "/odd": not in the image`, "--allow and the word after"},
+		{"image whose app was written on Windows", "build " + imageOf(t, "#!/sh\r\n"), 1, "its app cannot start: interpreter: the first line of \"/odd\" ends in CR LF", "--allow and the word after"},
+		{"unknown thing that is allowed", "build x --allow everything", 2, `--allow "everything" is none of entrypoint, interpreter`, ""},
+		{"rootfs with a pattern that matches no file", "rootfs " + dirWithOldFile(t) + " --allow-drop ol", 1, `--allow-drop "ol" matches no file of the image`, "take the pattern out"},
+		{"image of another platform", "build " + emptyImage(t, "arm64"), 1, "no image for this platform: it is for linux/arm64, want linux/amd64", "only linux/amd64"},
 		{"image that no recipe fits", "build " + image, 1, `unknown recipe: no built-in recipe fits the program "odd"`, "choose one with -r NAME"},
 		{"output that is something else", "build -r static -o " + garbage + " " + image, 1, "exists and is not a bundle", "choose another output with -o"},
 
