@@ -4,7 +4,6 @@ package builder
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"os"
 
@@ -36,7 +35,7 @@ func describe(req *Request, img *image.Image, p *plan, initramfs *packed, k *com
 
 // write writes the bundle, signed if there is a key.
 func write(ctx context.Context, req *Request, output string, m *manifest.Manifest, root *content, initramfs *packed, k *compiled) (*Result, error) {
-	report, err := json.Marshal(root.fidelity)
+	report, err := root.fidelity.Encode()
 	if err != nil {
 		return nil, err
 	}

@@ -204,7 +204,7 @@ type output struct {
 }
 
 func buildOutput(r *builder.Result) output {
-	return output{r.Output, r.Digest.String(), r.Image, r.Kernel, r.Symbols, r.Manifest, r.Fidelity}
+	return output{r.Output, r.Digest.String(), r.Image, r.Kernel, r.Symbols, r.Manifest.Masked(), r.Fidelity}
 }
 
 // summary tells people what was built.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/tenon-build/tenon/builder"
 	"github.com/tenon-build/tenon/builder/bundle"
+	"github.com/tenon-build/tenon/builder/fidelity"
 	"github.com/tenon-build/tenon/builder/image"
 	"github.com/tenon-build/tenon/builder/initramfs"
 	"github.com/tenon-build/tenon/builder/kernel"
@@ -68,6 +69,7 @@ var hints = []struct {
 	{rootfs.ErrSize, "--max-size allows more"},
 	{rootfs.ErrRatio, "real layers are 2 to 10 times their size; --max-ratio allows more"},
 	{initramfs.ErrMisfit, "--allow-drop PATTERN lets files that match lose what does not fit, or leaves them out, and the report says so"},
+	{fidelity.ErrLimit, "leave the files out with a recipe's drop, instead of --allow-drop"},
 	{regular.ErrOutput, "choose another output with -o"},
 	{builder.ErrDetached, "a unified kernel image is made of a bundle that was built without --detached"},
 	{errNoStub, "apt-get install systemd-boot-efi, or give it with --stub"},

@@ -448,7 +448,7 @@ func TestInterrupted(t *testing.T) {
 // A report that says nothing, or is of another version, is one line and no panic.
 func TestInspectFidelity(t *testing.T) {
 	for report, want := range map[string]string{
-		"null": "no version field", `{"version":9}`: "unsupported version 9", `{"version":2,"x":1}`: `unknown field "x"`, "<html>": "fidelity report",
+		"null": "null where { is due", `{"version":9}`: "unsupported version 9", `{"version":2,"x":1}`: `unknown field "x"`, "<html>": "fidelity report",
 	} {
 		path, _ := writeBundle(t, report)
 		for _, verb := range [][]string{{"inspect", path}, {"diff", path, path}} {
@@ -486,6 +486,22 @@ func TestInspect(t *testing.T) {
 	var got inspection
 	if err := json.Unmarshal([]byte(r.stdout), &got); err != nil || got.Digest != digest || got.Manifest.Name != "web" || len(got.Layers) != 5 || r.code != 0 {
 		t.Errorf("%+v, %v", got, err)
+	}
+}
+
+// A secret parameter's value is nowhere in what is shown.
+func TestInspectSecret(t *testing.T) {
+	hunter := "hunter2"
+	path, _ := writeBundleOf(t, string(flat.Kernel(nil)), `{"version":2}`, func(m *manifest.Manifest) {
+		m.App.Env = append(m.App.Env, "TOKEN=hunter1")
+		m.Parameters = []manifest.Parameter{{Name: "TOKEN", Type: "string", Default: &hunter, Secret: true}}
+	})
+	other, _ := writeBundle(t, `{"version":2}`)
+	for _, line := range [][]string{{"inspect", path}, {"inspect", path, "--format", "json"}, {"diff", other, path}, {"diff", path, other, "--format", "json"}} {
+		r := invoke(t, line...)
+		if out := r.stdout + r.stderr; strings.Contains(out, "hunter") || !strings.Contains(out, "TOKEN") || !strings.Contains(out, manifest.Mask) {
+			t.Errorf("%q: %s", line, out)
+		}
 	}
 }
 
