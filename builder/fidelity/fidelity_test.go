@@ -116,7 +116,7 @@ func peak(f func()) int64 {
 			case <-done:
 				most <- highest - before
 				return
-			case <-time.After(time.Millisecond):
+			case <-time.After(5 * time.Millisecond):
 			}
 		}
 	}()

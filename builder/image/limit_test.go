@@ -237,7 +237,7 @@ func peak(f func()) int64 {
 			case <-done:
 				most <- highest - before
 				return
-			case <-time.After(time.Millisecond):
+			case <-time.After(5 * time.Millisecond):
 			}
 		}
 	}()
