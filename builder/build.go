@@ -67,7 +67,9 @@ const (
 	StageLayers Stage = "layers" // compressed bytes
 	StagePack   Stage = "pack"   // bytes of the initramfs before compression
 	StageSource Stage = "source" // no unit: unpacking the kernel source
+	StageConfig Stage = "config" // no unit: resolving the kernel's configuration
 	StageKernel Stage = "kernel" // steps of the kernel's build
+	StageWrite  Stage = "write"  // bytes of the bundle
 )
 
 // Result describes a finished bundle.

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -85,14 +84,13 @@ func (a *app) build(cmd *cobra.Command, image string, o buildOptions) (err error
 	if err != nil {
 		return err
 	}
-	bars := newBars(a.Stderr)
-	req.Progress = bars.update
-	req.Log = slog.New(&cli.Handler{Name: "tenon", W: bars})
-	waiting := func(what string) { req.Log.Info("waiting for " + what) }
+	waiting := func(what string) { a.Log.Info("waiting for " + what) }
 	if req.Cache, err = kernel.OpenCache(cmd.Context(), o.cacheDir, waiting); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, req.Cache.Close()) }()
+	bars := newBars(a.screen)
+	req.Progress, req.Log = bars.update, a.Log
 	started := time.Now()
 	result, err := builder.Build(cmd.Context(), req)
 	bars.done(err == nil)

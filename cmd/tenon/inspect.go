@@ -34,12 +34,15 @@ BUNDLE is oci:DIR, oci-archive:FILE, a path to either, or HOST/NAME:TAG.`,
 			if err := cli.CheckFormat(format); err != nil {
 				return err
 			}
+			stop := a.working()
+			defer stop()
 			b, err := bundle.Open(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}
 			defer func() { err = errors.Join(err, b.Close()) }()
 			i, err := inspectBundle(cmd.Context(), b)
+			stop()
 			if err != nil {
 				return err
 			}
