@@ -5,6 +5,7 @@ package preflight
 import (
 	"bytes"
 	"encoding/binary"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -209,6 +210,18 @@ func TestCheckWithWhatTheKernelHas(t *testing.T) {
 	r.App.Cmd, r.Parameters = []string{"elsewhere"}, []manifest.Parameter{{Name: "PATH"}}
 	if got := Check(r); len(got) != 0 {
 		t.Errorf("PATH as a parameter: %v", got)
+	}
+}
+
+func TestDocs(t *testing.T) {
+	doc, err := os.ReadFile("../../docs/recipes.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range slices.Concat(Names, inits) {
+		if !strings.Contains(string(doc), name) {
+			t.Errorf("docs/recipes.md says nothing of %s", name)
+		}
 	}
 }
 
