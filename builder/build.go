@@ -6,7 +6,7 @@
 // In: a Request, which names the image and says what to make of it. Out: a bundle on
 // disk, and its digest; of Flatten, the initramfs alone. Refused, before anything is
 // written to the output: what an initramfs cannot hold, unless the request lets it go;
-// files where PID 1 has its own; an image without a program to start; kernel options that
+// files where PID 1 has its own; an app that could not start; kernel options that
 // were asked for and dropped; what is too large to seal.
 package builder
 
@@ -23,7 +23,6 @@ import (
 	"github.com/tenon-build/tenon/builder/bundle"
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
 	"github.com/tenon-build/tenon/builder/fidelity"
-	"github.com/tenon-build/tenon/builder/image"
 	"github.com/tenon-build/tenon/builder/kernel"
 	"github.com/tenon-build/tenon/builder/rootfs"
 	"github.com/tenon-build/tenon/recipes"
@@ -40,6 +39,7 @@ type Request struct {
 	Target       manifest.Target // empty: the recipe's
 	Detached     bool
 	AllowDrop    []string      // patterns, as recipes.CheckPattern takes them, of files that may lose what an initramfs cannot hold
+	Allow        []string      // names of package preflight: what would keep the app from starting, and is right when it does
 	KernelSource string        // as kernel.OpenSource takes it
 	Appinit      string        // path of the program that becomes PID 1
 	Driver       kernel.Driver // by which a kernel runs beside a host's
@@ -63,10 +63,13 @@ type Stage string
 
 // The stages and their units.
 const (
+	StageOpen   Stage = "open"   // bytes of what is unpacked or hashed before the image is known
 	StageLayers Stage = "layers" // compressed bytes
 	StagePack   Stage = "pack"   // bytes of the initramfs before compression
 	StageSource Stage = "source" // no unit: unpacking the kernel source
+	StageConfig Stage = "config" // no unit: resolving the kernel's configuration
 	StageKernel Stage = "kernel" // steps of the kernel's build
+	StageWrite  Stage = "write"  // bytes of the bundle
 )
 
 // Result describes a finished bundle.
@@ -95,7 +98,7 @@ func Build(ctx context.Context, req Request) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	img, err := image.Open(ctx, req.Image, req.Platform)
+	img, err := openImage(ctx, req.Image, req.Platform, req.Progress)
 	if err != nil {
 		return nil, err
 	}
@@ -113,16 +116,13 @@ func Build(ctx context.Context, req Request) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.app.Volumes = root.keepVolumes(p.app.Volumes)
-	if err := root.drop(p.recipe); err != nil {
-		return nil, fmt.Errorf("image %q: %w", req.Image, err)
-	}
-	if err := root.fit(req.AllowDrop, checkXattr); err != nil {
-		return nil, fmt.Errorf("image %q: %w", req.Image, err)
-	}
 	output := cmp.Or(req.Output, p.name+".tenon")
 	if err := bundle.CheckOutput(output); err != nil {
 		return nil, err
+	}
+	p.app.Volumes = root.keepVolumes(p.app.Volumes)
+	if err := root.fill(&req, p); err != nil {
+		return nil, fmt.Errorf("image %q: %w", req.Image, err)
 	}
 	pid1, err := p.initFiles(&req)
 	if err != nil {

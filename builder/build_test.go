@@ -28,6 +28,7 @@ import (
 	"github.com/tenon-build/tenon/builder/image"
 	"github.com/tenon-build/tenon/builder/initramfs"
 	"github.com/tenon-build/tenon/builder/kernel"
+	"github.com/tenon-build/tenon/builder/preflight"
 	"github.com/tenon-build/tenon/builder/rootfs"
 	"github.com/tenon-build/tenon/recipes"
 )
@@ -139,77 +140,6 @@ func link(t *testing.T, tree *rootfs.Tree, name, target string) {
 	}
 }
 
-func TestIsStatic(t *testing.T) {
-	const load, dynamic, interp = 1, 2, 3
-	tree := rootfs.New()
-	put(t, tree, "static", elfFile(t, load), 0o755)
-	put(t, tree, "static-pie", elfFile(t, load, dynamic), 0o755)
-	put(t, tree, "dynamic", elfFile(t, load, interp, dynamic), 0o755)
-	put(t, tree, "script", []byte("#!/bin/sh\n"), 0o755)
-	put(t, tree, "empty", nil, 0o755)
-	put(t, tree, "cut", elfFile(t, load)[:40], 0o755)
-	put(t, tree, "usr/bin/app", elfFile(t, load), 0o755)
-	put(t, tree, "srv/run", elfFile(t, load), 0o755)
-	link(t, tree, "bin", "usr/bin")
-	link(t, tree, "loop", "loop")
-	tests := []struct {
-		argv []string
-		app  manifest.App
-		want bool
-	}{
-		{[]string{"/static", "/dynamic"}, manifest.App{}, true},
-		{[]string{"/static-pie"}, manifest.App{}, true},
-		{[]string{"/dynamic"}, manifest.App{}, false},
-		{[]string{"/script"}, manifest.App{}, false},
-		{[]string{"/empty"}, manifest.App{}, false},
-		{[]string{"/cut"}, manifest.App{}, false},
-		{[]string{"/missing"}, manifest.App{}, false},
-		{[]string{"/usr"}, manifest.App{}, false},
-		{[]string{"app"}, manifest.App{}, true},
-		{[]string{"/bin/app"}, manifest.App{}, true},
-		{[]string{"./run"}, manifest.App{WorkingDir: "/srv"}, true},
-		{[]string{"run"}, manifest.App{Env: []string{"PATH=/nowhere:/srv"}}, true},
-		{[]string{""}, manifest.App{}, false},
-		{nil, manifest.App{}, false},
-	}
-	for _, test := range tests {
-		if got, err := isStatic(tree, test.argv, test.app); err != nil || got != test.want {
-			t.Errorf("%q: got %v, %v", test.argv, got, err)
-		}
-	}
-	if _, err := isStatic(tree, []string{"/loop"}, manifest.App{}); err == nil {
-		t.Error("a circle of links is taken")
-	}
-}
-
-func TestLookPath(t *testing.T) {
-	tree := rootfs.New()
-	put(t, tree, "a/both", []byte("a"), 0o644) // not a program
-	put(t, tree, "a/folder/x", nil, 0o644)
-	put(t, tree, "b/both", []byte("bb"), 0o755)
-	put(t, tree, "b/folder", []byte("bbb"), 0o755)
-	put(t, tree, "usr/bin/sh", []byte("1234"), 0o755)
-	path := manifest.App{Env: []string{"PATH=/a:/b"}, WorkingDir: "/b"}
-	tests := []struct {
-		program string
-		app     manifest.App
-		want    int64 // size of what is found, 0 for nothing
-	}{
-		{"both", path, 2}, {"folder", path, 3}, {"sh", path, 0}, {"sh", manifest.App{}, 4},
-		{"/a/both", path, 1}, {"./both", path, 2}, {"../a/both", path, 1}, {"/usr/bin/sh", path, 4},
-		{"sh", manifest.App{Env: []string{"PATH="}}, 0}, {"both", manifest.App{Env: []string{"XPATH=/b"}}, 0},
-	}
-	for _, test := range tests {
-		n, err := lookPath(tree, test.program, test.app)
-		switch {
-		case test.want == 0 && !errors.Is(err, fs.ErrNotExist):
-			t.Errorf("%s: found %v, %v", test.program, n, err)
-		case test.want != 0 && (err != nil || n.Size != test.want):
-			t.Errorf("%s: got %v, %v", test.program, n, err)
-		}
-	}
-}
-
 func TestVolumes(t *testing.T) {
 	got := imageVolumes(map[string]struct{}{"/var/b/c": {}, "/var/b/": {}, "/var/b": {}, "/a/../data": {}, "": {}})
 	if want := []string{"/data", "/var/b", "/var/b/c"}; !slices.Equal(got, want) {
@@ -240,6 +170,84 @@ func TestImageHealth(t *testing.T) {
 	}
 }
 
+func TestEnvironmentSetTwice(t *testing.T) {
+	got := imageApp(&v1.Config{Env: []string{"A=1", "B=1", "A=2", "AB=1", "B=", "A=3"}}).Env
+	if want := []string{"AB=1", "B=", "A=3"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// startOf is what Build makes of a tree and a recipe, before it packs anything.
+func startOf(t *testing.T, tree *rootfs.Tree, config v1.Config, recipe string, req Request) (*plan, error) {
+	t.Helper()
+	r, err := recipes.Parse("mine.toml", []byte("description = \"x\"\n"+recipe+"\n[claims]\ncpus = { min = 1, max = 1 }\nmemory = { min = \"1MiB\", max = \"1MiB\" }\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Recipe = r
+	if req.Log == nil {
+		req.Log = slog.New(slog.DiscardHandler)
+	}
+	p, err := newPlan(&req, "/x", &config, tree)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p, newContent(tree).fill(&req, p)
+}
+
+func TestCheckStart(t *testing.T) {
+	small := elfFile(t, 1)
+	small[4], small[18] = 1, 3 // ELFCLASS32, EM_386
+	tests := []struct {
+		name   string
+		config v1.Config
+		recipe string
+		req    Request
+		want   string
+	}{
+		{"an app that starts", v1.Config{Cmd: []string{"/app"}}, "", Request{}, ""},
+		{"one that does not", v1.Config{Cmd: []string{"/app.sh"}, User: "ghost"}, "", Request{}, "its app cannot start: interpreter: "},
+		{"allowed", v1.Config{Cmd: []string{"/app.sh"}}, "", Request{Allow: []string{"interpreter"}}, ""},
+		{"something else is allowed", v1.Config{Cmd: []string{"/app.sh"}}, "", Request{Allow: []string{"loader"}}, "its app cannot start: interpreter: "},
+		{"what is allowed for nothing", v1.Config{Cmd: []string{"/app"}}, "", Request{Allow: []string{"loader"}}, "--allow loader: nothing in the image needs it"},
+		{"32-bit", v1.Config{Cmd: []string{"/small"}}, "", Request{}, "its app cannot start: ia32: "},
+		{"32-bit and a kernel for it", v1.Config{Cmd: []string{"/small"}}, `config = ["IA32_EMULATION=y"]`, Request{}, ""},
+		{"a recipe that drops the app", v1.Config{Cmd: []string{"/app"}}, `drop = ["app"]`, Request{}, `entrypoint: "/app": not in the image`},
+		{"a pattern that drops nothing", v1.Config{Cmd: []string{"/app"}}, `drop = ["ap", "usr/shar/**"]`, Request{}, `recipe "mine": drop: "ap" matches no file of the image`},
+		{"a pattern of what some images have", v1.Config{Cmd: []string{"/app"}}, `drop_if_present = ["usr/shar/**"]`, Request{}, ""},
+		{"two patterns for one file", v1.Config{Cmd: []string{"/app"}}, `drop = ["doc/**", "doc/a/b"]`, Request{}, ""},
+		{"a waiver for nothing", v1.Config{Cmd: []string{"/app"}}, "", Request{AllowDrop: []string{"**", "ap"}}, `--allow-drop "ap" matches no file of the image`},
+		{"a waiver of what a recipe drops", v1.Config{Cmd: []string{"/app"}}, `drop = ["doc/**"]`, Request{AllowDrop: []string{"doc/a/b"}}, ""},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			tree := rootfs.New()
+			put(t, tree, "app", elfFile(t, 1), 0o755)
+			put(t, tree, "small", append(small[:52:52], 0), 0o755)
+			put(t, tree, "app.sh", []byte("#!/bin/none\n"), 0o755)
+			put(t, tree, "doc/a/b", nil, 0o644)
+			_, err := startOf(t, tree, test.config, test.recipe, test.req)
+			if (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
+				t.Errorf("got %v, want %q", err, test.want)
+			}
+		})
+	}
+}
+
+func TestPIDNamespace(t *testing.T) {
+	for _, test := range []struct {
+		program, recipe string
+		want            bool
+	}{{"/app", "", false}, {"/init", "", true}, {"/init", "[app]\npid_namespace = false", false}, {"/app", "[app]\npid_namespace = true", true}} {
+		tree := rootfs.New()
+		put(t, tree, test.program, elfFile(t, 1), 0o755)
+		p, err := startOf(t, tree, v1.Config{Entrypoint: []string{test.program}}, test.recipe, Request{})
+		if err != nil || p.app.PIDNamespace != test.want {
+			t.Errorf("%s %q: %v, %v", test.program, test.recipe, p.app.PIDNamespace, err)
+		}
+	}
+}
+
 func newContent(tree *rootfs.Tree) *content { return &content{tree: tree, fidelity: fidelity.New()} }
 
 func TestPlan(t *testing.T) {
@@ -265,7 +273,12 @@ func TestPlan(t *testing.T) {
 	if err != nil || p.name != "mine" || p.recipe.Name != "static" || p.form != (Form{manifest.QEMU, false, true}) {
 		t.Errorf("%+v, %v", p, err)
 	}
-	if _, err := newPlan(&Request{Log: quiet}, "/x", &v1.Config{Cmd: []string{"unknown"}}, tree); !errors.Is(err, recipes.ErrUnknown) {
+	put(t, tree, "script", []byte("#!/app\n"), 0o755)
+	if _, err := newPlan(&Request{Log: quiet}, "/x", &v1.Config{Cmd: []string{"/script"}}, tree); !errors.Is(err, recipes.ErrUnknown) {
+		t.Errorf("got %v", err)
+	}
+	// What no recipe can mend is said first.
+	if _, err := newPlan(&Request{Log: quiet}, "/x", &v1.Config{Cmd: []string{"unknown"}}, tree); !errors.Is(err, preflight.ErrCannotStart) {
 		t.Errorf("got %v", err)
 	}
 	r, err := recipes.Open("static")

@@ -38,6 +38,7 @@ func compile(ctx context.Context, req *Request, p *plan, tools *kernel.Toolchain
 	if err != nil {
 		return nil, err
 	}
+	req.Progress(StageConfig, 0, 0)
 	k := &compiled{commandLine: p.form.commandLine()}
 	k.Kernel, err = kernel.Build(ctx, req.Cache, kernel.Request{
 		Source: tree, Toolchain: tools, Fragments: parts, CommandLine: k.commandLine, Sealed: p.form.Sealed, Jobs: req.Jobs,

@@ -7,8 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 	"sync/atomic"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
 	"github.com/tenon-build/tenon/builder/fidelity"
@@ -23,6 +26,13 @@ type content struct {
 	tree     *rootfs.Tree
 	size     int64 // bytes of the image's layers
 	fidelity *fidelity.Report
+}
+
+// openImage opens the image. Archives and directories can take a while.
+func openImage(ctx context.Context, reference string, platform v1.Platform, progress Progress) (*image.Image, error) {
+	var done atomic.Int64
+	progress(StageOpen, 0, 0)
+	return image.Open(ctx, reference, platform, func(n int64) { progress(StageOpen, done.Add(n), 0) })
 }
 
 // unpack reads the image's layers into a tree. Their files are spooled in work.
@@ -44,9 +54,27 @@ func unpack(ctx context.Context, img *image.Image, work string, limits rootfs.Li
 	return c, err
 }
 
+// checkPatterns refuses patterns of the option or key of that name that match nothing: they were
+// meant for something.
+func (c *content) checkPatterns(option string, patterns []string) error {
+	left := slices.Clone(patterns)
+	err := c.tree.Walk(func(name string, _ *rootfs.Inode) error {
+		left = slices.DeleteFunc(left, func(pattern string) bool { return recipes.MatchPattern(pattern, name) })
+		return nil
+	})
+	if err == nil && len(left) > 0 {
+		err = fmt.Errorf("%s %q %w", option, left[0], recipes.ErrNoMatch)
+	}
+	return err
+}
+
 // drop leaves out what the recipe says.
 func (c *content) drop(r *recipes.Recipe) error {
-	entries, size := c.tree.Remove(r.Dropped)
+	if err := c.checkPatterns(fmt.Sprintf("recipe %q: drop:", r.Name), r.Drop); err != nil {
+		return err
+	}
+	all := slices.Concat(r.Drop, r.DropIf)
+	entries, size := c.tree.Remove(func(name string) bool { return recipes.Matches(all, name) })
 	if entries > 0 {
 		c.fidelity.Dropped = append(c.fidelity.Dropped, fidelity.Dropped{By: "recipe " + r.Name, Entries: entries, Bytes: size})
 	}

@@ -99,8 +99,13 @@ func (c *content) waive(all []misfit) {
 		case gone != "" && strings.HasPrefix(m.name, gone):
 			continue
 		case m.xattr != "":
-			delete(m.inode.Xattrs, m.xattr)
 			change.What = "xattr " + m.xattr + " dropped"
+			if before := m.inode.Perm; m.xattr == rootfs.AccessACL {
+				if m.inode.Perm = rootfs.WithoutACL(before, m.inode.Xattrs[m.xattr]); m.inode.Perm != before {
+					change.What += fmt.Sprintf(", mode %04o", m.inode.Perm)
+				}
+			}
+			delete(m.inode.Xattrs, m.xattr)
 		case m.time:
 			m.inode.ModTime = initramfs.ClampTime(m.inode.ModTime)
 			change.What = "time clamped to " + m.inode.ModTime.UTC().Format(time.RFC3339)

@@ -18,6 +18,11 @@ import (
 
 const netRaw = "\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
 
+const (
+	accessACL = "\x02\x00\x00\x00\x01\x00\x06\x00\xff\xff\xff\xff\x04\x00\x04\x00\xff\xff\xff\xff\x20\x00\x04\x00\xff\xff\xff\xff"
+	namedACL  = "user::rw-,user:bob:rwx,group::r--,mask::rwx,other::---"
+)
+
 func file(change func(n *rootfs.Inode)) *rootfs.Inode {
 	n := rootfs.NewFile(strings.NewReader("body"), 4, 0o644)
 	change(n)
@@ -65,11 +70,15 @@ func TestFit(t *testing.T) {
 		{"what fits", map[string]*rootfs.Inode{"a": xattr("security.capability", netRaw), "b": xattr("trusted.overlay", "y")}, "", "", ""},
 		{"user attribute", map[string]*rootfs.Inode{"a": xattr("user.x", "1")}, "", `"a": not for an initramfs: extended attribute user.x: `, ""},
 		{"it waived", map[string]*rootfs.Inode{"a": xattr("user.x", "1")}, "a", "", "a xattr user.x dropped"},
-		{"ACL", map[string]*rootfs.Inode{"a": xattr("system.posix_acl_access", "1")}, "", "extended attribute system.posix_acl_access", ""},
+		{"ACL", map[string]*rootfs.Inode{"a": xattr("system.posix_acl_access", "1")}, "", "access control list system.posix_acl_access: it has not the form", ""},
+		{"ACL that fits", map[string]*rootfs.Inode{"a": xattr(rootfs.AccessACL, accessACL)}, "", "", ""},
+		{"ACL with names alone", map[string]*rootfs.Inode{"a": xattr(rootfs.AccessACL, namedACL)}, "", `"user:bob:rwx": it names a user or a group without a number`, ""},
+		{"it waived: the group has what it had", map[string]*rootfs.Inode{"a": file(func(n *rootfs.Inode) { n.Perm, n.Xattrs = 0o670, map[string]string{rootfs.AccessACL: namedACL} })}, "a", "", "a xattr system.posix_acl_access dropped, mode 0640"},
+		{"file flags", map[string]*rootfs.Inode{"a": xattr(rootfs.FileFlags, "immutable")}, "", `file flags "immutable"`, ""},
 		{"name space alone", map[string]*rootfs.Inode{"a": xattr("security.", "1")}, "", "extended attribute security.", ""},
 		{"long name", map[string]*rootfs.Inode{"a": xattr("security."+strings.Repeat("x", 250), "1")}, "", "extended attribute security.", ""},
 		{"capability of version 1", map[string]*rootfs.Inode{"a": xattr("security.capability", "\x01\x00\x00\x01\x00\x20\x00\x00\x00\x00\x00\x00")}, "", "12 bytes of version 1 are no capabilities", ""},
-		{"first of several files", map[string]*rootfs.Inode{"c": late(), "b": xattr("user.x", "1"), "d/e": big()}, "", `"b": not for an initramfs: extended attribute user.x: the app's root file system takes security.* and trusted.* (and 2 more files)`, ""},
+		{"first of several files", map[string]*rootfs.Inode{"c": late(), "b": xattr("user.x", "1"), "d/e": big()}, "", `"b": not for an initramfs: extended attribute user.x: the app's root file system takes security.*, trusted.* and POSIX access control lists (and 2 more files)`, ""},
 		{"all waived", map[string]*rootfs.Inode{"c": late(), "b": xattr("user.x", "1"), "d/e": big()}, "**", "", "d/e -1 -4294967296; b xattr user.x dropped; c time clamped to 2106-02-07T06:28:15Z"},
 		{"one waived", map[string]*rootfs.Inode{"b": late(), "c": late()}, "b", `"c": modification time 4294967296`, ""},
 		{"hard link, one name waived", map[string]*rootfs.Inode{"b": shared, "c": shared}, "b", `"c": not for`, ""},

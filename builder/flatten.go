@@ -14,7 +14,6 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/tenon-build/tenon/builder/fidelity"
-	"github.com/tenon-build/tenon/builder/image"
 	"github.com/tenon-build/tenon/builder/rootfs"
 	"github.com/tenon-build/tenon/signer/regular"
 )
@@ -47,7 +46,7 @@ type FlattenResult struct {
 // them needs a waiver. A file that stands at the output is replaced when all is
 // written; on an error it stays, and nothing is left.
 func Flatten(ctx context.Context, req FlattenRequest) (*FlattenResult, error) {
-	img, err := image.Open(ctx, req.Image, req.Platform)
+	img, err := openImage(ctx, req.Image, req.Platform, req.Progress)
 	if err != nil {
 		return nil, err
 	}
@@ -70,7 +69,11 @@ func Flatten(ctx context.Context, req FlattenRequest) (*FlattenResult, error) {
 		return nil, fmt.Errorf("unpacking image %q: %w", req.Image, err)
 	}
 	defer c.tree.Close()
-	if err := c.fit(req.AllowDrop, checkNoXattr); err != nil {
+	err = c.checkPatterns("--allow-drop", req.AllowDrop)
+	if err == nil {
+		err = c.fit(req.AllowDrop, checkNoXattr)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("image %q: %w", req.Image, err)
 	}
 	var a *archive

@@ -4,7 +4,6 @@ package builder
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"os"
 
@@ -36,7 +35,8 @@ func describe(req *Request, img *image.Image, p *plan, initramfs *packed, k *com
 
 // write writes the bundle, signed if there is a key.
 func write(ctx context.Context, req *Request, output string, m *manifest.Manifest, root *content, initramfs *packed, k *compiled) (*Result, error) {
-	report, err := json.Marshal(root.fidelity)
+	req.Progress(StageWrite, 0, 0)
+	report, err := root.fidelity.Encode()
 	if err != nil {
 		return nil, err
 	}
@@ -53,7 +53,7 @@ func write(ctx context.Context, req *Request, output string, m *manifest.Manifes
 			return nil, err
 		}
 	}
-	if err := b.Save(ctx, output, nil); err != nil {
+	if err := b.Save(ctx, output, func(done, total int64) { req.Progress(StageWrite, done, total) }); err != nil {
 		return nil, err
 	}
 	info, err := os.Stat(k.bzImage)

@@ -40,6 +40,9 @@ func (c *content) pack(ctx context.Context, pid1 initFiles, work string, progres
 	if err != nil {
 		return nil, err
 	}
+	if _, err := c.fidelity.Encode(); err != nil {
+		return nil, err // before a kernel is compiled
+	}
 	p := &packed{path: filepath.Join(work, "initramfs.cpio.zst")}
 	out, err := os.Create(p.path)
 	if err != nil {

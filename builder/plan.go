@@ -17,6 +17,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
+	"github.com/tenon-build/tenon/builder/preflight"
 	"github.com/tenon-build/tenon/builder/rootfs"
 	"github.com/tenon-build/tenon/recipes"
 )
@@ -37,11 +38,12 @@ func newPlan(req *Request, name string, config *v1.Config, tree *rootfs.Tree) (*
 		p.name = nameOf(name)
 	}
 	if p.recipe == nil {
-		static, err := isStatic(tree, argv(p.app), p.app)
-		if err != nil {
-			return nil, err
-		}
-		if p.recipe, err = recipes.Choose(p.app.Entrypoint, p.app.Cmd, static); err != nil {
+		check := preflight.Request{Tree: tree, App: p.app}
+		var err error
+		if p.recipe, err = recipes.Choose(p.app.Entrypoint, p.app.Cmd, check.IsStatic(argv(p.app))); err != nil {
+			if never := refusal(preflight.Check(check), req.Allow); never != nil {
+				err = fmt.Errorf("image %q: %w", req.Image, never) // whatever the recipe is
+			}
 			return nil, err
 		}
 		req.Log.Info("recipe chosen from the image", "recipe", p.recipe.Name, "description", p.recipe.Description)
@@ -95,9 +97,21 @@ func nameOf(name string) string {
 // imageApp is what the image says of its app.
 func imageApp(c *v1.Config) manifest.App {
 	return manifest.App{
-		Entrypoint: c.Entrypoint, Cmd: c.Cmd, Env: c.Env, User: c.User, WorkingDir: c.WorkingDir, StopSignal: c.StopSignal,
+		Entrypoint: c.Entrypoint, Cmd: c.Cmd, Env: lastOfEach(c.Env), User: c.User, WorkingDir: c.WorkingDir, StopSignal: c.StopSignal,
 		Ports: slices.Sorted(maps.Keys(c.ExposedPorts)), Health: imageHealth(c.Healthcheck), Volumes: imageVolumes(c.Volumes),
 	}
+}
+
+// lastOfEach keeps the last setting of a variable that is set twice, as docker and runc do: getenv(3)
+// would return the first.
+func lastOfEach(env []string) []string {
+	var out []string
+	for _, e := range env {
+		name, _, _ := strings.Cut(e, "=")
+		out = slices.DeleteFunc(out, func(before string) bool { return strings.HasPrefix(before, name+"=") })
+		out = append(out, e)
+	}
+	return out
 }
 
 // imageVolumes sorts parents before what is below them, the order in which they are

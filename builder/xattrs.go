@@ -18,9 +18,18 @@ import (
 // checkXattr says whether the table can carry an attribute: whether a tmpfs of
 // Linux 6.1 takes it from PID 1.
 func checkXattr(name, value string) error {
+	if name == rootfs.AccessACL || name == rootfs.DefaultACL {
+		if err := rootfs.CheckACL(value); err != nil {
+			return fmt.Errorf("%w: access control list %s: %w", initramfs.ErrMisfit, name, err)
+		}
+		return nil
+	}
+	if name == rootfs.FileFlags {
+		return fmt.Errorf("%w: file flags %q: a tmpfs has none", initramfs.ErrMisfit, value)
+	}
 	namespace, rest, _ := strings.Cut(name, ".")
 	if namespace != "security" && namespace != "trusted" || rest == "" || len(name) > 255 {
-		return fmt.Errorf("%w: extended attribute %.255s: the app's root file system takes security.* and trusted.*", initramfs.ErrMisfit, name)
+		return fmt.Errorf("%w: extended attribute %.255s: the app's root file system takes security.*, trusted.* and POSIX access control lists", initramfs.ErrMisfit, name)
 	}
 	if name == fidelity.CapabilityXattr {
 		if _, err := fidelity.FormatCapability([]byte(value)); err != nil {

@@ -45,12 +45,16 @@ type Recipe struct {
 	Target      manifest.Target   // unless the user says otherwise
 	Fragments   []string          // names of fragments beside those that every kernel has
 	Config      *kconfig.Fragment // symbols of the recipe itself
-	Drop        []string          // doublestar patterns of paths, without a leading slash, to leave out
+	Drop        []string          // doublestar patterns of paths, without a leading slash, to leave out; each must match
+	DropIf      []string          // the same, but of what only some images have
 	Match       Match
 	App         manifest.App // what the image's own config leaves empty
-	Health      *manifest.Health
-	Parameters  []manifest.Parameter
-	Claims      manifest.Claims // memory is what the app needs beside its own root file system
+
+	PIDNamespace *bool // whether the app runs as PID 1 of a PID namespace; nil: the image decides
+
+	Health     *manifest.Health
+	Parameters []manifest.Parameter
+	Claims     manifest.Claims // memory is what the app needs beside its own root file system
 }
 
 // Match says which images the recipe is for.
@@ -66,6 +70,7 @@ type file struct {
 	Fragments   []string        `toml:"fragments"`
 	Config      []string        `toml:"config"`
 	Drop        []string        `toml:"drop"`
+	DropIf      []string        `toml:"drop_if_present"`
 	Match       Match           `toml:"match"`
 	App         app             `toml:"app"`
 	Claims      claims          `toml:"claims"`
@@ -81,6 +86,8 @@ type app struct {
 	WorkingDir string   `toml:"working_dir"`
 	StopSignal string   `toml:"stop_signal"`
 	ReadOnly   bool     `toml:"read_only"`
+
+	PIDNamespace *bool `toml:"pid_namespace"`
 }
 
 type claims struct {
@@ -107,6 +114,7 @@ type parameter struct {
 	Type        string  `toml:"type"`
 	Default     *string `toml:"default"`
 	Description string  `toml:"description"`
+	Secret      bool    `toml:"secret"`
 }
 
 // Names returns the names of the built-in recipes, sorted.
@@ -153,12 +161,13 @@ func Parse(filename string, data []byte) (*Recipe, error) {
 	}
 	r := &Recipe{
 		Name: strings.TrimSuffix(path.Base(filename), ".toml"), Source: data,
-		Description: f.Description, Target: f.Target, Fragments: f.Fragments, Drop: f.Drop, Match: f.Match,
+		Description: f.Description, Target: f.Target, Fragments: f.Fragments, Drop: f.Drop, DropIf: f.DropIf, Match: f.Match,
 		App: manifest.App{
 			Entrypoint: f.App.Entrypoint, Cmd: f.App.Cmd, Env: f.App.Env,
 			User: f.App.User, WorkingDir: f.App.WorkingDir, StopSignal: f.App.StopSignal,
 			ReadOnly: f.App.ReadOnly,
 		},
+		PIDNamespace: f.App.PIDNamespace,
 	}
 	for _, p := range f.Parameters {
 		r.Parameters = append(r.Parameters, manifest.Parameter(p))
@@ -180,10 +189,23 @@ func (r *Recipe) fill(f *file) error {
 	if r.Target == "" {
 		r.Target = manifest.QEMU
 	}
-	for _, pattern := range r.Drop {
+	for _, pattern := range slices.Concat(r.Drop, r.DropIf) {
 		if err := CheckPattern(pattern); err != nil {
 			return fmt.Errorf("drop: %w", err)
 		}
+	}
+	for _, command := range r.Match.Commands {
+		if command == "" || strings.ContainsRune(command, '/') {
+			return fmt.Errorf("match.commands: %q is not the base name of a program", command)
+		}
+	}
+	seen := map[string]bool{}
+	for _, e := range r.App.Env {
+		name, _, _ := strings.Cut(e, "=")
+		if seen[name] {
+			return fmt.Errorf("app.env: %s is set twice", name)
+		}
+		seen[name] = true
 	}
 	var err error
 	if r.Health, err = f.Health.parse(); err != nil {
@@ -312,11 +334,6 @@ func positioned(filename string, err error) error {
 		return fmt.Errorf("%s:%d: %s", filename, row, strings.TrimPrefix(decode.Error(), "toml: "))
 	}
 	return fmt.Errorf("%s: %w", filename, err)
-}
-
-// Dropped says whether a path is one that the recipe leaves out.
-func (r *Recipe) Dropped(name string) bool {
-	return slices.ContainsFunc(r.Drop, func(pattern string) bool { return MatchPattern(pattern, name) })
 }
 
 // Choose returns the built-in recipe for an image. What names its program is

@@ -174,6 +174,10 @@ func TestParseRefuses(t *testing.T) {
 		{"default of another type", `type = "string"`, `type = "int"`, `my.toml: parameters: TZ: "UTC" is not of type int`},
 		{"environment without a value", `"A=1"`, `"A"`, `my.toml: app.env: "A" is not NAME=VALUE`},
 		{"pattern with a slash first", `"*.pyc"`, `"/*.pyc"`, `my.toml: drop: "/*.pyc" is not a pattern`},
+		{"pattern that is empty", `"*.pyc"`, `""`, `my.toml: drop: "" is not a pattern`},
+		{"pattern of the root", `"*.pyc"`, `"."`, `my.toml: drop: "." is not a pattern`},
+		{"pattern that leads out", `"*.pyc"`, `"../*.pyc"`, `my.toml: drop: "../*.pyc" is not a pattern`},
+		{"pattern of what some images have", `drop = ["usr/share/doc/**", "*.pyc"]`, `drop_if_present = ["usr/"]`, `my.toml: drop: "usr/" is not a pattern`},
 		{"pattern with an open bracket", `"*.pyc"`, `"*.[py"`, `my.toml: drop: "*.[py" is not a pattern`},
 		{"config line without a value", `"NET=y"`, `"NET"`, `my.toml:7: "CONFIG_NET" is neither`},
 		{"config line with a wrong value", `"HZ=100"`, `"HZ=fast"`, `my.toml:9: HZ: value "fast"`},
@@ -248,7 +252,7 @@ func TestChoose(t *testing.T) {
 	}
 }
 
-func TestDropped(t *testing.T) {
+func TestMatches(t *testing.T) {
 	tests := []struct {
 		pattern, name string
 		want          bool
@@ -275,8 +279,7 @@ func TestDropped(t *testing.T) {
 		{"**", "anything/below", true},
 	}
 	for _, test := range tests {
-		r := &Recipe{Drop: []string{"never", test.pattern}}
-		if got := r.Dropped(test.name); got != test.want {
+		if got := Matches([]string{"never", test.pattern}, test.name); got != test.want {
 			t.Errorf("%s: %s: got %v", test.pattern, test.name, got)
 		}
 	}

@@ -18,6 +18,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -348,6 +349,45 @@ func (d damaged) read(name string) []byte {
 func (d damaged) remove(name string) {
 	if err := os.Remove(filepath.Join(d.dir, name)); err != nil {
 		d.t.Fatal(err)
+	}
+}
+
+// What appears at the output while a bundle is written is somebody else's.
+func TestSaveOverWhatAppears(t *testing.T) {
+	for _, form := range []string{"oci:", "oci-archive:"} {
+		for what, appear := range map[string]func(path string) error{
+			"file":          func(path string) error { return os.WriteFile(path, []byte("precious"), 0o644) },
+			"folder":        func(path string) error { return os.MkdirAll(filepath.Join(path, "precious"), 0o755) },
+			"symbolic link": func(path string) error { return os.Symlink("precious", path) },
+			"bundle":        func(path string) error { _, err := writeBundle(path, content(t, "")); return err },
+		} {
+			t.Run(form+what, func(t *testing.T) {
+				b, err := New(content(t, ""))
+				if err != nil {
+					t.Fatal(err)
+				}
+				path := filepath.Join(t.TempDir(), "out")
+				once := sync.OnceFunc(func() {
+					if err := appear(path); err != nil {
+						t.Error(err)
+					}
+				})
+				err = b.Save(t.Context(), form+path, func(int64, int64) { once() })
+				if what == "bundle" {
+					if err != nil {
+						t.Error(err)
+					}
+					return
+				}
+				if !errors.Is(err, ErrExists) {
+					t.Errorf("got %v", err)
+				}
+				left, err := os.ReadDir(filepath.Dir(path))
+				if info, missing := os.Lstat(path); err != nil || len(left) != 1 || missing != nil || what == "file" && info.Size() != 8 || what == "symbolic link" && info.Mode().Type() != fs.ModeSymlink {
+					t.Errorf("left: %v, %v, %v", left, err, missing)
+				}
+			})
+		}
 	}
 }
 

@@ -145,7 +145,14 @@ func (s *archiveStore) add(ctx context.Context, files []blob) error {
 	for _, b := range files {
 		added[b.name] = true
 	}
-	return writeTar(target, func(tw *tar.Writer) error {
+	unchanged := func(name string) error {
+		same, err := leadsTo(name, old)
+		if err == nil && !same {
+			err = errors.New("somebody else replaced it meanwhile")
+		}
+		return err
+	}
+	return writeTar(target, unchanged, func(tw *tar.Writer) error {
 		tr := tar.NewReader(old)
 		for {
 			h, err := tr.Next()

@@ -79,18 +79,24 @@ func CheckOutput(out string) error {
 	if err != nil {
 		return fmt.Errorf("output %q: %w", out, err)
 	}
+	if err := checkReplaced(path); err != nil {
+		return fmt.Errorf("output %q: %w", out, err)
+	}
+	return nil
+}
+
+// checkReplaced refuses, with ErrExists, what is not a bundle and nothing else.
+func checkReplaced(path string) error {
 	b, err := Open(context.Background(), "oci:"+path)
 	switch {
 	case errors.Is(err, ErrInvalid) || errors.Is(err, fs.ErrNotExist): // a symlink may lead nowhere
-		return fmt.Errorf("output %q: %w", out, ErrExists)
+		return ErrExists
 	case err != nil:
-		return fmt.Errorf("output %q: %w", out, err)
+		return err
 	case !b.alone():
-		err = fmt.Errorf("output %q: %w", out, ErrExists)
+		err = ErrExists
 	default:
-		if err = checkFiles(path); err != nil {
-			err = fmt.Errorf("output %q: %w", out, err)
-		}
+		err = checkFiles(path)
 	}
 	return errors.Join(err, b.Close())
 }
@@ -321,22 +327,40 @@ func writeDir(ctx context.Context, path string, files []blob) (err error) {
 	if err := errors.Join(writeFiles(ctx, root, files), root.Close()); err != nil {
 		return err
 	}
-	return replace(tmp, path)
+	return replace(tmp, path, checkReplaced)
 }
 
-// replace puts what is at tmp at path. What stood there, a directory or a file,
-// has the name tmp afterwards, for the caller to remove.
-func replace(tmp, path string) error {
-	err := unix.Renameat2(unix.AT_FDCWD, tmp, unix.AT_FDCWD, path, unix.RENAME_EXCHANGE)
-	if err == unix.ENOENT {
-		err = os.Rename(tmp, path)
-	} else if err != nil {
-		err = &os.LinkError{Op: "rename", Old: tmp, New: path, Err: err}
+// replace puts what is at tmp at path. What stood there, a directory or a file, has the name tmp
+// afterwards, for the caller to remove. What check refuses of that is put back: it appeared there
+// meanwhile.
+func replace(tmp, path string, check func(old string) error) error {
+	err := rename(tmp, path, unix.RENAME_NOREPLACE)
+	if errors.Is(err, fs.ErrExist) {
+		err = exchange(tmp, path, check)
 	}
 	if err != nil {
 		return err
 	}
 	return syncDir(filepath.Dir(path))
+}
+
+// exchange exchanges two names, and looks at what it took away: before, somebody could still write
+// there.
+func exchange(tmp, path string, check func(old string) error) error {
+	if err := rename(tmp, path, unix.RENAME_EXCHANGE); err != nil {
+		return err
+	}
+	if err := check(tmp); err != nil {
+		return errors.Join(err, rename(tmp, path, unix.RENAME_EXCHANGE))
+	}
+	return nil
+}
+
+func rename(from, to string, flags uint) error {
+	if err := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, flags); err != nil {
+		return &os.LinkError{Op: "rename", Old: from, New: to, Err: err}
+	}
+	return nil
 }
 
 func copyBlob(ctx context.Context, w io.Writer, b blob) error {
@@ -353,7 +377,7 @@ func copyBlob(ctx context.Context, w io.Writer, b blob) error {
 }
 
 func writeArchive(ctx context.Context, path string, files []blob) error {
-	return writeTar(path, func(tw *tar.Writer) error { return writeMembers(ctx, tw, files) })
+	return writeTar(path, checkReplaced, func(tw *tar.Writer) error { return writeMembers(ctx, tw, files) })
 }
 
 func writeMembers(ctx context.Context, tw *tar.Writer, files []blob) error {
@@ -368,8 +392,8 @@ func writeMembers(ctx context.Context, tw *tar.Writer, files []blob) error {
 	return nil
 }
 
-// writeTar writes an archive to a temporary name and puts it at path.
-func writeTar(path string, write func(*tar.Writer) error) (err error) {
+// writeTar writes an archive to a temporary name and puts it at path, as replace does.
+func writeTar(path string, check func(old string) error, write func(*tar.Writer) error) (err error) {
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".tmp-")
 	if err != nil {
 		return err
@@ -382,7 +406,7 @@ func writeTar(path string, write func(*tar.Writer) error) (err error) {
 	if err := errors.Join(tw.Close(), f.Chmod(0o644), f.Sync()); err != nil {
 		return err
 	}
-	return replace(f.Name(), path)
+	return replace(f.Name(), path, check)
 }
 
 func syncDir(path string) error {

@@ -51,6 +51,31 @@ func TestCompareFields(t *testing.T) {
 	}
 }
 
+// Secret values are compared, and shown in no form.
+func TestCompareSecrets(t *testing.T) {
+	secret := []manifest.Parameter{{Name: "T", Secret: true}, {Name: "P"}}
+	of := func(text string) map[string]any {
+		v := object(t, text)
+		hide(v, secret)
+		return v
+	}
+	for _, test := range []struct{ name, a, b, want string }{
+		{"same", `{"parameters":[{"name":"T","default":"hunter1"},{"name":"P"}],"app":{"env":["T=hunter2"]}}`, `{"parameters":[{"name":"T","default":"hunter1"},{"name":"P"}],"app":{"env":["T=hunter2"]}}`, ""},
+		{"default", `{"parameters":[{"name":"T","default":"hunter1"},{"name":"P"}]}`, `{"parameters":[{"name":"T","default":"hunter2"},{"name":"P"}]}`, `[{"field":"parameters.T.default","a":"********","b":"********"}]`},
+		{"environment", `{"parameters":[{"name":"T"},{"name":"P"}],"app":{"env":["T=hunter1","P=1"]}}`, `{"parameters":[{"name":"T"},{"name":"P"}],"app":{"env":["T=hunter2","P=2"]}}`, `[{"field":"app.env.P","a":"1","b":"2"},{"field":"app.env.T","a":"********","b":"********"}]`},
+		{"whole lists", `{"parameters":[{"name":"T"},{"name":"P"}],"app":{"env":["T=hunter1","T=hunter1"]}}`, `{"parameters":[{"name":"T"},{"name":"P"}],"app":{"env":["T=hunter2"]}}`, `[{"field":"app.env","a":["T=********","T=********"],"b":["T=********"]}]`},
+	} {
+		changes := compareFields(of(test.a), of(test.b))
+		got, err := json.Marshal(changes)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if test.want == "" && len(changes) > 0 || test.want != "" && string(got) != test.want {
+			t.Errorf("%s: got %s", test.name, got)
+		}
+	}
+}
+
 func object(t *testing.T, text string) map[string]any {
 	t.Helper()
 	var v map[string]any

@@ -5,12 +5,14 @@ package diff
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"reflect"
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/tenon-build/tenon/builder/bundle"
+	"github.com/tenon-build/tenon/builder/bundle/manifest"
 )
 
 // FieldChange is a field of the bundle's manifest, or the digest of a layer,
@@ -42,6 +44,7 @@ func fields(b *bundle.Bundle) (map[string]any, error) {
 	if err := dec.Decode(&out); err != nil {
 		return nil, err
 	}
+	hide(out, b.Manifest.Parameters)
 	layers := map[string]any{}
 	for mt, name := range layerNames {
 		if b.Size(mt) > 0 {
@@ -50,6 +53,42 @@ func fields(b *bundle.Bundle) (map[string]any, error) {
 	}
 	out["layers"] = layers
 	return out, nil
+}
+
+// secret is a value that is compared, and not shown.
+type secret string
+
+func (secret) MarshalJSON() ([]byte, error) { return json.Marshal(manifest.Mask) }
+
+// secretSetting is an element NAME=VALUE of the environment with such a value.
+type secretSetting struct {
+	name  string
+	value secret
+}
+
+func (s secretSetting) MarshalJSON() ([]byte, error) {
+	return json.Marshal(s.name + "=" + manifest.Mask)
+}
+
+// hide makes secrets of the values of secret parameters, in the form that fields has them in.
+func hide(fields map[string]any, parameters []manifest.Parameter) {
+	app, _ := fields["app"].(map[string]any)
+	env, _ := app["env"].([]any)
+	declared, _ := fields["parameters"].([]any) // in the order of parameters
+	for i, p := range parameters {
+		if !p.Secret {
+			continue
+		}
+		object, _ := declared[i].(map[string]any)
+		if value, ok := object["default"].(string); ok {
+			object["default"] = secret(value)
+		}
+		for j, e := range env {
+			if name, value, _ := strings.Cut(fmt.Sprint(e), "="); name == p.Name {
+				env[j] = secretSetting{name, secret(value)}
+			}
+		}
+	}
 }
 
 func compareFields(a, b map[string]any) []FieldChange {
@@ -101,6 +140,8 @@ func keyed(list []any) map[string]any {
 // keyOf names an element of a list; no key is empty.
 func keyOf(element any) (key string, value any) {
 	switch e := element.(type) {
+	case secretSetting:
+		return e.name, e.value
 	case string:
 		name, value, ok := strings.Cut(e, "=")
 		if ok {

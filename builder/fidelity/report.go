@@ -4,23 +4,12 @@
 // made of.
 //
 // In and out: a Report, and its JSON form, which is an interface. Refused when
-// read: another version, unknown fields, more than the limit. What Linux file
+// read: another version, unknown fields, more bytes or entries than the limits. What Linux file
 // capabilities mean is read here too, because reports show them.
 package fidelity
 
-import (
-	"errors"
-	"fmt"
-
-	"github.com/tenon-build/tenon/builder/bundle"
-	"github.com/tenon-build/tenon/signer/strictjson"
-)
-
 // Version is the version of reports that this package writes and reads.
 const Version = 2
-
-// maxSize is the largest report, in bytes. It is what a bundle takes.
-const maxSize = 64 << 20
 
 // Report says how an initramfs differs from its image. Paths have no leading
 // slash; "." is the root. Lists are in the order of the paths.
@@ -68,28 +57,4 @@ type Capability struct {
 // New returns a report of no difference.
 func New() *Report {
 	return &Report{Version: Version, Added: []string{}, Dropped: []Dropped{}, Changed: []Change{}, Xattrs: Xattrs{Capabilities: []Capability{}}}
-}
-
-// Read reads a bundle's report. Errors about what it says wrap bundle.ErrInvalid,
-// or strictjson.ErrVersion when it is of another version.
-func Read(b *bundle.Bundle) (*Report, error) {
-	data, err := b.ReadLayer(bundle.FidelityType)
-	if err != nil {
-		return nil, err
-	}
-	r, err := Decode(data)
-	if err != nil && !errors.Is(err, strictjson.ErrVersion) {
-		err = fmt.Errorf("%w: %w", bundle.ErrInvalid, err)
-	}
-	return r, err
-}
-
-// Decode reads a report strictly. Another version is an error that wraps
-// strictjson.ErrVersion.
-func Decode(data []byte) (*Report, error) {
-	r := New()
-	if err := strictjson.DecodeVersion(data, maxSize, Version, r); err != nil {
-		return nil, fmt.Errorf("fidelity report: %w", err)
-	}
-	return r, nil
 }

@@ -25,7 +25,7 @@ import (
 // dirImage makes an image of a root file system in a directory: one plain
 // layer, and a config without an entrypoint. The directory is read twice, once
 // for the digest; a change in between fails the digest check.
-func dirImage(ctx context.Context, dir string, platform v1.Platform) (v1.Image, error) {
+func dirImage(ctx context.Context, dir string, platform v1.Platform, progress func(int64)) (v1.Image, error) {
 	dir, err := filepath.EvalSymlinks(dir)
 	if err != nil {
 		return nil, err
@@ -47,7 +47,7 @@ func dirImage(ctx context.Context, dir string, platform v1.Platform) (v1.Image, 
 		return nil, err
 	}
 	defer stream.Close()
-	layer, err := describe(stream, types.OCIUncompressedLayer)
+	layer, err := describe(counted{ctx, stream, progress}, types.OCIUncompressedLayer)
 	if err != nil {
 		return nil, err
 	}

@@ -4,6 +4,7 @@ package image
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -15,18 +16,20 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/partial"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/tenon-build/tenon/builder/limit"
 )
 
 // dockerImage opens an image in the format of docker save: manifest.json names
 // a config and layers, which are plain tar files (then their digests are the
 // diff ids of the config) or, from other tools, compressed.
-func dockerImage(fsys fs.FS, tag string, _ v1.Platform) (v1.Image, error) {
+func dockerImage(ctx context.Context, fsys fs.FS, tag string, progress func(int64)) (v1.Image, error) {
 	var images []struct {
 		Config   string
 		RepoTags []string
 		Layers   []string
 	}
-	if err := readJSON(fsys, "manifest.json", maxManifest, &images); err != nil {
+	if err := readJSON(fsys, "manifest.json", &images); err != nil {
 		return nil, notFound(err)
 	}
 	var tags []string
@@ -42,12 +45,12 @@ func dockerImage(fsys fs.FS, tag string, _ v1.Platform) (v1.Image, error) {
 	}
 	chosen := images[pick]
 
-	rawConfig, err := readDocument(fsys, chosen.Config, maxConfig)
+	rawConfig, err := readDocument(fsys, chosen.Config, limit.ImageConfig)
 	if err != nil {
 		return nil, fmt.Errorf("image config: %w", err)
 	}
-	config, err := v1.ParseConfigFile(bytes.NewReader(rawConfig))
-	if err != nil {
+	var config v1.ConfigFile
+	if err := json.Unmarshal(rawConfig, &config); err != nil {
 		return nil, fmt.Errorf("image config: %w", err)
 	}
 	if len(config.RootFS.DiffIDs) != len(chosen.Layers) {
@@ -63,9 +66,12 @@ func dockerImage(fsys fs.FS, tag string, _ v1.Platform) (v1.Image, error) {
 	if want, err := v1.NewHash("sha256:" + name); err == nil && want != manifest.Config.Digest {
 		return nil, fmt.Errorf("image config: digest mismatch: %s has the content %s", chosen.Config, manifest.Config.Digest)
 	}
+	if len(chosen.Layers) > limit.ImageLayers { // before compressed ones are hashed
+		return nil, fmt.Errorf("manifest.json: %d layers, at most %d are read", len(chosen.Layers), limit.ImageLayers)
+	}
 	files := map[v1.Hash]string{}
 	for i, layer := range chosen.Layers {
-		desc, err := describeLayer(fsys, layer, config.RootFS.DiffIDs[i])
+		desc, err := describeLayer(ctx, fsys, layer, config.RootFS.DiffIDs[i], progress)
 		if err != nil {
 			return nil, fmt.Errorf("layer %q: %w", layer, err)
 		}
@@ -84,7 +90,7 @@ func dockerImage(fsys fs.FS, tag string, _ v1.Platform) (v1.Image, error) {
 
 // describeLayer takes the diff id for the digest of a plain layer, which
 // whoever reads the layer checks; a compressed one is hashed.
-func describeLayer(fsys fs.FS, file string, diffID v1.Hash) (v1.Descriptor, error) {
+func describeLayer(ctx context.Context, fsys fs.FS, file string, diffID v1.Hash, progress func(int64)) (v1.Descriptor, error) {
 	f, err := fsys.Open(file)
 	if err != nil {
 		return v1.Descriptor{}, err
@@ -100,7 +106,7 @@ func describeLayer(fsys fs.FS, file string, diffID v1.Hash) (v1.Descriptor, erro
 		return v1.Descriptor{}, err
 	}
 	if bytes.HasPrefix(magic, []byte{0x1f, 0x8b}) || bytes.Equal(magic, []byte{0x28, 0xb5, 0x2f, 0xfd}) {
-		return describe(io.MultiReader(bytes.NewReader(magic[:n]), f), types.OCILayer)
+		return describe(counted{ctx, io.MultiReader(bytes.NewReader(magic[:n]), f), progress}, types.OCILayer)
 	}
 	return v1.Descriptor{MediaType: types.OCIUncompressedLayer, Size: info.Size(), Digest: diffID}, nil
 }

@@ -5,17 +5,15 @@
 //
 // In: a reference and a platform. Out: an Image, whose layers are read when they are
 // wanted. Refused: images for another platform; manifests and configurations that do not
-// have the digest by which they are named, or are larger than a few MiB. Layers are
-// checked by whoever reads them.
+// have the digest by which they are named, or are beyond the limits of package limit.
+// Layers are checked by whoever reads them.
 package image
 
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"net/http"
 	"os"
@@ -29,7 +27,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 
-	"github.com/tenon-build/tenon/builder/bundle/tarfs"
+	"github.com/tenon-build/tenon/builder/limit"
 	"github.com/tenon-build/tenon/signer/regular"
 )
 
@@ -57,28 +55,59 @@ func (i *Image) Close() error {
 
 // Open opens the image that reference names: a registry reference, with
 // the credentials of the docker keychain, or oci:DIR[:TAG],
-// oci-archive:FILE[:TAG], docker-archive:FILE[:REF], dir:ROOTFS. From an index
-// it takes the manifest for platform; an image for another platform is
-// refused with ErrPlatform. Layers are not read yet.
-func Open(ctx context.Context, reference string, platform v1.Platform) (*Image, error) {
-	img, err := open(ctx, reference, platform)
+// oci-archive:FILE[:TAG], docker-archive:FILE[:REF], dir:ROOTFS. Archives may be
+// compressed with gzip, bzip2, xz or zstd. From an index it takes the manifest for
+// platform; an image for another platform is refused with ErrPlatform. Layers are not
+// read yet. progress is called with the number of bytes read since the last call, where
+// an archive is unpacked or content is hashed first.
+func Open(ctx context.Context, reference string, platform v1.Platform, progress func(n int64)) (*Image, error) {
+	img, err := open(ctx, reference, platform, progress)
 	if err != nil {
 		return nil, fmt.Errorf("opening image %q: %w", reference, err)
 	}
-	config, err := img.ConfigFile()
-	if err == nil {
-		have := v1.Platform{OS: config.OS, Architecture: config.Architecture}
-		if have.OS != platform.OS || have.Architecture != platform.Architecture {
-			err = fmt.Errorf("%w: it is for %s, want %s", ErrPlatform, cmp.Or(have.String(), "none that it names"), platform)
-		}
-	}
-	if err != nil {
+	if err := img.check(platform); err != nil {
 		return nil, errors.Join(fmt.Errorf("opening image %q: %w", reference, err), img.Close())
 	}
 	return img, nil
 }
 
-func open(ctx context.Context, reference string, platform v1.Platform) (*Image, error) {
+// check reads the manifest and the config, within their limits, and compares the platform.
+func (i *Image) check(platform v1.Platform) error {
+	raw, err := i.RawManifest()
+	if err != nil {
+		return err
+	}
+	if err := checkDocument(raw, limit.ImageManifest); err != nil {
+		return fmt.Errorf("manifest: %w", err)
+	}
+	manifest, err := i.Manifest()
+	if err != nil {
+		return err
+	}
+	if len(manifest.Layers) > limit.ImageLayers {
+		return fmt.Errorf("manifest: %d layers, at most %d are read", len(manifest.Layers), limit.ImageLayers)
+	}
+	if manifest.Config.Size > limit.ImageConfig { // before a registry is asked for it
+		return fmt.Errorf("image config: larger than %d bytes", limit.ImageConfig)
+	}
+	if raw, err = i.RawConfigFile(); err != nil {
+		return err
+	}
+	if err := checkDocument(raw, limit.ImageConfig); err != nil {
+		return fmt.Errorf("image config: %w", err)
+	}
+	config, err := i.ConfigFile()
+	if err != nil {
+		return err
+	}
+	have := v1.Platform{OS: config.OS, Architecture: config.Architecture, Variant: config.Variant}
+	if rank(have, platform) < 0 {
+		return fmt.Errorf("%w: it is for %s, want %s", ErrPlatform, cmp.Or(have.String(), "none that it names"), platform)
+	}
+	return nil
+}
+
+func open(ctx context.Context, reference string, platform v1.Platform, progress func(int64)) (*Image, error) {
 	transportName, rest, _ := strings.Cut(reference, ":")
 	switch transportName {
 	case "oci":
@@ -91,18 +120,19 @@ func open(ctx context.Context, reference string, platform v1.Platform) (*Image, 
 		return finish(img, err, localName("oci", tag), absolute(file), root.Close)
 	case "oci-archive", "docker-archive":
 		file, tag := splitTag(rest)
-		archive, err := tarfs.Open(file)
+		archive, err := openArchive(ctx, file, progress)
 		if err != nil {
 			return nil, notFound(err)
 		}
-		read := layoutImage
+		var img v1.Image
 		if transportName == "docker-archive" {
-			read = dockerImage
+			img, err = dockerImage(ctx, archive, tag, progress)
+		} else {
+			img, err = layoutImage(archive, tag, platform)
 		}
-		img, err := read(archive, tag, platform)
 		return finish(img, err, localName(transportName, tag), absolute(file), archive.Close)
 	case "dir":
-		img, err := dirImage(ctx, rest, platform)
+		img, err := dirImage(ctx, rest, platform, progress)
 		return finish(img, notFound(err), localName("dir", ""), absolute(rest), nil)
 	}
 	// docker://REF is skopeo's form; docker:TAG is an image of that name.
@@ -158,7 +188,7 @@ func remoteImage(ctx context.Context, reference string, platform v1.Platform) (*
 	if err != nil {
 		return nil, err
 	}
-	desc, err := remote.Get(ref, remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain))
+	desc, err := remote.Get(ref, remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain), remote.WithTransport(modest{remote.DefaultTransport}))
 	if err != nil {
 		var refused *transport.Error
 		if errors.As(err, &refused) && refused.StatusCode == http.StatusNotFound {
@@ -174,6 +204,9 @@ func remoteImage(ctx context.Context, reference string, platform v1.Platform) (*
 	if err != nil {
 		return nil, err
 	}
+	if err := checkDocument(desc.Manifest, limit.ImageManifest); err != nil {
+		return nil, fmt.Errorf("index: %w", err)
+	}
 	im, err := index.IndexManifest()
 	if err != nil {
 		return nil, err
@@ -184,56 +217,6 @@ func remoteImage(ctx context.Context, reference string, platform v1.Platform) (*
 	}
 	img, err := index.Image(child.Digest)
 	return finish(img, err, ref.Name(), ref.Name(), nil)
-}
-
-// choose picks the one manifest for platform. A manifest without a platform is
-// taken when there is no other.
-func choose(manifests []v1.Descriptor, platform v1.Platform) (v1.Descriptor, error) {
-	var have []string
-	for _, d := range manifests {
-		switch {
-		case !d.MediaType.IsImage() && !d.MediaType.IsIndex():
-			continue
-		case d.Platform == nil && len(manifests) == 1, d.Platform != nil && d.Platform.Satisfies(platform):
-			return d, nil
-		case d.Platform != nil:
-			have = append(have, d.Platform.String())
-		default:
-			have = append(have, "one without a platform")
-		}
-	}
-	return v1.Descriptor{}, fmt.Errorf("%w: want %s, the index has %s", ErrPlatform, platform, strings.Join(have, ", "))
-}
-
-// Limits of the JSON documents of an image.
-const (
-	maxManifest = 4 << 20
-	maxConfig   = 8 << 20
-)
-
-// readDocument reads a small file whole.
-func readDocument(fsys fs.FS, file string, limit int64) ([]byte, error) {
-	f, err := fsys.Open(file)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err == nil && int64(len(data)) > limit {
-		err = fmt.Errorf("%s: larger than %d bytes", file, limit)
-	}
-	return data, err
-}
-
-func readJSON(fsys fs.FS, file string, limit int64, into any) error {
-	data, err := readDocument(fsys, file, limit)
-	if err != nil {
-		return err
-	}
-	if err := json.Unmarshal(data, into); err != nil {
-		return fmt.Errorf("%s: %w", file, err)
-	}
-	return nil
 }
 
 // refNames lists the tags of a layout.

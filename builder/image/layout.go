@@ -15,6 +15,8 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/partial"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/tenon-build/tenon/builder/limit"
 )
 
 // layoutImage opens an image in an OCI image layout, a directory or an
@@ -22,7 +24,7 @@ import (
 // whoever reads them.
 func layoutImage(fsys fs.FS, tag string, platform v1.Platform) (v1.Image, error) {
 	var index v1.IndexManifest
-	if err := readJSON(fsys, "index.json", maxManifest, &index); err != nil {
+	if err := readJSON(fsys, "index.json", &index); err != nil {
 		return nil, notFound(err)
 	}
 	manifests := index.Manifests
@@ -44,7 +46,7 @@ func layoutImage(fsys fs.FS, tag string, platform v1.Platform) (v1.Image, error)
 		if err != nil {
 			return nil, err
 		}
-		data, err := verifiedBlob(fsys, desc, maxManifest)
+		data, err := verifiedBlob(fsys, desc, limit.ImageManifest)
 		if err != nil {
 			return nil, err
 		}
@@ -63,8 +65,8 @@ func layoutImage(fsys fs.FS, tag string, platform v1.Platform) (v1.Image, error)
 func blobPath(h v1.Hash) string { return "blobs/" + h.Algorithm + "/" + h.Hex }
 
 // verifiedBlob reads a document and checks its size and digest.
-func verifiedBlob(fsys fs.FS, desc v1.Descriptor, limit int64) ([]byte, error) {
-	data, err := readDocument(fsys, blobPath(desc.Digest), limit)
+func verifiedBlob(fsys fs.FS, desc v1.Descriptor, most int) ([]byte, error) {
+	data, err := readDocument(fsys, blobPath(desc.Digest), most)
 	if err != nil {
 		return nil, err
 	}
@@ -87,7 +89,7 @@ func blobImage(fsys fs.FS, mt types.MediaType, rawManifest []byte) (v1.Image, er
 	if err != nil {
 		return nil, fmt.Errorf("manifest: %w", err)
 	}
-	rawConfig, err := verifiedBlob(fsys, manifest.Config, maxConfig)
+	rawConfig, err := verifiedBlob(fsys, manifest.Config, limit.ImageConfig)
 	if err != nil {
 		return nil, fmt.Errorf("image config: %w", err)
 	}

@@ -11,6 +11,7 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -28,15 +29,19 @@ import (
 //
 // An entry appears by rename when it is complete and never changes after that,
 // so a killed build leaves at most something in tmp, or a folder work beside its objects.
-// A later build clears both. Several processes may use one cache.
+// A later build clears both. Several processes of one user may use one cache. What others
+// could have written is never used: it would become part of kernels.
 type Cache struct {
-	dir string
-	use *os.File // locked shared while the cache is open
+	dir     string
+	use     *os.File // locked shared while the cache is open
+	waiting func(what string)
 }
 
 // OpenCache opens the cache at dir, which is made when missing. An empty dir
-// means the user's cache folder (~/.cache/tenon).
-func OpenCache(dir string) (*Cache, error) {
+// means the user's cache folder (~/.cache/tenon). One to which others can write is
+// refused with ErrShared. waiting is called about every ten seconds while another process
+// holds what is needed, with a text of who that is; it may be nil.
+func OpenCache(ctx context.Context, dir string, waiting func(what string)) (*Cache, error) {
 	if dir == "" {
 		base, err := os.UserCacheDir()
 		if err != nil {
@@ -51,34 +56,89 @@ func OpenCache(dir string) (*Cache, error) {
 	if strings.ContainsAny(dir, " \t\n:'\"\\$#%") {
 		return nil, fmt.Errorf("opening the cache: %q: the kernel's build cannot work in a folder with spaces, colons, quotes or one of $#%% in its path", dir)
 	}
-	for _, sub := range []string{"source", "config", "objects", "kernel", "lock", "tmp"} {
-		if err := os.MkdirAll(filepath.Join(dir, sub), 0o755); err != nil {
-			return nil, fmt.Errorf("opening the cache: %w", err)
-		}
+	c := &Cache{dir: dir, waiting: waiting}
+	if err := c.prepare(); err != nil {
+		return nil, fmt.Errorf("opening the cache: %w", err)
 	}
-	c := &Cache{dir: dir}
-	if err := c.enter(); err != nil {
+	if err := c.enter(ctx); err != nil {
 		return nil, fmt.Errorf("opening the cache: %w", err)
 	}
 	return c, nil
 }
 
-// enter clears what killed builds left when nobody else uses the cache, then marks it as used.
-func (c *Cache) enter() (err error) {
+// kinds are the folders of a cache. Who can open a lock can hold it, so that those are for nobody else.
+var kinds = map[string]fs.FileMode{"source": 0o755, "config": 0o755, "objects": 0o755, "kernel": 0o755, "lock": 0o700, "tmp": 0o755}
+
+// prepare makes the folders, and looks who else can write to them, before anything in them is read.
+func (c *Cache) prepare() error {
+	if err := os.MkdirAll(c.dir, 0o755); err != nil {
+		return err
+	}
+	if err := checkPath(c.dir); err != nil {
+		return err
+	}
+	for kind, mode := range kinds {
+		dir := c.Path(kind, "")
+		if err := os.MkdirAll(dir, mode); err != nil {
+			return err
+		}
+		if err := checkPrivate(dir); err != nil {
+			return err
+		}
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			return err
+		}
+		for _, e := range entries {
+			if err := checkPrivate(c.Path(kind, e.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) { // another build removes what it no longer needs
+				return err
+			}
+		}
+	}
+	return closeLocks(c.Path("lock", ""))
+}
+
+// enter clears what killed builds left when nobody else uses the cache, then marks it as used. What
+// cannot be cleared harms nobody.
+func (c *Cache) enter(ctx context.Context) (err error) {
 	if c.use, err = openLock(c.Path("lock", "use")); err != nil {
 		return err
 	}
 	alone, err := flock.Try(c.use)
 	if alone {
-		err = c.clear()
+		_ = c.clear()
 	}
 	if err == nil {
-		err = flock.Share(c.use)
+		err = c.wait(ctx, c.use, flock.TryShare)
 	}
 	if err != nil {
 		return errors.Join(err, c.use.Close())
 	}
 	return nil
+}
+
+// patience is after which time, and how often, it is said who holds a lock.
+const (
+	patience    = time.Second
+	sayInterval = 10 * time.Second
+)
+
+// wait tries until it has the lock, or ctx ends.
+func (c *Cache) wait(ctx context.Context, f *os.File, try func(*os.File) (bool, error)) error {
+	for next := time.Now().Add(patience); ; {
+		if locked, err := try(f); locked || err != nil {
+			return err
+		}
+		if time.Now().After(next) && c.waiting != nil {
+			c.waiting(fmt.Sprintf("%s, which holds %s", flock.Holder(f), f.Name()))
+			next = time.Now().Add(sayInterval)
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for %s, which holds %s: %w", flock.Holder(f), f.Name(), ctx.Err())
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
 }
 
 // clear removes what killed builds left. What a killed build started may still write in a
@@ -135,14 +195,14 @@ func (c *Cache) lock(ctx context.Context, kind, key string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := flock.Lock(ctx, f); err != nil {
-		return nil, errors.Join(fmt.Errorf("another build in %s: %w", c.dir, err), f.Close())
+	if err := c.wait(ctx, f, flock.Try); err != nil {
+		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil
 }
 
 func openLock(path string) (*os.File, error) {
-	return os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
+	return os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 }
 
 // commit puts a finished file or folder in its place. When another process was

@@ -4,9 +4,6 @@ package kernel
 
 import (
 	"archive/tar"
-	"bufio"
-	"bytes"
-	"compress/bzip2"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -16,13 +13,11 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path"
 	"path/filepath"
 	"strings"
 
-	"github.com/klauspost/compress/gzip"
-	"github.com/klauspost/compress/zstd"
+	"github.com/tenon-build/tenon/builder/decompress"
 )
 
 // ErrNoSource says that the kernel source is not on this machine.
@@ -59,7 +54,7 @@ func OpenSource(ctx context.Context, cache *Cache, spec string) (*Source, error)
 		return nil, fmt.Errorf("kernel source %q: %w", spec, err)
 	}
 	s, err := cache.source(ctx, digest, func(tree string) error {
-		if err := fill(ctx, path, tree); err != nil {
+		if err := fill(ctx, path, tree, digest); err != nil {
 			return err
 		}
 		if _, err := os.Stat(filepath.Join(tree, "Kconfig")); err != nil {
@@ -164,8 +159,12 @@ func walkSource(ctx context.Context, root string, fn func(rel string, d fs.DirEn
 	})
 }
 
+// errChanged says that what was copied is not what was hashed before, whose digest the cache
+// would have it under.
+var errChanged = errors.New("it changed while it was copied: try again")
+
 // copyTree copies a folder and checks that the copy is what was hashed.
-func copyTree(ctx context.Context, from, to string) error {
+func copyTree(ctx context.Context, from, to, digest string) error {
 	root, err := os.OpenRoot(to)
 	if err != nil {
 		return err
@@ -180,13 +179,9 @@ func copyTree(ctx context.Context, from, to string) error {
 	if err != nil {
 		return err
 	}
-	want, err := digestTree(ctx, from)
-	if err != nil {
-		return err
-	}
 	got, err := digestTree(ctx, to)
-	if err == nil && got != want {
-		err = errors.New("it changed while it was copied")
+	if err == nil && got != digest {
+		err = errChanged
 	}
 	return err
 }
@@ -218,78 +213,43 @@ func copyMember(root *os.Root, from, rel string, d fs.DirEntry) error {
 	return extractMember(root, rel, h, data)
 }
 
-// unpackTarball unpacks a kernel tarball without its top folder.
-func unpackTarball(ctx context.Context, path, to string) error {
+// unpackTarball unpacks a kernel tarball without its top folder, and checks that it is what was
+// hashed.
+func unpackTarball(ctx context.Context, path, to, digest string) error {
 	f, err := os.Open(path)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	plain, wait, err := decompress(ctx, f)
+	h := sha256.New()
+	packed := io.TeeReader(f, h)
+	plain, _, err := decompress.New(ctx, packed)
 	if err != nil {
 		return err
 	}
+	defer plain.Close()
 	root, err := os.OpenRoot(to)
 	if err != nil {
 		return err
 	}
 	defer root.Close()
-	err = extract(ctx, tar.NewReader(plain), root)
-	if err == nil {
-		_, err = io.Copy(io.Discard, plain) // what follows the archive: its end must be sound too
-	}
-	if err != nil {
-		cancel()
-		_ = wait()
+	if err := extract(ctx, tar.NewReader(plain), root); err != nil {
 		return err
 	}
-	return wait()
-}
-
-// decompress tells the compression by its magic. There is no xz decoder as
-// fast as the xz program, which comes with every machine that unpacks kernels.
-func decompress(ctx context.Context, f *os.File) (io.Reader, func() error, error) {
-	none := func() error { return nil }
-	r := bufio.NewReaderSize(f, 1<<20)
-	magic, err := r.Peek(6)
-	if err == io.EOF {
-		err = errors.New("too short for an archive")
+	// What follows the archive: its end must be sound too.
+	if _, err := io.Copy(io.Discard, plain); err != nil {
+		return err
 	}
-	if err != nil {
-		return nil, none, err
+	if err := plain.Close(); err != nil {
+		return err
 	}
-	switch {
-	case bytes.HasPrefix(magic, []byte{0x1f, 0x8b}):
-		z, err := gzip.NewReader(r)
-		return z, none, err
-	case bytes.HasPrefix(magic, []byte("BZh")):
-		return bzip2.NewReader(r), none, nil
-	case bytes.HasPrefix(magic, []byte{0x28, 0xb5, 0x2f, 0xfd}):
-		z, err := zstd.NewReader(r)
-		if err != nil {
-			return nil, none, err
-		}
-		return z, func() error { z.Close(); return nil }, nil
-	case bytes.Equal(magic, []byte("\xfd7zXZ\x00")):
-		cmd := exec.CommandContext(ctx, "xz", "-dcT0")
-		cmd.Stdin = r
-		var stderr bytes.Buffer
-		cmd.Stderr = &stderr
-		out, err := cmd.StdoutPipe()
-		if err == nil {
-			err = cmd.Start()
-		}
-		wait := func() error {
-			if err := cmd.Wait(); err != nil {
-				return fmt.Errorf("xz: %w: %s", err, strings.TrimSpace(stderr.String()))
-			}
-			return nil
-		}
-		return out, wait, err
+	if _, err := io.Copy(io.Discard, packed); err != nil {
+		return err
 	}
-	return r, none, nil
+	if hexSum(h) != digest {
+		return errChanged
+	}
+	return nil
 }
 
 func extract(ctx context.Context, tr *tar.Reader, root *os.Root) error {

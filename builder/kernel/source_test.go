@@ -307,7 +307,7 @@ func TestCopyTree(t *testing.T) {
 		t.Error(err)
 	}
 	to := t.TempDir()
-	if err := copyTree(canceled(t), dir, to); !errors.Is(err, context.Canceled) {
+	if err := copyTree(canceled(t), dir, to, ""); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
 	}
 	if got := names(t, to); len(got) != 0 {
@@ -316,8 +316,46 @@ func TestCopyTree(t *testing.T) {
 	if err := syscall.Mkfifo(dir+"/fifo", 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if err := copyTree(t.Context(), dir, to); err == nil || !strings.Contains(err.Error(), "fifo: entry type '6' does not belong into a source tree") {
+	if err := copyTree(t.Context(), dir, to, ""); err == nil || !strings.Contains(err.Error(), "fifo: entry type '6' does not belong into a source tree") {
 		t.Errorf("fifo: %v", err)
+	}
+}
+
+// The cache must not have a source under the digest of another one.
+func TestOpenSourceThatChanges(t *testing.T) {
+	dir := kernelFolder(t)
+	tarball := write(t, filepath.Join(t.TempDir(), "linux.tar"), string(kernelTarball(t)))
+	for _, test := range []struct {
+		path   string
+		digest func(context.Context, string) (string, error)
+		change func()
+	}{
+		{dir, digestTree, func() { write(t, filepath.Join(dir, "Kconfig"), "another") }},
+		{tarball, digestFile, func() { write(t, tarball, string(kernelTarball(t))+strings.Repeat("\x00", 512)) }},
+	} {
+		cache := openCache(t, t.TempDir())
+		digest, err := test.digest(t.Context(), test.path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lock, err := cache.lock(t.Context(), "source", digest)
+		if err != nil {
+			t.Fatal(err)
+		}
+		opened := make(chan error)
+		go func() {
+			_, err := OpenSource(t.Context(), cache, test.path)
+			opened <- err
+		}()
+		time.Sleep(100 * time.Millisecond) // it has the digest, and waits for the lock
+		test.change()
+		lock.Close()
+		if err := <-opened; !errors.Is(err, errChanged) {
+			t.Errorf("%s: %v", test.path, err)
+		}
+		if got := append(names(t, cache.Path("source", "")), names(t, cache.Path("tmp", ""))...); len(got) != 0 {
+			t.Errorf("left %v", got)
+		}
 	}
 }
 

@@ -244,21 +244,6 @@ func (c *changes) read(tr *tar.Reader, out io.Writer, packed int64, left *budget
 	}
 }
 
-// checkGlobal refuses what a global header would say of all entries after it,
-// which package tar ignores. Comments, as git archive makes them, say nothing.
-func checkGlobal(h *tar.Header) error {
-	for key := range h.PAXRecords {
-		switch key {
-		case "path", "linkpath", "size", "uid", "gid", "mtime":
-			return fmt.Errorf("global header that sets %q: not supported", key)
-		}
-		if strings.HasPrefix(key, xattrPrefix) || strings.HasPrefix(key, "GNU.sparse.") {
-			return fmt.Errorf("global header that sets %.200q: not supported", key)
-		}
-	}
-	return nil
-}
-
 // newChange copies every string that it keeps: package tar cuts them out of a
 // header of up to 1 MiB, which would stay in memory with them.
 func newChange(h *tar.Header) (change, error) {
@@ -293,9 +278,13 @@ func (ch *change) metadata() int {
 }
 
 func newInode(h *tar.Header) (*Inode, error) {
+	attributes, err := xattrs(h)
+	if err != nil {
+		return nil, err
+	}
 	n := &Inode{
 		Perm: uint32(h.Mode) & 0o7777, UID: h.Uid, GID: h.Gid, ModTime: h.ModTime,
-		Xattrs: xattrs(h),
+		Xattrs: attributes,
 	}
 	if xattrSize(n.Xattrs) > maxXattrs {
 		return nil, fmt.Errorf("extended attributes of more than %d bytes", maxXattrs)
@@ -311,10 +300,14 @@ func newInode(h *tar.Header) (*Inode, error) {
 			return nil, errors.New("symlink without a target")
 		}
 	case tar.TypeChar, tar.TypeBlock:
-		if uint64(h.Devmajor) > math.MaxUint32 || uint64(h.Devminor) > math.MaxUint32 {
+		major, minor, err := deviceNumbers(h)
+		if err != nil {
+			return nil, err
+		}
+		if major > math.MaxUint32 || minor > math.MaxUint32 {
 			return nil, fmt.Errorf("device %d:%d does not exist", h.Devmajor, h.Devminor)
 		}
-		n.Type, n.Major, n.Minor = CharDevice, uint32(h.Devmajor), uint32(h.Devminor)
+		n.Type, n.Major, n.Minor = CharDevice, uint32(major), uint32(minor)
 		if h.Typeflag == tar.TypeBlock {
 			n.Type = BlockDevice
 		}
@@ -322,6 +315,11 @@ func newInode(h *tar.Header) (*Inode, error) {
 		n.Type = FIFO
 	default:
 		return nil, fmt.Errorf("unknown entry type %q", h.Typeflag)
+	}
+	_, access := n.Xattrs[AccessACL]
+	_, inherited := n.Xattrs[DefaultACL]
+	if access && n.Type == Symlink || inherited && n.Type != Directory {
+		return nil, errors.New("an access control list where there can be none")
 	}
 	return n, nil
 }
@@ -336,21 +334,4 @@ func xattrSize(x map[string]string) (n int) {
 		n += len(k) + len(v)
 	}
 	return n
-}
-
-// xattrPrefix is before the names of extended attributes in PAX records.
-const xattrPrefix = "SCHILY.xattr."
-
-// xattrs returns the extended attributes that the header carries.
-func xattrs(h *tar.Header) map[string]string {
-	out := map[string]string{}
-	for k, v := range h.PAXRecords {
-		if name, ok := strings.CutPrefix(k, xattrPrefix); ok {
-			out[strings.Clone(name)] = strings.Clone(v)
-		}
-	}
-	if len(out) == 0 {
-		return nil
-	}
-	return out
 }

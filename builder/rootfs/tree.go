@@ -123,6 +123,41 @@ func (t *Tree) Lookup(name string) (*Inode, error) {
 	return nil, &fs.PathError{Op: "lookup", Path: name, Err: fs.ErrNotExist}
 }
 
+// Resolve follows a path from the root, as the kernel does under chroot. It returns the path
+// without symlinks to which it leads, without a leading slash, and what is there: nil for nothing.
+// The path is as far as it went where the error is not nil.
+func (t *Tree) Resolve(name string) (real string, n *Inode, err error) {
+	done, stack := []string{}, []*Inode{t.root}
+	todo := elements(name)
+	for links, steps := 0, 0; len(todo) > 0; steps++ {
+		elem := todo[0]
+		todo = todo[1:]
+		if elem == ".." {
+			done, stack = done[:max(1, len(done))-1], stack[:max(2, len(stack))-1]
+			continue
+		}
+		next := stack[len(stack)-1].children[elem]
+		at := path.Join(path.Join(done...), elem)
+		switch {
+		case next == nil:
+			return path.Join(at, path.Join(todo...)), nil, nil
+		case next.Type == Symlink:
+			if links++; links > maxSymlinks || steps > maxSteps {
+				return at, nil, errTooManyLinks
+			}
+			if path.IsAbs(next.Target) {
+				done, stack = done[:0], stack[:1]
+			}
+			todo = append(elements(next.Target), todo...)
+			continue
+		case next.Type != Directory && len(todo) > 0:
+			return at, nil, fmt.Errorf("%q is not a directory", "/"+at)
+		}
+		done, stack = append(done, elem), append(stack, next)
+	}
+	return path.Join(done...), stack[len(stack)-1], nil
+}
+
 // Put adds a file at a path, with its missing parents; what stood there is
 // replaced. The limits of images do not count here.
 func (t *Tree) Put(name string, n *Inode) error {

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
+	"github.com/tenon-build/tenon/builder/bundle/passwd"
 	"github.com/tenon-build/tenon/loader/control"
 )
 
@@ -23,7 +24,10 @@ const openFiles = 1 << 20
 type app struct {
 	argv []string
 	env  []string
-	user *identity
+	user *passwd.Identity
+
+	isolated  bool // it is PID 1 of a namespace
+	namespace int  // pidfd of the app, whose namespace other commands join; 0: none
 }
 
 // newApp resolves the spec against the image's files, and goes to the working
@@ -34,15 +38,15 @@ func newApp(spec *manifest.Spec, config *control.Configure) (*app, error) {
 		return nil, fmt.Errorf("the host's configuration is refused: %w", err)
 	}
 	// Images without these files are common.
-	passwd, err := readFile("/etc/passwd")
+	users, err := readFile("/etc/passwd")
 	if err != nil && err != unix.ENOENT {
 		return nil, fmt.Errorf("reading /etc/passwd: %w", err)
 	}
-	group, err := readFile("/etc/group")
+	groups, err := readFile("/etc/group")
 	if err != nil && err != unix.ENOENT {
 		return nil, fmt.Errorf("reading /etc/group: %w", err)
 	}
-	user, err := resolveUser(spec.App.User, passwd, group)
+	user, err := passwd.Resolve(spec.App.User, users, groups)
 	if err != nil {
 		return nil, err
 	}
@@ -56,8 +60,8 @@ func newApp(spec *manifest.Spec, config *control.Configure) (*app, error) {
 	}
 	return &app{
 		argv: slices.Concat(spec.App.Entrypoint, spec.App.Cmd),
-		env:  withDefaults(env, config.Hostname, user.home),
-		user: user,
+		env:  withDefaults(env, config.Hostname, user.Home),
+		user: user, isolated: spec.App.PIDNamespace,
 	}, nil
 }
 
@@ -83,34 +87,46 @@ func lookupEnv(env []string, name string) (string, bool) {
 // start starts the app with the console as its own, so that one that is not
 // root can open /dev/stdout.
 func (a *app) start(c *children) (int, <-chan unix.WaitStatus, error) {
-	if err := unix.Fchown(1, int(a.user.uid), int(a.user.gid)); err != nil {
+	if err := unix.Fchown(1, int(a.user.UID), int(a.user.GID)); err != nil {
 		return 0, nil, fmt.Errorf("giving the console to the app: %w", err)
 	}
 	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: openFiles, Max: openFiles}); err != nil {
 		return 0, nil, fmt.Errorf("setrlimit(RLIMIT_NOFILE, %d): %w", openFiles, err)
 	}
+	if a.isolated {
+		return a.startIsolated(c)
+	}
 	return a.exec(c, a.argv, 1, 2)
 }
 
-// exec runs a command as the app's user, in a session of its own.
+// exec runs a command as the app's user, in a session of its own, and in the app's namespace.
 func (a *app) exec(c *children, argv []string, stdout, stderr uintptr) (int, <-chan unix.WaitStatus, error) {
-	search, _ := lookupEnv(a.env, "PATH")
-	file, err := lookPath(argv[0], search)
+	file, err := a.lookPath(argv[0])
 	if err != nil {
 		return 0, nil, err
 	}
+	leave, err := a.joinNamespace()
+	if err != nil {
+		return 0, nil, err
+	}
+	defer leave()
 	pid, status, err := c.start(file, argv, &syscall.ProcAttr{
 		Env:   a.env,
 		Files: []uintptr{0, stdout, stderr},
 		Sys: &syscall.SysProcAttr{
 			Setsid:     true,
-			Credential: &syscall.Credential{Uid: a.user.uid, Gid: a.user.gid, Groups: a.user.groups},
+			Credential: &syscall.Credential{Uid: a.user.UID, Gid: a.user.GID, Groups: a.user.Groups},
 		},
 	})
 	if err != nil {
 		return 0, nil, execError(file, err)
 	}
 	return pid, status, nil
+}
+
+func (a *app) lookPath(name string) (string, error) {
+	search, _ := lookupEnv(a.env, "PATH")
+	return lookPath(name, search)
 }
 
 // lookPath finds an executable file as execvp(3) does.

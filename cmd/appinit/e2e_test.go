@@ -14,6 +14,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
@@ -125,6 +126,34 @@ func TestE2EUser(t *testing.T) {
 	s.Expect(t, "WAITING")
 	if code := s.SignalAndWait(t, syscall.SIGTERM); code != 7 || !strings.Contains(s.String(), "GOT user defined signal 1") {
 		t.Errorf("exit status %d, want 7 after SIGUSR1:\n%s", code, s)
+	}
+}
+
+// TestE2EPIDNamespace checks an app that is PID 1 of a namespace: what it sees, what signals do, how
+// it ends, and that its health check is beside it.
+func TestE2EPIDNamespace(t *testing.T) {
+	recipe := filepath.Join(t.TempDir(), "pid1.toml")
+	text := strings.Replace(string(e2e.Must(os.ReadFile(e2e.ProbeRecipe()))), "[claims]", "[app]\npid_namespace = true\n\n[claims]", 1)
+	if err := os.WriteFile(recipe, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	bundle, _ := e2e.Build(t, "-r", recipe, e2e.Image(t, func(c *v1.Config) {
+		c.User, c.WorkingDir, c.Cmd = "1000:44", "/made/here", []string{"one"}
+		c.Healthcheck = &v1.HealthConfig{Test: []string{"CMD", "/bin/probe", "beside"}, Interval: time.Second}
+	}, e2e.File{Header: tar.Header{Name: "acl", Mode: 0o640, PAXRecords: map[string]string{"SCHILY.acl.access": "user::rw-,user:bob:r--:4321,group::r--,mask::r--,other::---"}}}))
+	o := e2e.Run(t, bundle)
+	r := e2e.ParseReport(t, o.Stdout)
+	if o.Code != 0 || r.PID != 1 || r.Self != "1" || r.UID != 1000 || r.GID != 44 || r.Dir != "/made/here" || len(r.Args) != 2 || !slices.Equal(r.Groups, []int{44}) {
+		t.Errorf("status %d, pid %d (%s), uid %d, gid %d, groups %v, dir %q, args %q", o.Code, r.PID, r.Self, r.UID, r.GID, r.Groups, r.Dir, r.Args)
+	}
+	s := e2e.Start(t, bundle, "-e", "PROBE=wait")
+	s.Expect(t, "WAITING")
+	s.Expect(t, "the app is healthy")
+	if code := s.SignalAndWait(t, syscall.SIGTERM); code != 7 || !strings.Contains(s.String(), "GOT terminated") {
+		t.Errorf("exit status %d, want 7 after SIGTERM:\n%s", code, s)
+	}
+	if o := e2e.Run(t, bundle, "-e", "PROBE=exit:9"); o.Code != 9 {
+		t.Errorf("status %d, want 9: %s", o.Code, o)
 	}
 }
 

@@ -23,6 +23,9 @@ import (
 )
 
 func main() {
+	if os.Args[0] == namespaceInit {
+		enterNamespace(os.Args[1:])
+	}
 	if os.Getpid() != 1 {
 		fmt.Fprintln(os.Stderr, "appinit: error: it runs as PID 1 of an app kernel only")
 		os.Exit(2)
@@ -43,6 +46,7 @@ type pid1 struct {
 	signals  chan unix.Signal // from the host, to be sent to the app
 	resizes  chan *control.Resize
 	failed   chan error // a panic in a goroutine
+	isolated bool       // the app is PID 1 of a namespace
 }
 
 // run does everything from the first mount to the app's end.
@@ -54,13 +58,22 @@ func (p *pid1) run() control.Exit {
 	defer p.children.stop()
 	select {
 	case status := <-app:
-		if status.Signaled() {
-			return control.Exit{Signal: int(status.Signal())}
-		}
-		return control.Exit{Code: status.ExitStatus()}
+		return p.exit(status)
 	case err := <-p.failed:
 		return failure(err)
 	}
+}
+
+// exit is how the app ended. The PID 1 of a namespace that calls reboot(2) is ended by these signals,
+// which never end it otherwise: reboot_pid_ns() in kernel/pid_namespace.c.
+func (p *pid1) exit(status unix.WaitStatus) control.Exit {
+	switch {
+	case p.isolated && status.Signaled() && (status.Signal() == unix.SIGINT || status.Signal() == unix.SIGHUP):
+		return control.Exit{}
+	case status.Signaled():
+		return control.Exit{Signal: int(status.Signal())}
+	}
+	return control.Exit{Code: status.ExitStatus()}
 }
 
 // boot starts the app and returns where its status will come.
@@ -108,6 +121,7 @@ func (p *pid1) boot() (<-chan unix.WaitStatus, error) {
 			return nil, err
 		}
 	}
+	p.isolated = spec.App.PIDNamespace
 	pid, status, err := app.start(p.children)
 	if err != nil {
 		return nil, err

@@ -6,11 +6,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/docker/go-units"
@@ -21,6 +21,7 @@ import (
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
 	"github.com/tenon-build/tenon/builder/fidelity"
 	"github.com/tenon-build/tenon/builder/kernel"
+	"github.com/tenon-build/tenon/builder/preflight"
 	"github.com/tenon-build/tenon/cmd/internal/cli"
 	"github.com/tenon-build/tenon/loader/cokernel/guest"
 	"github.com/tenon-build/tenon/recipes"
@@ -37,6 +38,7 @@ type buildOptions struct {
 	tag      string
 	push     bool
 	jobs     int
+	allow    []string
 }
 
 func newBuildCmd(a *app) *cobra.Command {
@@ -71,6 +73,7 @@ that will run. --detached makes the weaker form.`,
 	cmd.MarkFlagsRequiredTogether("tag", "push")
 	f.IntVarP(&o.jobs, "jobs", "j", runtime.NumCPU(), "processes of the compiler at once")
 	o.image.flags(f)
+	f.StringSliceVar(&o.allow, "allow", nil, "build an app that could not start as the image is, where that comes right at run time: "+strings.Join(preflight.Names, ", ")+" (repeatable)")
 	f.StringVar(&o.cacheDir, "cache-dir", os.Getenv("TENON_CACHE"), "folder of the build cache, also $TENON_CACHE (default ~/.cache/tenon)")
 	f.StringVar(&o.format, "format", "text", "text or json")
 	return cmd
@@ -81,13 +84,13 @@ func (a *app) build(cmd *cobra.Command, image string, o buildOptions) (err error
 	if err != nil {
 		return err
 	}
-	if req.Cache, err = kernel.OpenCache(o.cacheDir); err != nil {
+	waiting := func(what string) { a.Log.Info("waiting for " + what) }
+	if req.Cache, err = kernel.OpenCache(cmd.Context(), o.cacheDir, waiting); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, req.Cache.Close()) }()
-	bars := newBars(a.Stderr)
-	req.Progress = bars.update
-	req.Log = slog.New(&cli.Handler{Name: "tenon", W: bars})
+	bars := newBars(a.screen)
+	req.Progress, req.Log = bars.update, a.Log
 	started := time.Now()
 	result, err := builder.Build(cmd.Context(), req)
 	bars.done(err == nil)
@@ -118,13 +121,18 @@ func (a *app) build(cmd *cobra.Command, image string, o buildOptions) (err error
 func (a *app) buildRequest(ctx context.Context, image string, o buildOptions) (builder.Request, error) {
 	req := builder.Request{
 		Image: image, Name: o.name, Version: o.version, Target: manifest.Target(o.target), Detached: o.detached, KernelSource: o.source,
-		Output: o.output, Jobs: o.jobs, Tenon: cli.Version(), AllowDrop: o.image.allowDrop,
+		Output: o.output, Jobs: o.jobs, Tenon: cli.Version(), AllowDrop: o.image.allowDrop, Allow: o.allow,
 	}
 	if err := cli.CheckFormat(o.format); err != nil {
 		return req, err
 	}
 	if o.jobs < 1 {
 		return req, cli.Exit(cli.ExitUsage, fmt.Errorf("--jobs %d: must be at least 1", o.jobs))
+	}
+	for _, name := range o.allow {
+		if !slices.Contains(preflight.Names, name) {
+			return req, cli.Exit(cli.ExitUsage, fmt.Errorf("--allow %q is none of %s", name, strings.Join(preflight.Names, ", ")))
+		}
 	}
 	var err error
 	if req.Platform, req.Limits, err = o.image.parse(); err != nil {
@@ -195,7 +203,7 @@ type output struct {
 }
 
 func buildOutput(r *builder.Result) output {
-	return output{r.Output, r.Digest.String(), r.Image, r.Kernel, r.Symbols, r.Manifest, r.Fidelity}
+	return output{r.Output, r.Digest.String(), r.Image, r.Kernel, r.Symbols, r.Manifest.Masked(), r.Fidelity}
 }
 
 // summary tells people what was built.

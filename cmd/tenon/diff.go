@@ -30,7 +30,9 @@ func newDiffCmd(a *app) *cobra.Command {
 			if err := cli.CheckFormat(format); err != nil {
 				return err
 			}
+			stop := a.working()
 			r, err := compare(cmd.Context(), args[0], args[1])
+			stop()
 			if err != nil {
 				return err
 			}

@@ -99,6 +99,8 @@ func (a *app) export(ctx context.Context, ref string, o exportOptions) (err erro
 		}
 		who = &policy.Trust.Identities[0]
 	}
+	stop := a.working()
+	defer stop()
 	b, err := bundle.Open(ctx, ref)
 	if err != nil {
 		return err
@@ -115,6 +117,7 @@ func (a *app) export(ctx context.Context, ref string, o exportOptions) (err erro
 	}
 	defer func() { err = errors.Join(err, e.Close()) }()
 	written, err := a.exportTo(ctx, e, b.Manifest.Name, o)
+	stop()
 	if err != nil {
 		return err
 	}

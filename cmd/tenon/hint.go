@@ -16,9 +16,11 @@ import (
 	"github.com/tenon-build/tenon/builder"
 	"github.com/tenon-build/tenon/builder/bundle"
 	"github.com/tenon-build/tenon/builder/bundle/seal"
+	"github.com/tenon-build/tenon/builder/fidelity"
 	"github.com/tenon-build/tenon/builder/image"
 	"github.com/tenon-build/tenon/builder/initramfs"
 	"github.com/tenon-build/tenon/builder/kernel"
+	"github.com/tenon-build/tenon/builder/preflight"
 	"github.com/tenon-build/tenon/builder/rootfs"
 	"github.com/tenon-build/tenon/loader"
 	"github.com/tenon-build/tenon/loader/qemu"
@@ -68,13 +70,17 @@ var hints = []struct {
 	{rootfs.ErrSize, "--max-size allows more"},
 	{rootfs.ErrRatio, "real layers are 2 to 10 times their size; --max-ratio allows more"},
 	{initramfs.ErrMisfit, "--allow-drop PATTERN lets files that match lose what does not fit, or leaves them out, and the report says so"},
+	{fidelity.ErrLimit, "leave the files out with a recipe's drop, instead of --allow-drop"},
 	{regular.ErrOutput, "choose another output with -o"},
 	{seal.ErrConfig, "a sealed kernel has none of this (docs/seal.md): leave it out of the recipe, or build with --detached, which is weaker"},
 	{builder.ErrDetached, "a unified kernel image is made of a bundle that was built without --detached"},
 	{errNoStub, "apt-get install systemd-boot-efi, or give it with --stub"},
+	{preflight.ErrCannotStart, "mend the image, or the recipe; where it comes right at run time, --allow and the word after 'cannot start'"},
+	{recipes.ErrNoMatch, "take the pattern out, or mend it; a recipe lists what only some images have under drop_if_present"},
 	{builder.ErrTooLarge, "make the image smaller: what a recipe lists under drop is left out"},
-	{image.ErrPlatform, "only linux/amd64 can be built so far: give an image that is made for it"},
+	{image.ErrPlatform, "only linux/amd64 can be built so far: give an image that is made for it; --platform linux/amd64/v3 takes one that needs a newer CPU"},
 	{image.ErrNotFound, "IMAGE is a registry reference, or oci:DIR[:TAG], oci-archive:FILE, docker-archive:FILE, dir:ROOTFS"},
+	{kernel.ErrShared, "take the cache for yourself (chown, chmod go-w) after you emptied it, or choose another --cache-dir"},
 	{kernel.ErrNoSource, "apt-get install linux-source-6.1, or give a folder or a tarball with --kernel-source"},
 	{kernel.ErrMissingTools, "apt-get install make gcc flex bison bc libelf-dev zstd perl xz-utils"},
 	{syscall.ENOSPC, "make room; temporary files go to $TMPDIR, the cache of a build to its --cache-dir"},

@@ -9,6 +9,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/spf13/pflag"
 
+	"github.com/tenon-build/tenon/builder/image"
 	"github.com/tenon-build/tenon/builder/rootfs"
 	"github.com/tenon-build/tenon/cmd/internal/cli"
 	"github.com/tenon-build/tenon/recipes"
@@ -35,12 +36,9 @@ func (o *imageOptions) parse() (v1.Platform, rootfs.Limits, error) {
 	fail := func(format string, args ...any) (v1.Platform, rootfs.Limits, error) {
 		return v1.Platform{}, rootfs.Limits{}, cli.Exit(cli.ExitUsage, fmt.Errorf(format, args...))
 	}
-	platform, err := v1.ParsePlatform(o.platform)
+	platform, err := image.ParsePlatform(o.platform)
 	if err != nil {
 		return fail("--platform: %w", err)
-	}
-	if platform.OS != "linux" || platform.Architecture != "amd64" {
-		return fail("--platform %s: only linux/amd64 kernels can be built", o.platform)
 	}
 	bytes, err := units.RAMInBytes(o.maxSize)
 	switch {
@@ -56,5 +54,5 @@ func (o *imageOptions) parse() (v1.Platform, rootfs.Limits, error) {
 			return fail("--allow-drop: %w", err)
 		}
 	}
-	return *platform, rootfs.Limits{Entries: o.maxEntries, Bytes: bytes, Ratio: o.maxRatio}, nil
+	return platform, rootfs.Limits{Entries: o.maxEntries, Bytes: bytes, Ratio: o.maxRatio}, nil
 }

@@ -34,12 +34,15 @@ BUNDLE is oci:DIR, oci-archive:FILE, a path to either, or HOST/NAME:TAG.`,
 			if err := cli.CheckFormat(format); err != nil {
 				return err
 			}
+			stop := a.working()
+			defer stop()
 			b, err := bundle.Open(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}
 			defer func() { err = errors.Join(err, b.Close()) }()
 			i, err := inspectBundle(cmd.Context(), b)
+			stop()
 			if err != nil {
 				return err
 			}
@@ -85,7 +88,7 @@ type referrer struct {
 }
 
 func inspectBundle(ctx context.Context, b *bundle.Bundle) (*inspection, error) {
-	i := &inspection{Digest: b.Digest.String(), Manifest: b.Manifest, Signatures: []checkedSignature{}, Referrers: []referrer{}}
+	i := &inspection{Digest: b.Digest.String(), Manifest: b.Manifest.Masked(), Signatures: []checkedSignature{}, Referrers: []referrer{}}
 	for _, mt := range b.Layers() {
 		i.Layers = append(i.Layers, layer{mt, b.LayerDigest(mt).String(), b.Size(mt)})
 	}
@@ -168,7 +171,11 @@ func (a *app) printInspection(i *inspection) error {
 	row("command line", "%s", m.CommandLine)
 	printApp(row, &m.App)
 	for _, p := range m.Parameters {
-		row("parameter", "%s (%s) %s", p.Name, p.Type, p.Description)
+		kind := p.Type
+		if p.Secret {
+			kind += ", secret"
+		}
+		row("parameter", "%s (%s) %s", p.Name, kind, p.Description)
 	}
 	row("CPUs", "%d to %d", m.Claims.CPUs.Min, m.Claims.CPUs.Max)
 	row("memory", "%s to %s: less does not boot", size(m.Claims.Memory.Min), size(m.Claims.Memory.Max))
@@ -210,6 +217,9 @@ func printApp(row func(name, format string, args ...any), app *manifest.App) {
 	}
 	if app.ReadOnly {
 		row("root", "read-only")
+	}
+	if app.PIDNamespace {
+		row("process", "PID 1 of a PID namespace")
 	}
 	if h := app.Health; h != nil {
 		check := fmt.Sprintf("%q", h.Exec)

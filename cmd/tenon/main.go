@@ -23,7 +23,10 @@ const (
 var failed = map[string]int{"run": cli.ExitRun, "diff": exitTrouble}
 
 // app is what all commands share.
-type app struct{ *cli.App }
+type app struct {
+	*cli.App
+	screen *screen // what Stderr is
+}
 
 func main() {
 	a := newApp(os.Stdout, os.Stderr)
@@ -31,8 +34,9 @@ func main() {
 }
 
 func newApp(stdout, stderr io.Writer) *app {
-	a := &app{cli.New("tenon", stdout, stderr)}
-	a.Hint, a.Failed = hint, failed
+	s := &screen{w: stderr}
+	a := &app{cli.New("tenon", stdout, s), s}
+	a.Hint, a.Failed, a.Working = hint, failed, a.working
 	return a
 }
 

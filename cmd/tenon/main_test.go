@@ -3,12 +3,14 @@
 package main
 
 import (
+	"archive/tar"
 	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -20,6 +22,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/static"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/spf13/cobra"
 
@@ -91,6 +94,45 @@ func emptyImage(t *testing.T, architecture string) string {
 	config := &v1.ConfigFile{OS: "linux", Architecture: architecture, RootFS: v1.RootFS{Type: "layers"}, Config: v1.Config{Cmd: []string{"/odd"}}}
 	img, err := mutate.ConfigFile(mutate.MediaType(empty.Image, types.OCIManifestSchema1), config)
 	if err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(t.TempDir(), "image")
+	if _, err := layout.Write(dir, mutate.AppendManifests(empty.Index, mutate.IndexAddendum{Add: img})); err != nil {
+		t.Fatal(err)
+	}
+	return "oci:" + dir
+}
+
+// imageOf is an image of an app /odd, a script, and of its interpreter.
+func imageOf(t *testing.T, odd string) string {
+	t.Helper()
+	program := make([]byte, 64) // an ELF file of x86-64 without segments
+	copy(program, "\x7fELF\x02\x01\x01")
+	program[16], program[18] = 2, 62
+	var layer bytes.Buffer
+	w := tar.NewWriter(&layer)
+	for name, content := range map[string]string{"odd": odd, "sh": string(program)} {
+		err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o755, Size: int64(len(content))})
+		if err == nil {
+			_, err = io.WriteString(w, content)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	img, err := mutate.AppendLayers(mutate.MediaType(empty.Image, types.OCIManifestSchema1), static.NewLayer(layer.Bytes(), types.OCIUncompressedLayer))
+	if err != nil {
+		t.Fatal(err)
+	}
+	config, err := img.ConfigFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.OS, config.Architecture, config.Config.Cmd = "linux", "amd64", []string{"/odd"}
+	if img, err = mutate.ConfigFile(img, config); err != nil {
 		t.Fatal(err)
 	}
 	dir := filepath.Join(t.TempDir(), "image")
@@ -185,7 +227,7 @@ func TestErrors(t *testing.T) {
 	written, _ := writtenBundle(t)
 	garbage := writeTemp(t, "garbage", strings.Repeat("garbage ", 1000))
 	recipe := func(line string) string { return writeTemp(t, "app.toml", line+"\n") }
-	image := emptyImage(t, "amd64")
+	image, missingApp := imageOf(t, "#!/sh\n"), emptyImage(t, "amd64")
 	keys := filepath.Join(t.TempDir(), "keys")
 	if err := signer.Create(keys, signer.CreateOptions{Name: "test", Valid: time.Hour}); err != nil {
 		t.Fatal(err)
@@ -212,7 +254,7 @@ func TestErrors(t *testing.T) {
 		{"unknown target", "build x --target vmware", 2, `--target "vmware" is none of`, ""},
 		{"version that is none", "build x --bundle-version v1.4", 2, `--bundle-version: "v1.4" is not a semantic version such as 1.4.0`, ""},
 		{"malformed platform", "build x --platform a/b/c/d/e", 2, "--platform: ", ""},
-		{"other platform", "build x --platform linux/arm64", 2, "only linux/amd64 kernels can be built", ""},
+		{"other platform", "build x --platform linux/arm64", 2, "neither linux/amd64 nor linux/amd64/VARIANT", ""},
 		{"state that is empty", "verify x --cert x --state=", 2, "--state is empty", ""},
 		{"no entries", "build x --max-entries 0", 2, "--max-entries 0: must be at least 1", ""},
 		{"no ratio", "rootfs x --max-ratio -1", 2, "--max-ratio -1: must be at least 1", ""},
@@ -238,6 +280,10 @@ func TestErrors(t *testing.T) {
 
 		{"unknown image", "build oci:" + missing, 1, "no such image", "IMAGE is a registry reference, or oci:DIR"},
 		{"malformed reference", "build UPPER/case", 1, `opening image "UPPER/case": `, ""},
+		{"image without its app", "build " + missingApp, 1, `its app cannot start: entrypoint: "/odd": not in the image`, "--allow and the word after"},
+		{"image whose app was written on Windows", "build " + imageOf(t, "#!/sh\r\n"), 1, "its app cannot start: interpreter: the first line of \"/odd\" ends in CR LF", "--allow and the word after"},
+		{"unknown thing that is allowed", "build x --allow everything", 2, `--allow "everything" is none of entrypoint, interpreter`, ""},
+		{"rootfs with a pattern that matches no file", "rootfs " + dirWithOldFile(t) + " --allow-drop ol", 1, `--allow-drop "ol" matches no file of the image`, "take the pattern out"},
 		{"image of another platform", "build " + emptyImage(t, "arm64"), 1, "no image for this platform: it is for linux/arm64, want linux/amd64", "only linux/amd64"},
 		{"image that no recipe fits", "build " + image, 1, `unknown recipe: no built-in recipe fits the program "odd"`, "choose one with -r NAME"},
 		{"output that is something else", "build -r static -o " + garbage + " " + image, 1, "exists and is not a bundle", "choose another output with -o"},
@@ -250,7 +296,7 @@ func TestErrors(t *testing.T) {
 		{"rootfs and JSON to stdout", "rootfs x -o - --format json", 2, "stdout is where the archive goes", ""},
 		{"rootfs over a folder", "rootfs " + image + " -o " + t.TempDir(), 1, "exists and is not a regular file", "choose another output with -o"},
 		{"rootfs into no folder", "rootfs " + image + " -o " + missing + "/x.cpio", 1, "no such file or directory", ""},
-		{"rootfs for another platform", "rootfs x --platform linux/arm64", 2, "only linux/amd64", ""},
+		{"rootfs for another platform", "rootfs x --platform linux/arm64", 2, "neither linux/amd64", ""},
 		{"rootfs with what does not fit", "rootfs " + dirWithOldFile(t), 1, `"old": modification time -1 does not fit the initramfs format (32 bits) (and 1 more files)`, "--allow-drop PATTERN"},
 		{"rootfs with half of it waived", "rootfs " + dirWithOldFile(t) + " --allow-drop old", 1, `"older": modification time -2 does not fit the initramfs format (32 bits)`, "--allow-drop PATTERN"},
 
@@ -404,7 +450,7 @@ func TestInterrupted(t *testing.T) {
 // A report that says nothing, or is of another version, is one line and no panic.
 func TestInspectFidelity(t *testing.T) {
 	for report, want := range map[string]string{
-		"null": "no version field", `{"version":9}`: "unsupported version 9", `{"version":2,"x":1}`: `unknown field "x"`, "<html>": "fidelity report",
+		"null": "null where { is due", `{"version":9}`: "unsupported version 9", `{"version":2,"x":1}`: `unknown field "x"`, "<html>": "fidelity report",
 	} {
 		path, _ := writeBundle(t, report)
 		for _, verb := range [][]string{{"inspect", path}, {"diff", path, path}} {
@@ -442,6 +488,21 @@ func TestInspect(t *testing.T) {
 	var got inspection
 	if err := json.Unmarshal([]byte(r.stdout), &got); err != nil || got.Digest != digest || got.Manifest.Name != "web" || len(got.Layers) != 5 || r.code != 0 {
 		t.Errorf("%+v, %v", got, err)
+	}
+}
+
+// A secret parameter's value is nowhere in what is shown.
+func TestInspectSecret(t *testing.T) {
+	hunter := "hunter2"
+	path, _ := writeBundleOf(t, string(flat.Kernel(nil)), `{"version":2}`, func(m *manifest.Manifest) {
+		m.App.Env = append(m.App.Env, "TOKEN=hunter1")
+		m.Parameters = []manifest.Parameter{{Name: "TOKEN", Type: "string", Default: &hunter, Secret: true}}
+	})
+	for _, line := range [][]string{{"inspect", path}, {"inspect", path, "--format", "json"}} {
+		r := invoke(t, line...)
+		if out := r.stdout + r.stderr; strings.Contains(out, "hunter") || !strings.Contains(out, "TOKEN") || !strings.Contains(out, manifest.Mask) {
+			t.Errorf("%q: %s", line, out)
+		}
 	}
 }
 

@@ -10,15 +10,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/tenon-build/tenon/builder"
 	"github.com/tenon-build/tenon/builder/bundle"
 	"github.com/tenon-build/tenon/cmd/internal/cli"
-)
-
-// What moves bundles has one stage each.
-const (
-	stagePush builder.Stage = "push"
-	stagePull builder.Stage = "pull"
 )
 
 func newPushCmd(a *app) *cobra.Command {
@@ -43,12 +36,14 @@ system's own.`,
 }
 
 func (a *app) push(ctx context.Context, from, to string) (where string, err error) {
+	stop := a.working()
 	b, err := bundle.Open(ctx, from)
+	stop()
 	if err != nil {
 		return "", err
 	}
 	defer func() { err = errors.Join(err, b.Close()) }()
-	bars := newBars(a.Stderr)
+	bars := newBars(a.screen)
 	where, err = b.Push(ctx, to, func(done, total int64) { bars.update(stagePush, done, total) })
 	bars.done(err == nil)
 	if err == nil {
@@ -75,7 +70,9 @@ copied too. Signatures are carried, not checked: that is what verify does.`,
 }
 
 func (a *app) pull(ctx context.Context, from, out string) (err error) {
+	stop := a.working()
 	b, err := bundle.Open(ctx, from)
+	stop()
 	if err != nil {
 		return err
 	}
@@ -83,7 +80,7 @@ func (a *app) pull(ctx context.Context, from, out string) (err error) {
 	if out == "" {
 		out = b.Manifest.Name + ".tenon"
 	}
-	bars := newBars(a.Stderr)
+	bars := newBars(a.screen)
 	err = b.Save(ctx, out, func(done, total int64) { bars.update(stagePull, done, total) })
 	bars.done(err == nil)
 	if err != nil {

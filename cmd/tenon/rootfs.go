@@ -50,7 +50,7 @@ func (a *app) rootfs(cmd *cobra.Command, image string, o rootfsOptions) error {
 	if err != nil {
 		return err
 	}
-	bars := newBars(a.Stderr)
+	bars := newBars(a.screen)
 	req := builder.FlattenRequest{
 		Image: image, Platform: platform, AllowDrop: o.image.allowDrop, Output: o.output, Limits: limits, Progress: bars.update,
 	}

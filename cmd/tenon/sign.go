@@ -133,6 +133,8 @@ func (m *signMode) check(o *keyOptions, args []string) error {
 }
 
 func (a *app) sign(ctx context.Context, ref string, key *signer.Key) (err error) {
+	stop := a.working()
+	defer stop()
 	b, err := bundle.Open(ctx, ref)
 	if err != nil {
 		return err
@@ -141,6 +143,7 @@ func (a *app) sign(ctx context.Context, ref string, key *signer.Key) (err error)
 	if err := signature.Sign(ctx, b, key); err != nil {
 		return err
 	}
+	stop()
 	a.saySigned(key)
 	_, err = fmt.Fprintln(a.Stdout, b.Digest)
 	return err

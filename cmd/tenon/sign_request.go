@@ -19,6 +19,8 @@ import (
 
 // prepareSigning is the first phase.
 func (a *app) prepareSigning(ctx context.Context, ref, output string) (err error) {
+	stop := a.working()
+	defer stop()
 	b, err := bundle.Open(ctx, ref)
 	if err != nil {
 		return err
@@ -28,6 +30,7 @@ func (a *app) prepareSigning(ctx context.Context, ref, output string) (err error
 	if err != nil {
 		return err
 	}
+	stop()
 	return a.writeRequest(r, output)
 }
 
@@ -66,6 +69,8 @@ func (a *app) attachSignatures(ctx context.Context, ref, path, cert string) (err
 			return fmt.Errorf("certificate %q: %w", cert, err)
 		}
 	}
+	stop := a.working()
+	defer stop()
 	b, err := bundle.Open(ctx, ref)
 	if err != nil {
 		return err
@@ -75,6 +80,7 @@ func (a *app) attachSignatures(ctx context.Context, ref, path, cert string) (err
 	if err != nil {
 		return fmt.Errorf("request %q: %w", path, err)
 	}
+	stop()
 	a.saySigned(key)
 	_, err = fmt.Fprintln(a.Stdout, b.Digest)
 	return err

@@ -11,6 +11,8 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -42,6 +44,45 @@ func Try(f *os.File) (locked bool, err error) {
 		return false, nil
 	}
 	return err == nil, err
+}
+
+// TryShare is Share, but returns false at once where somebody else has the lock alone. A lock that
+// f had is gone then.
+func TryShare(f *os.File) (locked bool, err error) {
+	err = flock(f, unix.LOCK_SH|unix.LOCK_NB)
+	if err == unix.EWOULDBLOCK {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// Holder names a process that holds the lock of a file: "process 123 (tenon)", or "another process"
+// where /proc/locks does not tell.
+func Holder(f *os.File) string {
+	const unknown = "another process"
+	var info unix.Stat_t
+	if unix.Fstat(int(f.Fd()), &info) != nil {
+		return unknown
+	}
+	locks, err := os.ReadFile("/proc/locks")
+	if err != nil {
+		return unknown
+	}
+	for line := range strings.Lines(string(locks)) { // 1: FLOCK ADVISORY WRITE 123 08:01:4567 0 EOF
+		fields := strings.Fields(line)
+		if len(fields) < 6 || fields[1] != "FLOCK" || !strings.HasSuffix(fields[5], fmt.Sprintf(":%d", info.Ino)) {
+			continue
+		}
+		if pid, err := strconv.Atoi(fields[4]); err != nil || pid <= 0 {
+			continue // of another PID namespace
+		}
+		name, err := os.ReadFile("/proc/" + fields[4] + "/comm")
+		if err != nil {
+			continue
+		}
+		return fmt.Sprintf("process %s (%s)", fields[4], strings.TrimSpace(string(name)))
+	}
+	return unknown
 }
 
 // Share waits until nobody else has the lock alone, and has it together with others. A lock

@@ -106,7 +106,7 @@ type variants struct {
 // newVariants makes images on top of redis's that have at least so many MiB unpacked, and
 // builds the first with both programs, so that their kernels are there.
 func newVariants(j *job, before, after, what string, mib int64) *variants {
-	base, err := image.Open(j.Context(), "oci:"+e2e.Required(j, "TENON_REDIS_IMAGE"), v1.Platform{OS: "linux", Architecture: "amd64"})
+	base, err := image.Open(j.Context(), "oci:"+e2e.Required(j, "TENON_REDIS_IMAGE"), v1.Platform{OS: "linux", Architecture: "amd64"}, func(int64) {})
 	if err != nil {
 		j.Fatal(err)
 	}

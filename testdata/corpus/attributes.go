@@ -30,6 +30,21 @@ func attributeCases() []Case {
 			umoci("drops attributes without a value"),
 		image("file-capability-of-a-hidden-file", layers(layer(file(".a", "1").mode(0o755).attr("security.capability", netBind), file("a", "2"))), file(".a", "1").mode(0o755).attr("security.capability", netBind), file("a", "2")),
 		image("file-capability", layers(layer(file("a", "1").mode(0o755).attr("security.capability", netBind))), file("a", "1").mode(0o755).attr("security.capability", netBind)),
+		image("posix-acl-of-bsdtar", layers(rawLayer(pax("SCHILY.acl.access", "user::rw-,group::r--,mask::rw-,other::r--,user:bob:rw-:1000"), regular("a", "1"))),
+			file("a", "1").attr("system.posix_acl_access", accessACL)).umoci("does not know SCHILY.acl"),
+		image("posix-acl-of-gnu-tar", layers(rawLayer(pax("SCHILY.acl.access", "user::rw-\nuser:1000:rw-\ngroup::r--\nmask::rw-\nother::r--\n"), regular("a", "1"))),
+			file("a", "1").attr("system.posix_acl_access", accessACL)).umoci("does not know SCHILY.acl"),
+		image("posix-acl-that-children-inherit", layers(rawLayer(pax("SCHILY.acl.default", "user::rw-,user:1000:rw-,group::r--,mask::rw-,other::r--"), raw{name: "d/", typ: '5', mode: 0o755, old: []byte(ustar)})),
+			dir("d").attr("system.posix_acl_default", accessACL)).umoci("does not know SCHILY.acl"),
+		image("posix-acl-without-numbers", layers(rawLayer(pax("SCHILY.acl.access", "user::rw-,user:bob:rw-,group::r--,mask::rw-,other::r--"), regular("a", "1"))),
+			file("a", "1").attr("system.posix_acl_access", "user::rw-,user:bob:rw-,group::r--,mask::rw-,other::r--")).umoci("does not know SCHILY.acl"),
+		image("xattrs-of-bsdtar", layers(rawLayer(pax("LIBARCHIVE.xattr.user.a%3Db", "dmFsdWU", "LIBARCHIVE.xattr.user.both", "AAE=", "SCHILY.xattr.user.both", "\x00\x01"), regular("a", "1"))),
+			file("a", "1").attr("user.a=b", "value").attr("user.both", "\x00\x01")).umoci("does not know LIBARCHIVE.xattr"),
+		image("selinux-label-of-gnu-tar", layers(rawLayer(pax("RHT.security.selinux", "system_u:object_r:bin_t:s0"), regular("a", "1"))),
+			file("a", "1").attr("security.selinux", "system_u:object_r:bin_t:s0\x00")).umoci("does not know RHT.security.selinux"),
+		image("file-flags-that-are-for-the-disk", layers(rawLayer(pax("SCHILY.fflags", "nodump,nocow", "SCHILY.dev", "1", "SCHILY.ino", "2", "SCHILY.nlink", "1", "LIBARCHIVE.creationtime", "1.5"), regular("a", "1"))), file("a", "1")),
+		image("file-flags-that-hold-an-app", layers(rawLayer(pax("SCHILY.fflags", "immutable,nodump"), regular("a", "1"))), file("a", "1").attr("file flags", "immutable,nodump")).umoci("does not know SCHILY.fflags"),
+		image("device-numbers-of-bsdtar", layers(rawLayer(pax("SCHILY.devmajor", "8", "SCHILY.devminor", "1048575"), raw{name: "b", typ: '4', mode: 0o600, old: []byte(ustar)})), block("b", 8, 1<<20-1)).umoci("does not know SCHILY.devminor"),
 		image("mode-of-a-symlink-means-nothing", layers(layer(symlink("s", "x").mode(0o777).owned(5, 6))), symlink("s", "x").owned(5, 6)),
 		image("contiguous-file", layers(rawLayer(raw{name: "a", typ: '7', mode: 0o644, old: []byte(ustar), body: "1"})), file("a", "1")).
 			umoci("does not know type 7, which POSIX says to treat as a regular file"),
@@ -39,6 +54,12 @@ func attributeCases() []Case {
 // netBind is CAP_NET_BIND_SERVICE, permitted and effective: a struct
 // vfs_cap_data of revision 2.
 const netBind = "\x01\x00\x00\x02\x00\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
+
+// accessACL is "user::rw-,user:1000:rw-,group::r--,mask::rw-,other::r--": a struct
+// posix_acl_xattr_header of version 2 and its entries of tag, permissions and number.
+const accessACL = "\x02\x00\x00\x00" +
+	"\x01\x00\x06\x00\xff\xff\xff\xff" + "\x02\x00\x06\x00\xe8\x03\x00\x00" + "\x04\x00\x04\x00\xff\xff\xff\xff" +
+	"\x10\x00\x06\x00\xff\xff\xff\xff" + "\x20\x00\x04\x00\xff\xff\xff\xff"
 
 func named(f File, user, group string) File {
 	f.Header.Uname, f.Header.Gname, f.Header.Format = user, group, tar.FormatPAX

@@ -16,9 +16,10 @@ import (
 // Report is the part of the probe's report that tests look at.
 type Report struct {
 	Args, Env, Addresses, Mounts, Kmsg, Writable []string
-	UID, GID, CPUs                               int
+	PID, UID, GID, CPUs                          int
 	Groups                                       []int
 	Dir, Hostname, Release, Cmdline, MemTotal    string
+	Self                                         string
 	Files, Owners, Texts, Xattrs                 map[string]string
 	NoFile                                       syscall.Rlimit
 	Terminal                                     string

@@ -25,6 +25,8 @@ import (
 type Report struct {
 	Args      []string
 	Env       []string
+	PID       int
+	Self      string // where /proc/self leads
 	UID, GID  int
 	Groups    []int
 	Dir       string
@@ -50,6 +52,14 @@ var hog [][]byte
 
 func main() {
 	if len(os.Args) > 1 && os.Args[1] == "healthy" { // a health check
+		return
+	}
+	if len(os.Args) > 1 && os.Args[1] == "beside" { // another one, of an app that is PID 1
+		name, err := os.ReadFile("/proc/1/comm")
+		fmt.Println(string(name), err)
+		if string(name) != "probe\n" || os.Getpid() == 1 || syscall.Kill(1, 0) != nil {
+			os.Exit(1)
+		}
 		return
 	}
 	verb, arg, _ := strings.Cut(os.Getenv("PROBE"), ":")
@@ -134,6 +144,8 @@ func main() {
 
 func report() {
 	var r Report
+	r.PID = os.Getpid()
+	r.Self, _ = os.Readlink("/proc/self")
 	r.Args, r.Env, r.UID, r.GID = os.Args, os.Environ(), os.Getuid(), os.Getgid()
 	r.Groups, _ = os.Getgroups()
 	r.Dir, _ = os.Getwd()

@@ -208,6 +208,8 @@ func (p *Parameter) CheckValue(value string) error {
 		ok = len(value) <= 4096 && !strings.ContainsRune(value, 0)
 	}
 	switch {
+	case !ok && p.Secret:
+		return fmt.Errorf("%s: the value is not of type %s", p.Name, p.Type)
 	case !ok && p.Type == "string": // which may be a secret
 		return fmt.Errorf("%s: the value has a NUL, or more than 4096 bytes", p.Name)
 	case !ok:

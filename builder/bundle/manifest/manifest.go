@@ -88,6 +88,11 @@ type App struct {
 	// ReadOnly mounts the root read-only before the app starts. /dev, /run, /tmp
 	// and the volumes stay writable.
 	ReadOnly bool `json:"readOnly,omitempty"`
+
+	// PIDNamespace runs the app as PID 1 of a PID namespace, as docker does, for
+	// programs that insist on it. The app reaps its own orphans then, and signals
+	// reach it only where it has a handler for them: pid_namespaces(7).
+	PIDNamespace bool `json:"pidNamespace,omitempty"`
 }
 
 // Health is a check that PID 1 runs inside the instance: exactly one of TCP
@@ -106,6 +111,10 @@ type Parameter struct {
 	Type        string  `json:"type"` // string, int, bool
 	Default     *string `json:"default,omitempty"`
 	Description string  `json:"description,omitempty"`
+
+	// Secret says that nothing prints a value. The default is in the bundle, for
+	// everyone who has the bundle to read.
+	Secret bool `json:"secret,omitempty"`
 }
 
 // Claims are the resources that an instance may be given.

@@ -12,7 +12,10 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"strings"
+	"time"
 
+	"github.com/tenon-build/tenon/builder/limit"
 	"github.com/tenon-build/tenon/signer/regular"
 )
 
@@ -22,12 +25,12 @@ type FS struct {
 	members map[string]member
 }
 
+// member is what is kept of a header: a whole one may have 1 MiB of records.
 type member struct {
-	header *tar.Header
-	offset int64
+	kind         byte
+	link         string
+	offset, size int64
 }
-
-const maxMembers = 100_000
 
 // Open indexes the tar file at a path, which must be a regular file.
 func Open(file string) (*FS, error) {
@@ -35,17 +38,25 @@ func Open(file string) (*FS, error) {
 	if err != nil {
 		return nil, err
 	}
+	return New(f)
+}
+
+// New indexes an open tar file. The FS closes it.
+func New(f *os.File) (*FS, error) {
 	a := &FS{file: f, members: map[string]member{}}
 	if err := a.index(); err != nil {
 		f.Close()
-		return nil, fmt.Errorf("%s: not an uncompressed tar archive, or truncated: %w", file, err)
+		return nil, fmt.Errorf("%s: not an uncompressed tar archive, or truncated: %w", f.Name(), err)
 	}
 	return a, nil
 }
 
 func (a *FS) index() error {
+	if _, err := a.file.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
 	tr := tar.NewReader(a.file)
-	for {
+	for members, names := 1, 0; ; members++ {
 		h, err := tr.Next()
 		if err == io.EOF {
 			return nil
@@ -53,14 +64,19 @@ func (a *FS) index() error {
 		if err != nil {
 			return err
 		}
-		if len(a.members) >= maxMembers {
-			return fmt.Errorf("more than %d members", maxMembers)
+		names += len(h.Name) + len(h.Linkname)
+		switch {
+		case members > limit.ArchiveMembers:
+			return fmt.Errorf("more than %d members", limit.ArchiveMembers)
+		case names > limit.ArchiveNames:
+			return fmt.Errorf("more than %d bytes of names", limit.ArchiveNames)
 		}
 		offset, err := a.file.Seek(0, io.SeekCurrent)
 		if err != nil {
 			return err
 		}
-		a.members[path.Clean(h.Name)] = member{h, offset}
+		// Package tar cuts names out of larger texts.
+		a.members[strings.Clone(path.Clean(h.Name))] = member{h.Typeflag, strings.Clone(h.Linkname), offset, h.Size}
 	}
 }
 
@@ -75,13 +91,13 @@ func (a *FS) Open(name string) (fs.File, error) {
 		if !ok {
 			break
 		}
-		switch m.header.Typeflag {
+		switch m.kind {
 		case tar.TypeReg:
-			return &openMember{m.header, io.NewSectionReader(a.file, m.offset, m.header.Size)}, nil
+			return &openMember{path.Base(name), io.NewSectionReader(a.file, m.offset, m.size)}, nil
 		case tar.TypeSymlink:
-			name = path.Join(path.Dir(name), m.header.Linkname)
+			name = path.Join(path.Dir(name), m.link)
 		case tar.TypeLink:
-			name = m.header.Linkname
+			name = m.link
 		default:
 			return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrInvalid}
 		}
@@ -91,9 +107,22 @@ func (a *FS) Open(name string) (fs.File, error) {
 
 // openMember is a member as an fs.File.
 type openMember struct {
-	header *tar.Header
+	name string
 	*io.SectionReader
 }
 
-func (m *openMember) Stat() (fs.FileInfo, error) { return m.header.FileInfo(), nil }
+func (m *openMember) Stat() (fs.FileInfo, error) { return info{m.name, m.Size()}, nil }
 func (m *openMember) Close() error               { return nil }
+
+// info is what is known of a member: a regular file that can only be read.
+type info struct {
+	name string
+	size int64
+}
+
+func (i info) Name() string     { return i.name }
+func (i info) Size() int64      { return i.size }
+func (info) Mode() fs.FileMode  { return 0o444 }
+func (info) ModTime() time.Time { return time.Time{} }
+func (info) IsDir() bool        { return false }
+func (info) Sys() any           { return nil }

@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/tenon-build/tenon/builder/limit"
 )
 
 func archive(t testing.TB, members ...*tar.Header) []byte {
@@ -95,7 +97,7 @@ func TestOpen(t *testing.T) {
 
 func TestOpenRefuses(t *testing.T) {
 	good := archive(t, file("a", strings.Repeat("x", 2000)))
-	many := make([]*tar.Header, maxMembers+1)
+	many := make([]*tar.Header, limit.ArchiveMembers+1)
 	for i := range many {
 		many[i] = &tar.Header{Typeflag: tar.TypeDir, Name: fmt.Sprint("d", i, "/")}
 	}

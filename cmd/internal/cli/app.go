@@ -38,6 +38,7 @@ type App struct {
 	Log            *slog.Logger
 	Hint           func(error) string // the next step after an error; may be empty
 	Failed         map[string]int     // exit codes of verbs whose failures have their own
+	Working        func() func()      // shows that long work goes on, until what it returns is called
 	Policy, State  string             // of TrustFlags, where the command line says nothing of trust
 }
 
@@ -45,7 +46,8 @@ type App struct {
 func New(name string, stdout, stderr io.Writer) *App {
 	return &App{
 		Name: name, Stdout: stdout, Stderr: stderr, Log: slog.New(&Handler{Name: name, W: stderr}),
-		Hint: func(error) string { return "" },
+		Hint:    func(error) string { return "" },
+		Working: func() func() { return func() {} },
 	}
 }
 

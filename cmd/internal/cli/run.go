@@ -22,11 +22,13 @@ func (a *App) Accept(ctx context.Context, ref string, t loader.Trust, readOnly b
 	if policy.AllowUnsigned {
 		a.Log.Warn("running without a signature: nothing proves who made this bundle", "bundle", ref)
 	}
+	stop := a.Working()
 	v, err := loader.Verify(ctx, ref, policy, func(c loader.Check) {
 		if c.Result == loader.CheckWarning {
 			a.Log.Warn(c.Object, "why", c.Detail)
 		}
 	})
+	stop()
 	if err != nil {
 		return nil, err
 	}

@@ -65,7 +65,9 @@ type Verdict struct {
 
 func (a *App) verify(ctx context.Context, ref string, policy loader.Policy, asJSON bool) error {
 	out := Verdict{Bundle: ref, Checks: []loader.Check{}}
+	stop := a.Working()
 	v, err := loader.Verify(ctx, ref, policy, func(c loader.Check) { out.Checks = append(out.Checks, c) })
+	stop()
 	if err == nil {
 		defer v.Close()
 		out.Accepted, out.Digest, out.Identity = true, v.Digest().String(), v.Identity()

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package main
+// Package passwd resolves the user of an image.
+//
+// In: the user of an image configuration, and the image's own /etc/passwd and /etc/group. Out: who
+// that is, as runc has it. Refused: names that are not in the files, numbers out of range.
+package passwd
 
 import (
 	"fmt"
@@ -9,19 +13,19 @@ import (
 	"strings"
 )
 
-// identity is who the app runs as.
-type identity struct {
-	uid, gid uint32
-	groups   []uint32 // all, gid included
-	home     string
+// Identity is who an app runs as.
+type Identity struct {
+	UID, GID uint32
+	Groups   []uint32 // all, GID included
+	Home     string
 }
 
-// resolveUser resolves the user of an image configuration (user, uid,
+// Resolve resolves the user of an image configuration (user, uid,
 // user:group or uid:gid; empty is root) with the image's own passwd and group
 // files, as runc does: a number is never taken for a name, a uid without an
 // entry is fine and has gid 0, and a group that is given replaces those of the
 // group file.
-func resolveUser(spec string, passwd, group []byte) (*identity, error) {
+func Resolve(spec string, passwd, group []byte) (*Identity, error) {
 	userArg, groupArg, _ := strings.Cut(spec, ":")
 	if userArg == "" {
 		userArg = "0"
@@ -41,20 +45,20 @@ func resolveUser(spec string, passwd, group []byte) (*identity, error) {
 	if i >= 0 {
 		found = users[i]
 	}
-	id := &identity{uid: found.uid, gid: found.gid, home: found.home}
-	if id.home == "" {
-		id.home = "/"
+	id := &Identity{UID: found.uid, GID: found.gid, Home: found.home}
+	if id.Home == "" {
+		id.Home = "/"
 	}
 	groups := parseGroup(group)
 	if groupArg != "" {
-		id.gid, err = resolveGroup(groupArg, groups)
-		id.groups = []uint32{id.gid}
+		id.GID, err = resolveGroup(groupArg, groups)
+		id.Groups = []uint32{id.GID}
 		return id, err
 	}
-	id.groups = []uint32{id.gid}
+	id.Groups = []uint32{id.GID}
 	for _, g := range groups {
-		if i >= 0 && g.gid != id.gid && slices.Contains(g.members, found.name) {
-			id.groups = append(id.groups, g.gid)
+		if i >= 0 && g.gid != id.GID && slices.Contains(g.members, found.name) {
+			id.Groups = append(id.Groups, g.gid)
 		}
 	}
 	return id, nil
