@@ -27,7 +27,7 @@ func newPsCmd(a *app) *cobra.Command {
 			if err := cli.CheckFormat(format); err != nil {
 				return err
 			}
-			if err := a.here().Recover(cmd.Context()); err != nil {
+			if err := a.here().Recover(cmd.Context(), ""); err != nil {
 				return err
 			}
 			records, unreadable := a.here().Store().List()
@@ -125,7 +125,7 @@ do not change. With --format text, as 'ps' does.`,
 			if err := cli.CheckFormat(format); err != nil {
 				return err
 			}
-			if err := a.here().Recover(cmd.Context()); err != nil {
+			if err := a.here().Recover(cmd.Context(), ""); err != nil {
 				return err
 			}
 			var records []*instance.Record

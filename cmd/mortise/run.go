@@ -117,7 +117,7 @@ With --attach, it runs in this process, as 'run' does.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.detach = !attach
 			return a.supervise(cmd.Context(), o, func(ctx context.Context) (*instance.Record, *loader.Verified, error) {
-				if err := a.here().Recover(ctx); err != nil {
+				if err := a.here().Recover(ctx, args[0]); err != nil {
 					return nil, nil, err
 				}
 				r, err := a.here().Store().Get(args[0])

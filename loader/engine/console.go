@@ -186,7 +186,7 @@ func (e *Engine) Logs(name string, w io.Writer) error {
 		return err
 	}
 	for _, file := range []string{consoleOld, consoleFile} {
-		f, err := os.Open(filepath.Join(e.Store().Path(name), file))
+		f, err := e.Store().OpenFile(name, file, os.O_RDONLY)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}

@@ -3,6 +3,7 @@
 package engine
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"testing"
@@ -48,7 +49,7 @@ func (h *host) abandonMany(t testing.TB, count, holding int) {
 		if i >= holding {
 			continue
 		}
-		taking, err := h.Host().Begin(r.Name)
+		taking, err := h.Host().Begin(context.Background(), r.Name)
 		if err == nil {
 			_, err = taking.Commit(&alloc.Plan{CPUs: alloc.CPUSet{i + 1}})
 		}
@@ -75,7 +76,7 @@ func BenchmarkRecoverMany(b *testing.B) {
 				h := newHost(b, alloctest.Machine{CPUs: 256, Memory: []int64{4096}, IRQs: 64})
 				h.abandonMany(b, 1000, holding)
 				b.StartTimer()
-				if err := h.Recover(b.Context()); err != nil {
+				if err := h.Recover(b.Context(), ""); err != nil {
 					b.Fatal(err)
 				}
 			}
