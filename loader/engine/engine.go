@@ -42,6 +42,8 @@ type Engine struct {
 	Reserve  alloc.Reserve // what the host keeps
 	Backends []loader.Backend
 	Log      *slog.Logger
+
+	Tell time.Duration // after how long it is said what is waited for, and said again; 0: 10 s
 }
 
 // allocDir is where package alloc has its state, in an Engine's directory. The dot
@@ -118,6 +120,9 @@ func (e *Engine) Recover(ctx context.Context, name string) error {
 	return own
 }
 
+// notePatience is how long recover waits for locks of records, of all together.
+const notePatience = 250 * time.Millisecond
+
 // recover does that under the directory's lock, and returns by name the instances of which it
 // could not.
 func (e *Engine) recover(ctx context.Context) (sick map[string]error, err error) {
@@ -130,7 +135,9 @@ func (e *Engine) recover(ctx context.Context) (sick map[string]error, err error)
 		}
 		return e.freeAll(ctx, names)
 	}
-	_, sick, err = e.Store().Reconcile(ctx, time.Now(), func(r *instance.Record) bool { return e.lives(ctx, r) }, free)
+	brief, done := context.WithTimeout(ctx, notePatience)
+	defer done()
+	_, sick, err = e.Store().Reconcile(brief, time.Now(), func(r *instance.Record) bool { return e.lives(ctx, r) }, free)
 	if err != nil {
 		return nil, err
 	}
