@@ -3,7 +3,10 @@
 package main
 
 import (
+	"bytes"
+	"context"
 	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -273,5 +276,118 @@ func TestVerbsBesideSick(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// While another process keeps the lock of all instances, or of what is held, who only looks, or
+// has to do with one that runs, is not kept waiting; who has to take something hears for whom it waits.
+func TestVerbsBesideLock(t *testing.T) {
+	for name, dir := range map[string]string{"instances": "", "what is held": "/.alloc"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newHost(t)
+			h.tell = 100 * time.Millisecond
+			bundle := h.bundle(nil)
+			end := h.run("run", "--allow-unsigned", bundle)
+			h.lock(h.dir + "/mortise" + dir)
+			for args, want := range map[string]string{
+				"ps": "web", "inspect web": `"name": "web"`, "logs web": "booted", "info": "web", "plan --allow-unsigned " + bundle: "CPUs", "kill -s HUP web": "web",
+			} {
+				if o := h.within(strings.Fields(args)...); o.code != 0 || !strings.Contains(o.stdout, want) {
+					t.Errorf("%s: %+v", args, o)
+				}
+			}
+			if dir != "" {
+				return // the end of web waits, too
+			}
+			h.within("stop", "web")
+			if o := end(); o.code != 0 {
+				t.Errorf("%+v", o)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+			defer cancel()
+			var stderr bytes.Buffer
+			a := newApp(io.Discard, &stderr)
+			a.sysroot, a.backends, a.tell = h.kernel, h.backends, h.tell
+			code := a.Run(ctx, a.newRootCmd(), []string{"--root", h.dir + "/mortise", "create", "--allow-unsigned", "--name", "other", bundle})
+			if text := stderr.String(); code != 1 || !strings.Contains(text, `mortise: waiting for process `) || !strings.Contains(text, `"sleep" that is stopped, who has the lock of `+h.dir+`/mortise (since: `) {
+				t.Errorf("%d, %s", code, text)
+			}
+		})
+	}
+}
+
+// Whoever waits for something else than its output sees that something goes on.
+func TestNotSilent(t *testing.T) {
+	h := newHost(t)
+	h.tell = 50 * time.Millisecond
+	end := h.run("run", "--allow-unsigned", h.bundle(nil))
+	if o := h.mortise("stop", "--signal", "HUP", "--grace", "300ms", "web"); o.code != 0 || !strings.Contains(o.stderr, "mortise: waiting until web has stopped (since: ") {
+		t.Errorf("%+v", o)
+	}
+	end()
+	h.backend.Slow = true
+	started := make(chan outcome, 1)
+	go func() { started <- h.mortise("start", "--attach", "web") }()
+	for !strings.Contains(h.mortise("ps").stdout, "loaded") {
+		time.Sleep(time.Millisecond)
+	}
+	time.Sleep(3 * h.tell)
+	h.mortise("kill", "web")
+	if o := <-started; !strings.Contains(o.stderr, "mortise: starting web (since: ") {
+		t.Errorf("%+v", o)
+	}
+}
+
+// Values of parameters are nobody's but the app's.
+func TestParametersMasked(t *testing.T) {
+	h := newHost(t)
+	end := h.run("run", "--allow-unsigned", "--env", "PORT=8642", h.bundle(nil))
+	for _, args := range []string{"ps --format json", "inspect web", "ps", "inspect --format text web", "info --format json"} {
+		o := h.mortise(strings.Fields(args)...)
+		if o.code != 0 || strings.Contains(o.stdout+o.stderr, "8642") {
+			t.Errorf("%s: %+v", args, o)
+		}
+		if json := strings.HasPrefix(args, "ps --format json") || args == "inspect web"; json && !strings.Contains(o.stdout, `"PORT": "***"`) {
+			t.Errorf("%s: %+v", args, o)
+		}
+	}
+	h.good("stop", "web")
+	end()
+	ended := h.run("start", "--attach", "web") // with the same values
+	if r, err := (&instance.Store{Dir: h.dir + "/mortise"}).Get("web"); err != nil || r.Request.Env["PORT"] != "8642" {
+		t.Errorf("%+v, %v", r, err)
+	}
+	h.good("stop", "web")
+	ended()
+}
+
+// What can be shown is shown, whatever else was asked for.
+func TestInspectSeveral(t *testing.T) {
+	h := newHost(t)
+	h.good("create", "--allow-unsigned", h.bundle(nil))
+	o := h.mortise("inspect", "nobody", "web", "none")
+	if o.code != 1 || !strings.Contains(o.stdout, `"name": "web"`) || !strings.Contains(o.stderr, `instance "nobody": no such instance`) || !strings.Contains(o.stderr, `instance "none": no such instance`) {
+		t.Errorf("%+v", o)
+	}
+}
+
+// A control group that has the CPUs is named, with what frees them.
+func TestOtherGroupsHint(t *testing.T) {
+	for group, want := range map[string]string{
+		"system.slice": "mortise: hint: 'systemctl set-property --runtime system.slice AllowedCPUs=' frees them\n",
+		"db":           "mortise: hint: 'echo > /sys/fs/cgroup/db/cpuset.cpus' frees them\n",
+		"mortise-db":   "mortise: hint: it is of a mortise with another --root, which gives it back\n",
+	} {
+		h := newHost(t)
+		h.must(h.kernel.WriteFile("sys/fs/cgroup/cgroup.subtree_control", []byte("+cpuset")))
+		if group != "system.slice" {
+			h.must(h.kernel.Mkdir("sys/fs/cgroup/" + group))
+		}
+		h.must(h.kernel.WriteFile("sys/fs/cgroup/"+group+"/cpuset.cpus", []byte("0-7")))
+		o := h.mortise("plan", "--allow-unsigned", h.bundle(nil))
+		if o.code != 4 || !strings.Contains(o.stderr, `are in the control group "`+group+`"`) || !strings.HasSuffix(o.stderr, want) {
+			t.Errorf("%+v", o)
+		}
 	}
 }

@@ -35,6 +35,7 @@ type host struct {
 	before  map[string]string
 
 	backends []loader.Backend
+	tell     time.Duration
 }
 
 // newHost has three cores of two CPUs to give.
@@ -53,7 +54,7 @@ type outcome struct {
 func (h *host) mortise(args ...string) outcome {
 	var stdout, stderr bytes.Buffer
 	a := newApp(&stdout, &stderr)
-	a.sysroot, a.backends = h.kernel, h.backends
+	a.sysroot, a.backends, a.tell = h.kernel, h.backends, h.tell
 	code := a.Run(h.t.Context(), a.newRootCmd(), append([]string{"--root", h.dir + "/mortise"}, args...))
 	return outcome{code, stdout.String(), stderr.String()}
 }
