@@ -465,7 +465,7 @@ func TestListings(t *testing.T) {
 	for key, want := range map[string]any{
 		"name": "web", "state": "running", "backend": "qemu", "version": 1.0, "starts": 1.0,
 		"held":    map[string]any{"cpus": "1,5", "memory": []any{map[string]any{"node": 0.0, "bytes": 64.0 * (1 << 20)}}, "devices": []any{}},
-		"request": map[string]any{"env": map[string]any{"PORT": "80"}, "forwards": []any{"127.0.0.1:8080:80/tcp"}, "hangTimeout": 120e9, "trust": map[string]any{"allowUnsigned": true}},
+		"request": map[string]any{"env": map[string]any{"PORT": "***"}, "forwards": []any{"127.0.0.1:8080:80/tcp"}, "hangTimeout": 120e9, "trust": map[string]any{"allowUnsigned": true}},
 	} {
 		if !reflect.DeepEqual(records[0][key], want) {
 			t.Errorf("%s: %v, want %v", key, records[0][key], want)
