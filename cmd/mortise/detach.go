@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -76,8 +75,8 @@ func (a *app) spawn(ctx context.Context) error {
 }
 
 // leave tells the parent that the instance was started, and lets go of its terminal.
-func (a *app) leave(started *os.File, dir, name string) error {
-	log, err := os.OpenFile(filepath.Join(dir, supervisorLog), os.O_WRONLY|os.O_CREATE|os.O_TRUNC|os.O_APPEND, 0o600)
+func (a *app) leave(started *os.File, name string) error {
+	log, err := a.here().Store().OpenFile(name, supervisorLog, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|os.O_APPEND)
 	if err != nil {
 		return err
 	}

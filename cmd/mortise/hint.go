@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path"
 	"strings"
 	"syscall"
 
@@ -79,10 +80,38 @@ func planHint(e *alloc.PlanError) string {
 			parts = append(parts, fmt.Sprintf("free on node %d: CPUs %s, %s of memory", f.Node, f.CPUs, units.BytesSize(float64(f.Memory))))
 		}
 	}
+	if len(e.Groups) > 0 {
+		parts = append(parts, groupHint(&e.Groups[0], e.Cpuset))
+	}
 	if len(e.Holders) > 0 {
 		parts = append(parts, fmt.Sprintf("'mortise stop %s' gives back what it holds", e.Holders[0]))
 	}
 	return strings.Join(parts, "; ")
+}
+
+// groupHint says how a control group's CPUs become free.
+func groupHint(g *alloc.Group, c alloc.Cpuset) string {
+	dir := shellQuote(path.Join("/", c.Dir, g.Name))
+	unit := strings.HasSuffix(g.Name, ".slice") || strings.HasSuffix(g.Name, ".scope") || strings.HasSuffix(g.Name, ".service")
+	switch {
+	case strings.HasPrefix(g.Name, "mortise-"):
+		return "it is of a mortise with another --root, which gives it back"
+	case c.Version == 1:
+		return fmt.Sprintf("to free CPUs of that group, leave it others: 'for f in $(find %s -depth -name cpuset.cpus); do echo LIST > $f; done'", dir)
+	case unit && !g.Partition:
+		return fmt.Sprintf("'systemctl set-property --runtime %s AllowedCPUs=' frees them", shellQuote(g.Name))
+	case g.Partition:
+		return fmt.Sprintf("if nobody needs that partition, 'echo member > %[1]s/cpuset.cpus.partition; echo > %[1]s/cpuset.cpus' frees them", dir)
+	}
+	return fmt.Sprintf("'echo > %s/cpuset.cpus' frees them", dir)
+}
+
+// shellQuote writes a name that others chose as one word of a shell's.
+func shellQuote(text string) string {
+	if strings.Trim(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-@") == "" {
+		return text
+	}
+	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
 }
 
 func stateHint(t *instance.TransitionError) string {

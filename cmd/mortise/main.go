@@ -5,11 +5,13 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"math"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -31,6 +33,7 @@ type app struct {
 	host     hostConfig // as the configuration says
 	sysroot  alloc.Root // where this host's /sys and /proc are
 	backends []loader.Backend
+	tell     time.Duration // see engine.Engine
 }
 
 func main() {
@@ -48,6 +51,11 @@ func newApp(stdout, stderr io.Writer) *app {
 
 func (a *app) newRootCmd() *cobra.Command {
 	verify := cli.NewVerifyCmd(a.App)
+	check := verify.RunE
+	verify.RunE = func(cmd *cobra.Command, args []string) error {
+		defer a.during("verifying " + args[0])()
+		return check(cmd, args)
+	}
 	cmd := a.Root("Run bundles as kernels of their own, on CPUs and memory that nobody else has",
 		newRunCmd(a), newCreateCmd(a), newStartCmd(a), newStopCmd(a), newKillCmd(a), newRmCmd(a), newPsCmd(a), newInspectCmd(a),
 		newLogsCmd(a), newConsoleCmd(a), newResizeCmd(a), newPlanCmd(a), newInfoCmd(a), newGCCmd(a), verify)
@@ -72,7 +80,18 @@ func (a *app) newRootCmd() *cobra.Command {
 
 // here is this host.
 func (a *app) here() *engine.Engine {
-	return &engine.Engine{Dir: a.root, Root: a.sysroot, Reserve: a.host.reserve, Backends: a.backends, Log: a.Log}
+	return &engine.Engine{Dir: a.root, Root: a.sysroot, Reserve: a.host.reserve, Backends: a.backends, Log: a.Log, Tell: a.tell}
+}
+
+// during says every ten seconds what is being done, until stop is called.
+func (a *app) during(what string) (stop func()) {
+	return a.here().Waiting(func() string { return cli.Printable(what) })
+}
+
+// accept verifies a bundle.
+func (a *app) accept(ctx context.Context, ref string, t loader.Trust, readOnly bool) (*loader.Verified, error) {
+	defer a.during("verifying " + ref)()
+	return a.Accept(ctx, ref, t, readOnly)
 }
 
 // there is the host of a recording, on which nothing runs.

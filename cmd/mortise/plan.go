@@ -40,7 +40,7 @@ is needed. The flags are those of 'run'.`,
 					return err
 				}
 			}
-			v, err := a.Accept(cmd.Context(), args[0], r.Trust, true)
+			v, err := a.accept(cmd.Context(), args[0], r.Trust, true)
 			if err != nil {
 				return err
 			}

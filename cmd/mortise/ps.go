@@ -4,6 +4,7 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -27,7 +28,7 @@ func newPsCmd(a *app) *cobra.Command {
 			if err := cli.CheckFormat(format); err != nil {
 				return err
 			}
-			if err := a.here().Recover(cmd.Context()); err != nil {
+			if err := a.here().Recover(cmd.Context(), ""); err != nil {
 				return err
 			}
 			records, unreadable := a.here().Store().List()
@@ -41,12 +42,27 @@ func newPsCmd(a *app) *cobra.Command {
 	return cmd
 }
 
+// masked stands for the values of parameters: they may be secrets. They are in the records,
+// which root alone can read, as the next start needs them.
+const masked = "***"
+
+// mask returns records without the values of parameters.
+func mask(records []*instance.Record) []*instance.Record {
+	out := make([]*instance.Record, len(records))
+	for i, r := range records {
+		shown := *r
+		shown.Request.Env = maps.Clone(r.Request.Env)
+		for name := range shown.Request.Env {
+			shown.Request.Env[name] = masked
+		}
+		out[i] = &shown
+	}
+	return out
+}
+
 func (a *app) printRecords(records []*instance.Record, format string, now time.Time) error {
 	if format == "json" {
-		if records == nil {
-			records = []*instance.Record{}
-		}
-		return a.PrintJSON(records)
+		return a.PrintJSON(mask(records))
 	}
 	w := tabwriter.NewWriter(a.Stdout, 0, 8, 2, ' ', 0)
 	fmt.Fprintln(w, "NAME\tSTATE\tCPUS\tMEMORY\tHEALTH\tBUNDLE\tDETAIL")
@@ -119,24 +135,29 @@ func newInspectCmd(a *app) *cobra.Command {
 		Use:   "inspect INSTANCE...",
 		Short: "Show all that is known of instances",
 		Long: `Show all that is known of instances: a list of their records in JSON, whose field names
-do not change. With --format text, as 'ps' does.`,
+do not change. Values of parameters are masked. With --format text, as 'ps' does.`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := cli.CheckFormat(format); err != nil {
 				return err
 			}
-			if err := a.here().Recover(cmd.Context()); err != nil {
+			if err := a.here().Recover(cmd.Context(), ""); err != nil {
 				return err
 			}
 			var records []*instance.Record
-			for _, name := range args {
+			missing := a.eachOf(args, func(name string) error {
 				r, err := a.here().Store().Get(name)
-				if err != nil {
+				if err == nil {
+					records = append(records, r)
+				}
+				return err
+			})
+			if len(records) > 0 {
+				if err := a.printRecords(records, format, time.Now()); err != nil {
 					return err
 				}
-				records = append(records, r)
 			}
-			return a.printRecords(records, format, time.Now())
+			return missing
 		},
 	}
 	cmd.Flags().StringVar(&format, "format", "json", "text or json")

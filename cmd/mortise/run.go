@@ -117,7 +117,7 @@ With --attach, it runs in this process, as 'run' does.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.detach = !attach
 			return a.supervise(cmd.Context(), o, func(ctx context.Context) (*instance.Record, *loader.Verified, error) {
-				if err := a.here().Recover(ctx); err != nil {
+				if err := a.here().Recover(ctx, args[0]); err != nil {
 					return nil, nil, err
 				}
 				r, err := a.here().Store().Get(args[0])
@@ -130,7 +130,7 @@ With --attach, it runs in this process, as 'run' does.`,
 				if err != nil {
 					return nil, nil, err
 				}
-				v, err := a.Accept(ctx, r.Bundle.Reference, r.Request.Trust, false)
+				v, err := a.accept(ctx, r.Bundle.Reference, r.Request.Trust, false)
 				return r, v, err
 			})
 		},
@@ -149,7 +149,7 @@ func (a *app) create(ctx context.Context, ref, name string, r instance.Request, 
 	if err != nil {
 		return nil, nil, err
 	}
-	v, err := a.Accept(ctx, ref, r.Trust, false)
+	v, err := a.accept(ctx, ref, r.Trust, false)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -196,13 +196,15 @@ func (a *app) supervise(ctx context.Context, o runOptions, prepare func(context.
 		look = func(ctx context.Context, o engine.Options) (*instance.Record, error) { return e.Run(ctx, name, v, o) }
 	}
 	options := engine.Options{Grace: o.grace}
+	begun := a.during("starting " + name)
+	defer begun()
 	if !o.quiet && !o.detach { // in the background, nobody listens
 		options.Event = a.Tell
 	}
 	if o.detach {
-		options.Started = func() error { return a.leave(started, e.Store().Path(name), name) }
+		options.Started = func() error { begun(); return a.leave(started, name) }
 	} else {
-		options.Console, options.Started = a.Stdout, notifyReady
+		options.Console, options.Started = a.Stdout, func() error { begun(); return notifyReady() }
 	}
 	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()

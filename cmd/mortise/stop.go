@@ -40,6 +40,7 @@ With --force, end the machine at once, and its supervisor where that does not an
 				return cli.Usage(cmd, fmt.Errorf("--grace %v: must not be negative", grace))
 			}
 			return a.each(cmd.Context(), args, func(ctx context.Context, name string) error {
+				defer a.during("waiting until " + name + " has stopped")()
 				if force {
 					return a.here().Kill(ctx, name)
 				}
@@ -72,6 +73,7 @@ apps that signal instead, and wait for nothing.`,
 				return cli.Usage(cmd, err)
 			}
 			return a.each(cmd.Context(), args, func(ctx context.Context, name string) error {
+				defer a.during("waiting until " + name + " has ended")()
 				if number == int(unix.SIGKILL) {
 					return a.here().Kill(ctx, name)
 				}
@@ -91,7 +93,10 @@ func newRmCmd(a *app) *cobra.Command {
 		Example: `  mortise rm cache`,
 		Args:    cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.each(cmd.Context(), args, func(ctx context.Context, name string) error { return a.here().Remove(ctx, name, force) })
+			return a.each(cmd.Context(), args, func(ctx context.Context, name string) error {
+				defer a.during("removing " + name)()
+				return a.here().Remove(ctx, name, force)
+			})
 		},
 	}
 	cmd.Flags().BoolVarP(&force, "force", "f", false, "end them first, also those whose records cannot be read, and, by ID, those that have none")
@@ -116,6 +121,7 @@ func newResizeCmd(a *app) *cobra.Command {
 			if err != nil {
 				return cli.Usage(cmd, err)
 			}
+			defer a.during("waiting until " + args[0] + " has its CPUs")()
 			return a.here().Resize(cmd.Context(), args[0], n)
 		},
 	}
@@ -128,11 +134,20 @@ func newResizeCmd(a *app) *cobra.Command {
 // each does the same with several instances. One that fails keeps it from none of the
 // others: all errors but the last are reported here.
 func (a *app) each(ctx context.Context, names []string, do func(context.Context, string) error) error {
+	return a.eachOf(names, func(name string) error {
+		if err := do(ctx, name); err != nil {
+			return err
+		}
+		fmt.Fprintln(a.Stdout, name)
+		return nil
+	})
+}
+
+func (a *app) eachOf(names []string, do func(string) error) error {
 	var last error
 	for _, name := range names {
-		err := do(ctx, name)
+		err := do(name)
 		if err == nil {
-			fmt.Fprintln(a.Stdout, name)
 			continue
 		}
 		if last != nil {

@@ -35,6 +35,7 @@ type host struct {
 	before  map[string]string
 
 	backends []loader.Backend
+	tell     time.Duration
 }
 
 // newHost has three cores of two CPUs to give.
@@ -53,7 +54,7 @@ type outcome struct {
 func (h *host) mortise(args ...string) outcome {
 	var stdout, stderr bytes.Buffer
 	a := newApp(&stdout, &stderr)
-	a.sysroot, a.backends = h.kernel, h.backends
+	a.sysroot, a.backends, a.tell = h.kernel, h.backends, h.tell
 	code := a.Run(h.t.Context(), a.newRootCmd(), append([]string{"--root", h.dir + "/mortise"}, args...))
 	return outcome{code, stdout.String(), stderr.String()}
 }
@@ -464,7 +465,7 @@ func TestListings(t *testing.T) {
 	for key, want := range map[string]any{
 		"name": "web", "state": "running", "backend": "qemu", "version": 1.0, "starts": 1.0,
 		"held":    map[string]any{"cpus": "1,5", "memory": []any{map[string]any{"node": 0.0, "bytes": 64.0 * (1 << 20)}}, "devices": []any{}},
-		"request": map[string]any{"env": map[string]any{"PORT": "80"}, "forwards": []any{"127.0.0.1:8080:80/tcp"}, "hangTimeout": 120e9, "trust": map[string]any{"allowUnsigned": true}},
+		"request": map[string]any{"env": map[string]any{"PORT": "***"}, "forwards": []any{"127.0.0.1:8080:80/tcp"}, "hangTimeout": 120e9, "trust": map[string]any{"allowUnsigned": true}},
 	} {
 		if !reflect.DeepEqual(records[0][key], want) {
 			t.Errorf("%s: %v, want %v", key, records[0][key], want)

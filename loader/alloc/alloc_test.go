@@ -6,6 +6,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -298,7 +299,7 @@ func TestRecordedMachine(t *testing.T) {
 		t.Fatal(w.kernel.Groups(), err)
 	}
 	w.check()
-	if err := w.host.Release("web"); err != nil {
+	if err := w.host.Release(context.Background(), "web"); err != nil {
 		t.Fatal(err)
 	}
 	w.unchanged(w.before, "released")

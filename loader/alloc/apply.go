@@ -3,9 +3,12 @@
 package alloc
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -18,7 +21,7 @@ import (
 // each other.
 type Host struct {
 	Root  Root
-	State string // a directory that exists and is gone or unchanged after a reboot, such as /run/mortise/.alloc
+	State string // a directory that is gone or unchanged after a reboot, such as /run/mortise/.alloc; Begin makes it
 
 	// Fault is for tests. It is called before and after each step of an operation
 	// that changes something, with the number of that point, from 1, and its name.
@@ -50,12 +53,15 @@ type Taking struct {
 	action *action // nil after Commit or Close
 }
 
-// Begin begins a change, when others have ended theirs.
-func (h *Host) Begin(owner string) (*Taking, error) {
+// Begin begins a change, when others have ended theirs, unless ctx ends before.
+func (h *Host) Begin(ctx context.Context, owner string) (*Taking, error) {
 	if err := checkOwner(owner); err != nil {
 		return nil, err
 	}
-	a, err := h.begin()
+	if err := os.Mkdir(h.State, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, wrap("taking CPUs for", owner, err)
+	}
+	a, err := h.begin(ctx)
 	if err != nil {
 		return nil, wrap("taking CPUs for", owner, err)
 	}
@@ -92,39 +98,81 @@ func (t *Taking) Close() {
 
 // Release gives back what an owner holds, and puts the host back to what it was,
 // but for what others still hold. Without a holding, it does nothing. With processes
-// in the control group, it changes nothing, and the error is unix.EBUSY.
-func (h *Host) Release(owner string) error {
-	if err := checkOwner(owner); err != nil {
-		return err
+// in the control group, it changes nothing, and the error is unix.EBUSY. With a full disk,
+// everything is given back, and the error is ErrUnsaved.
+func (h *Host) Release(ctx context.Context, owner string) error {
+	return h.ReleaseAll(ctx, []string{owner})[owner]
+}
+
+// ReleaseAll is Release for several owners at once. It returns the errors by owner; what
+// cannot be given back of one keeps none of the others.
+func (h *Host) ReleaseAll(ctx context.Context, owners []string) map[string]error {
+	errs := map[string]error{}
+	valid := slices.DeleteFunc(slices.Clone(owners), func(owner string) bool {
+		errs[owner] = checkOwner(owner)
+		return errs[owner] != nil
+	})
+	err := h.locked(ctx, func(a *action) error { return a.release(valid, errs) })
+	for _, owner := range valid {
+		if errs[owner] == nil {
+			errs[owner] = err
+		}
+		errs[owner] = wrap("releasing the CPUs of", owner, errs[owner])
 	}
-	return wrap("releasing the CPUs of", owner, h.locked(func(a *action) error {
+	return errs
+}
+
+// release gives back what owners hold, and adds the errors that concern one of them.
+func (a *action) release(owners []string, errs map[string]error) error {
+	var going []string
+	for _, owner := range owners {
 		e := a.j.Entries[owner]
 		if e == nil {
-			return nil
+			continue
 		}
 		if !e.Plan.TakenOffline() {
-			if err := a.checkIdle(a.group(owner)); err != nil {
-				return err
+			if errs[owner] = a.checkIdle(a.group(owner)); errs[owner] != nil {
+				continue
 			}
 		}
 		e.State = releasing
-		if err := a.save(); err != nil && !errors.Is(err, unix.ENOSPC) {
-			return err
-		}
-		// With a full disk, the journal may go on to say that it is held: then it is
-		// released again.
-		return a.settle()
-	}))
+		going = append(going, owner)
+	}
+	if len(going) == 0 {
+		return nil
+	}
+	if err := a.save(); err != nil && !isFull(err) {
+		return err
+	}
+	err := a.settle()
+	for _, owner := range going {
+		errs[owner] = a.stuck[owner]
+	}
+	return err
 }
 
 // Recover completes what a crash left: what was being applied is undone, what was
 // being released is released. Begin and Release do so first, too.
-func (h *Host) Recover() error {
-	if err := h.locked(func(a *action) error { return a.recovered }); err != nil {
+func (h *Host) Recover(ctx context.Context) error {
+	err := h.locked(ctx, func(a *action) error {
+		errs := []error{a.recovered}
+		for _, owner := range slices.Sorted(maps.Keys(a.stuck)) {
+			errs = append(errs, wrap("releasing the CPUs of", owner, a.stuck[owner]))
+		}
+		return errors.Join(errs...)
+	})
+	if err != nil {
 		return fmt.Errorf("recovering: %w", err)
 	}
 	return nil
 }
+
+// ErrUnsaved says that what is held was given back, and that the journal, on a full disk,
+// goes on to say that it is held. Until it is released again, nobody else is given it.
+var ErrUnsaved = errors.New("given back, but not noted")
+
+// isFull says that there is no room on a disk, or none for this user.
+func isFull(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
 
 // Group returns the directory of an owner's control group, relative to the Root.
 func (t *Topology) Group(owner string) string { return t.Cpuset.group(owner) }
@@ -188,7 +236,8 @@ type action struct {
 	cpuset Cpuset
 	points int
 
-	recovered error // what keeps nobody from work: errNotRestored, EBUSY, or nil
+	recovered error            // what keeps nobody from work: errNotRestored, ErrUnsaved, or nil
+	stuck     map[string]error // by owner: what could not be given back, and is still held
 }
 
 // step is one change, and what it is called in errors.
@@ -225,9 +274,13 @@ func (a *action) point(name string) error {
 	return nil
 }
 
-// locked runs an operation on a journal that nothing is pending in.
-func (h *Host) locked(do func(*action) error) error {
-	a, err := h.begin()
+// locked runs an operation on a journal that nothing is pending in. Where there was never
+// one, nothing is held, and there is nothing to do.
+func (h *Host) locked(ctx context.Context, do func(*action) error) error {
+	a, err := h.begin(ctx)
+	if errors.Is(err, errNoState) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -236,8 +289,8 @@ func (h *Host) locked(do func(*action) error) error {
 }
 
 // begin begins an operation on a journal that nothing is pending in.
-func (h *Host) begin() (*action, error) {
-	dir, err := h.lock()
+func (h *Host) begin(ctx context.Context) (*action, error) {
+	dir, err := h.lock(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -261,7 +314,7 @@ func (a *action) open() (err error) {
 		return err
 	}
 	a.recovered = a.recover()
-	if err := a.recovered; err != nil && !errors.Is(err, errNotRestored) && !errors.Is(err, unix.EBUSY) {
+	if err := a.recovered; err != nil && !errors.Is(err, errNotRestored) && !errors.Is(err, ErrUnsaved) {
 		return err
 	}
 	return nil
@@ -303,6 +356,9 @@ func (a *action) apply(owner string, p *Plan) (*Report, error) {
 	if err := a.checkOverlap(owner, p); err != nil {
 		return nil, err
 	}
+	if err := a.checkOthers(owner, p); err != nil {
+		return nil, err
+	}
 	doing := entry{State: applying, Plan: *p}
 	has := a.j.Entries[owner]
 	switch {
@@ -342,7 +398,11 @@ func (a *action) apply(owner string, p *Plan) (*Report, error) {
 	}
 	doing.undo()
 	a.j.Entries[owner] = &doing
-	if undo := a.settle(); undo != nil {
+	undo := a.settle()
+	if undo == nil {
+		undo = a.stuck[owner]
+	}
+	if undo != nil {
 		return nil, fmt.Errorf("%w; undoing that: %w", err, undo)
 	}
 	return nil, err
@@ -364,24 +424,17 @@ func (a *action) checkOverlap(owner string, p *Plan) error {
 }
 
 // settle brings the host to what the journal says, and then the journal to what is
-// held. What has processes in it stays held, so that it keeps nobody else from work.
+// held. What cannot be given back is in a.stuck: it stays held, and keeps nobody else from
+// work.
 func (a *action) settle() error {
-	var busy error
+	a.stuck = map[string]error{}
 	for _, owner := range slices.Sorted(maps.Keys(a.j.Entries)) {
-		var err error
-		e := a.j.Entries[owner]
-		if e.State == releasing {
-			err = a.removeGroup(owner, &e.Plan)
-			if errors.Is(err, unix.EBUSY) {
-				busy, e.State = err, restoring
-			}
-		}
-		if e.State == restoring {
-			err = a.makeGroup(owner, &e.Plan, &Report{})
-			e.State = held
+		err := a.settleEntry(owner, a.j.Entries[owner])
+		if isStop(err) {
+			return err
 		}
 		if err != nil {
-			return err
+			a.stuck[owner] = err
 		}
 	}
 	_, moved := a.affinities()
@@ -392,8 +445,30 @@ func (a *action) settle() error {
 	if err := a.restoreSubtree(); err != nil {
 		return err
 	}
-	if err := a.save(); err != nil {
+	if err := a.save(); isFull(err) {
+		return fmt.Errorf("%w: %w", ErrUnsaved, err)
+	} else if err != nil {
 		return err
 	}
-	return errors.Join(busy, moved)
+	return moved
+}
+
+func (a *action) settleEntry(owner string, e *entry) (err error) {
+	if e.State == releasing {
+		if err = a.removeGroup(owner, &e.Plan); err == nil || isStop(err) {
+			return err
+		}
+		e.State = restoring
+	}
+	if e.State == restoring {
+		restored := a.makeGroup(owner, &e.Plan, &Report{})
+		if isStop(restored) {
+			return restored
+		}
+		if err == nil {
+			err = restored
+		}
+		e.State = held
+	}
+	return err
 }

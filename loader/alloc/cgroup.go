@@ -44,6 +44,88 @@ func findCpuset(root Root) (Cpuset, error) {
 	return Cpuset{1, v1}, err
 }
 
+// Group is a child of the root group that somebody gave CPUs: systemd by AllowedCPUs,
+// container engines of cgroup v1, other instances. Our CPUs must not be among them: the
+// kernel would refuse our partition, or end that of the other group.
+type Group struct {
+	Name      string `json:"name"`
+	CPUs      CPUSet `json:"cpus"`
+	Partition bool   `json:"partition"` // no other group has these CPUs, or is to have them
+}
+
+// groups reads cpuset.cpus, and cpuset.cpus.exclusive (since Linux 6.7), of the root
+// group's children.
+func (c Cpuset) groups(root Root) ([]Group, error) {
+	if c.Version == 0 {
+		return []Group{}, nil
+	}
+	names, err := root.ReadDir(c.Dir)
+	if err != nil {
+		return nil, err
+	}
+	out := []Group{}
+	for _, name := range names {
+		g := Group{Name: name}
+		texts := map[string]string{}
+		for _, file := range []string{"cpuset.cpus", "cpuset.cpus.exclusive", "cpuset.cpus.partition", "cpuset.cpu_exclusive"} {
+			text, err := root.ReadFile(path.Join(c.Dir, name, file))
+			if err != nil && !isGone(err) {
+				return nil, err
+			}
+			if texts[file] = strings.TrimSpace(string(text)); err != nil && file == "cpuset.cpus" {
+				break // no group, or one without the controller
+			}
+		}
+		for _, file := range []string{"cpuset.cpus", "cpuset.cpus.exclusive"} {
+			cpus, err := ParseCPUs(texts[file])
+			if err != nil {
+				return nil, fmt.Errorf("%s/%s/%s: %w", c.Dir, quoted(name), file, err)
+			}
+			g.CPUs = g.CPUs.Union(cpus)
+		}
+		kind, _, _ := strings.Cut(texts["cpuset.cpus.partition"], " ")
+		g.Partition = kind == "isolated" || kind == "root" || texts["cpuset.cpu_exclusive"] == "1" || texts["cpuset.cpus.exclusive"] != ""
+		if len(g.CPUs) > 0 {
+			out = append(out, g)
+		}
+	}
+	return out, nil
+}
+
+// isGone says that a file is not there, or that its group was removed meanwhile.
+func isGone(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ENODEV)
+}
+
+// keeps says whether a group keeps its CPUs from a plan. CPUs that a back end takes
+// offline are in no group: whoever has them for itself alone would lose them.
+func (g *Group) keeps(offline bool) bool { return g.Partition || !offline }
+
+// checkOthers refuses CPUs that the owner has not yet, and another group has: what was planned
+// may have changed since, and the kernel would not leave that group as it is.
+func (a *action) checkOthers(owner string, p *Plan) error {
+	groups, err := a.cpuset.groups(a.Root)
+	if err != nil {
+		return err
+	}
+	added := p.HeldCPUs()
+	if has := a.plan(owner); has != nil {
+		added = added.Minus(has.HeldCPUs())
+	}
+	for i := range groups {
+		g := &groups[i]
+		if o, ours := strings.CutPrefix(g.Name, groupPrefix); ours && (o == owner || a.j.Entries[o] != nil) || !g.keeps(p.TakenOffline()) {
+			continue
+		}
+		if cpus := g.CPUs.And(added); len(cpus) > 0 {
+			return &PlanError{Kind: ErrTaken, Reason: is(cpus) + " " + g.how(), Groups: []Group{*g}, Cpuset: a.cpuset}
+		}
+	}
+	return nil
+}
+
+func (g *Group) how() string { return "in the control group " + quoted(g.Name) }
+
 // peek reads what else a Taking reads of the root group.
 func (c Cpuset) peek(root Root) error {
 	var err error
@@ -57,6 +139,12 @@ func (c Cpuset) peek(root Root) error {
 }
 
 func (a *action) group(owner string) string { return a.cpuset.group(owner) }
+
+// Group returns the directory of an owner's control group, relative to the Root.
+func (h *Host) Group(owner string) (string, error) {
+	c, err := findCpuset(h.Root)
+	return c.group(owner), err
+}
 
 func (c Cpuset) group(owner string) string { return path.Join(c.Dir, groupPrefix+owner) }
 

@@ -5,6 +5,7 @@
 package alloc_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -172,13 +173,13 @@ func (g *guest) held() {
 	if err := unix.SchedSetaffinity(outside, &want); !errors.Is(err, unix.EINVAL) {
 		g.Errorf("another process asks for the CPUs: %v", err)
 	}
-	if err := g.host.Release("web"); !errors.Is(err, unix.EBUSY) {
+	if err := g.host.Release(context.Background(), "web"); !errors.Is(err, unix.EBUSY) {
 		g.Errorf("released while a process is in the group: %v", err)
 	}
 	g.must(unix.Kill(inside, unix.SIGKILL))
 	g.must(unix.Kill(outside, unix.SIGKILL))
 	g.interrupts(held, report)
-	g.eventually(func() error { return g.host.Release("web") })
+	g.eventually(func() error { return g.host.Release(context.Background(), "web") })
 	g.same(g.before, "released")
 }
 
@@ -294,9 +295,9 @@ func (g *guest) killed() {
 		for at := 1; at <= points; at++ {
 			g.worker(op.to, at)
 			if at%2 == 0 {
-				g.must(g.host.Recover())
+				g.must(g.host.Recover(context.Background()))
 			} else { // any operation recovers
-				g.must(g.host.Release("nobody"))
+				g.must(g.host.Release(context.Background(), "nobody"))
 			}
 			if maps.Equal(g.state(), done) {
 				completed++
@@ -310,7 +311,7 @@ func (g *guest) killed() {
 			g.Errorf("%s has %d points", op.name, points)
 		}
 		kills += points
-		g.must(g.host.Release("web"))
+		g.must(g.host.Release(context.Background(), "web"))
 		g.same(g.before, op.name)
 	}
 	g.Logf("%d kills, and everything as it was before", kills)
@@ -365,7 +366,7 @@ func TestMain(m *testing.M) {
 // set gives web what a plan says; nil: nothing.
 func set(host *alloc.Host, p *alloc.Plan) error {
 	if p == nil {
-		return host.Release("web")
+		return host.Release(context.Background(), "web")
 	}
 	_, err := apply(host, "web", func([]alloc.Holding, *alloc.Plan) (*alloc.Plan, error) { return p, nil })
 	return err

@@ -13,7 +13,10 @@ import (
 	"path/filepath"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/tenon-build/tenon/signer/flock"
+	"github.com/tenon-build/tenon/signer/regular"
 )
 
 const (
@@ -93,17 +96,26 @@ func (j *journal) held() CPUSet {
 
 // lock keeps others out of the state directory until the file is closed, which the
 // kernel does when the process ends.
-func (h *Host) lock() (*os.File, error) {
-	dir, err := os.Open(h.State)
+func (h *Host) lock(ctx context.Context) (*os.File, error) {
+	dir, err := os.OpenFile(h.State, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, errNoState
+	}
 	if err != nil {
 		return nil, err
 	}
-	if err := flock.Lock(context.Background(), dir); err != nil {
+	if err := flock.Lock(ctx, dir); err != nil {
 		dir.Close()
 		return nil, fmt.Errorf("locking %s: %w", h.State, err)
 	}
 	return dir, nil
 }
+
+// errNoState says that nothing was ever held.
+var errNoState = errors.New("there is no state directory")
+
+// maxJournal is the largest journal, in bytes: thousands of instances.
+const maxJournal = 64 << 20
 
 func (h *Host) readJournal() (*journal, error) {
 	boot, err := h.Root.ReadFile(bootID)
@@ -112,9 +124,12 @@ func (h *Host) readJournal() (*journal, error) {
 	}
 	none := &journal{Version: journalVersion, Boot: strings.TrimSpace(string(boot)), Entries: map[string]*entry{}, IRQs: map[int]string{}}
 	name := filepath.Join(h.State, journalFile)
-	data, err := os.ReadFile(name)
+	data, err := regular.Read(name, maxJournal)
 	if errors.Is(err, fs.ErrNotExist) {
 		return none, nil
+	}
+	if errors.Is(err, regular.ErrNotRegular) {
+		return nil, fmt.Errorf("%w %w", ErrJournal, err)
 	}
 	if err != nil {
 		return nil, err

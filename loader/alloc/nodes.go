@@ -139,7 +139,7 @@ func (p *planner) shortCPUs(where string, free int) error {
 		}
 	}
 	all = NewCPUSet(all...)
-	text, holders := p.holders(all)
+	text := p.holders(all)
 	kind, whole := ErrTaken, " in whole cores"
 	if reserved := all.filter(func(id int) bool { return p.cpus[id] == hostHolding }); p.req.count() > len(all)-len(reserved) {
 		kind = ErrHost
@@ -150,7 +150,7 @@ func (p *planner) shortCPUs(where string, free int) error {
 	if text != "" {
 		text = ": " + text
 	}
-	return p.fail(kind, holders, "%d CPUs%s are needed%s, %d of %d are free%s", p.req.count(), whole, where, free, len(all), text)
+	return p.failCPUs(kind, all, "%d CPUs%s are needed%s, %d of %d are free%s", p.req.count(), whole, where, free, len(all), text)
 }
 
 func (p *planner) shortMemory(where string, need, free int64) error {

@@ -2,7 +2,10 @@
 
 package alloc
 
-import "slices"
+import (
+	"slices"
+	"strings"
+)
 
 // Place is where a CPU is in a host, as Read knew it before a back end took the CPU
 // offline: sysfs does not say it any more then.
@@ -28,8 +31,17 @@ func (t *Topology) places(cpus CPUSet) []Place {
 }
 
 // With returns the topology completed by the CPUs that holdings have taken offline: each
-// is where it was, and not Online. Of what is online, Read knows better.
+// is where it was, and not Online. Of what is online, Read knows better. The holdings' own
+// control groups are not in it.
 func (t *Topology) With(held []Holding) *Topology {
+	if len(held) == 0 {
+		return t
+	}
+	out := *t
+	out.Groups = slices.DeleteFunc(slices.Clone(t.Groups), func(g Group) bool {
+		owner, ours := strings.CutPrefix(g.Name, groupPrefix)
+		return ours && slices.ContainsFunc(held, func(h Holding) bool { return h.Owner == owner })
+	})
 	var away []Place
 	for _, h := range held {
 		for _, place := range h.Plan.Offline {
@@ -39,9 +51,8 @@ func (t *Topology) With(held []Holding) *Topology {
 		}
 	}
 	if len(away) == 0 {
-		return t
+		return &out
 	}
-	out := *t
 	out.CPUs, out.Nodes, out.Caches = slices.Clone(t.CPUs), slices.Clone(t.Nodes), slices.Clone(t.Caches)
 	for _, place := range away {
 		out.insert(place.CPU)

@@ -43,6 +43,7 @@ type planner struct {
 	req  *Request
 	out  Plan
 	cpus map[int]*Holding    // who holds a CPU
+	ofs  map[*Holding]*Group // the holdings that stand for control groups
 	devs map[string]*Holding // who holds a device
 	free []nodeFree          // by index in t.Nodes
 	mem  map[string]int64    // what each holds of the memory that is asked for
@@ -63,7 +64,7 @@ func newPlanner(t *Topology, req *Request, held Held) *planner {
 	if req.Keep != nil {
 		t = t.With([]Holding{{Plan: *req.Keep}})
 	}
-	p := &planner{t: t, req: req, cpus: map[int]*Holding{}, devs: map[string]*Holding{}, mem: map[string]int64{}}
+	p := &planner{t: t, req: req, cpus: map[int]*Holding{}, ofs: map[*Holding]*Group{}, devs: map[string]*Holding{}, mem: map[string]int64{}}
 	for _, cpu := range t.Reserved(held.Host) {
 		p.cpus[cpu] = hostHolding
 	}
@@ -79,10 +80,32 @@ func newPlanner(t *Topology, req *Request, held Held) *planner {
 			p.devs[address] = h
 		}
 	}
+	p.otherGroups()
 	p.free = make([]nodeFree, len(t.Nodes))
 	p.freeCores()
 	p.freeMemory(held)
 	return p
+}
+
+// otherGroups keeps off the CPUs of control groups that no instance has.
+func (p *planner) otherGroups() {
+	var own CPUSet
+	if p.req.Keep != nil {
+		own = p.req.Keep.HeldCPUs()
+	}
+	for i := range p.t.Groups {
+		g := &p.t.Groups[i]
+		if !g.keeps(p.req.Offline) {
+			continue
+		}
+		h := &Holding{}
+		p.ofs[h] = g
+		for _, cpu := range g.CPUs.Minus(own) {
+			if p.cpus[cpu] == nil {
+				p.cpus[cpu] = h
+			}
+		}
+	}
 }
 
 func (p *planner) freeCores() {
@@ -183,14 +206,12 @@ func (p *planner) listed() error {
 		}
 	}
 	if taken := list.filter(func(id int) bool { return p.cpus[id] != nil }); len(taken) > 0 {
-		text, holders := p.holders(taken)
-		return p.fail(ErrTaken, holders, "%s", text)
+		return p.failCPUs(ErrTaken, taken, "%s", p.holders(taken))
 	}
 	for _, id := range list {
 		siblings := p.t.cpu(id).Siblings
 		if taken := siblings.filter(func(id int) bool { return p.cpus[id] != nil }); len(taken) > 0 && !p.req.SplitCores {
-			text, holders := p.holders(taken)
-			return p.fail(ErrTaken, holders, "CPU %d shares its core: %s", id, text)
+			return p.failCPUs(ErrTaken, taken, "CPU %d shares its core: %s", id, p.holders(taken))
 		}
 	}
 	p.take(list)
@@ -333,6 +354,21 @@ func (p *planner) fail(kind error, holders []string, format string, args ...any)
 	return &PlanError{Kind: kind, Reason: fmt.Sprintf(format, args...), Holders: holders, Free: p.left()}
 }
 
+// failCPUs makes an error that also says who holds CPUs.
+func (p *planner) failCPUs(kind error, cpus CPUSet, format string, args ...any) error {
+	e := &PlanError{Kind: kind, Reason: fmt.Sprintf(format, args...), Free: p.left(), Cpuset: p.t.Cpuset}
+	for _, h := range p.holdersOf(cpus) {
+		switch g := p.ofs[h]; {
+		case g != nil:
+			e.Groups = append(e.Groups, *g)
+		case h != hostHolding:
+			e.Holders = append(e.Holders, h.Owner)
+		}
+	}
+	slices.Sort(e.Holders)
+	return e
+}
+
 // left is what is free on each node where something is.
 func (p *planner) left() (free []NodeFree) {
 	for i, f := range p.free {
@@ -343,35 +379,32 @@ func (p *planner) left() (free []NodeFree) {
 	return free
 }
 
+// holdersOf returns who holds CPUs, in the order of these.
+func (p *planner) holdersOf(cpus CPUSet) (out []*Holding) {
+	for _, id := range cpus {
+		if h := p.cpus[id]; h != nil && !slices.Contains(out, h) {
+			out = append(out, h)
+		}
+	}
+	return out
+}
+
 // holders says who holds CPUs that are taken, as in `CPUs 4-5 are held by "web",
 // CPUs 6-7 are held by "cache"`.
-func (p *planner) holders(cpus CPUSet) (text string, names []string) {
-	var order []*Holding
-	by := map[*Holding]CPUSet{}
-	for _, id := range cpus {
-		h := p.cpus[id]
-		if h == nil {
-			continue
-		}
-		if by[h] == nil {
-			order = append(order, h)
-		}
-		by[h] = append(by[h], id)
-	}
+func (p *planner) holders(cpus CPUSet) string {
 	var parts []string
-	for i, h := range order {
-		if h != hostHolding {
-			names = append(names, h.Owner)
+	order := p.holdersOf(cpus)
+	for _, h := range order[:min(len(order), maxNamed)] {
+		how := h.how()
+		if g := p.ofs[h]; g != nil {
+			how = g.how()
 		}
-		if i < maxNamed {
-			parts = append(parts, is(by[h])+" "+h.how())
-		}
+		parts = append(parts, is(cpus.filter(func(id int) bool { return p.cpus[id] == h }))+" "+how)
 	}
 	if more := len(order) - maxNamed; more > 0 {
 		parts = append(parts, fmt.Sprintf("others by %d more", more))
 	}
-	slices.Sort(names)
-	return strings.Join(parts, ", "), names
+	return strings.Join(parts, ", ")
 }
 
 // maxNamed is how many holders one line names.

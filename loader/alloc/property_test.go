@@ -3,6 +3,7 @@
 package alloc_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -136,7 +137,7 @@ func (w *world) release(owner string) error {
 		return err
 	}
 	w.away(slices.DeleteFunc(held, func(h alloc.Holding) bool { return h.Owner == owner }), nil)
-	return w.host.Release(owner)
+	return w.host.Release(context.Background(), owner)
 }
 
 // away is what the back ends of holdings do.
@@ -232,11 +233,11 @@ func (w *world) crash(owner, what string, do func() error, was map[string]alloc.
 		w.counts[what+" crashed"]++
 	}
 	at = 1 + w.rng.IntN(60)
-	if err := w.host.Recover(); err != nil && !errors.Is(err, errCrashed) {
+	if err := w.host.Recover(context.Background()); err != nil && !errors.Is(err, errCrashed) {
 		w.fatal("%v", err)
 	}
 	w.host.Fault = nil
-	if err := w.host.Recover(); err != nil {
+	if err := w.host.Recover(context.Background()); err != nil {
 		w.fatal("%v", err)
 	}
 	is := w.holdings()
@@ -269,7 +270,7 @@ func (w *world) refuse(owner, what string, do func() error, was map[string]alloc
 		return
 	}
 	w.counts[what+" failed"]++
-	if err := w.host.Recover(); err != nil {
+	if err := w.host.Recover(context.Background()); err != nil {
 		w.fatal("%v", err)
 	}
 	if what != "release" {

@@ -124,9 +124,11 @@ var (
 
 // PlanError says what is short.
 type PlanError struct {
-	Kind    error  // ErrRequest, ErrBounds, ErrHost or ErrTaken
-	Reason  string // CPUs 6-7 are held by "cache"
-	Holders []string
+	Kind    error      // ErrRequest, ErrBounds, ErrHost or ErrTaken
+	Reason  string     // CPUs 6-7 are held by "cache"
+	Holders []string   // instances
+	Groups  []Group    // control groups of others, where these have CPUs that are short
+	Cpuset  Cpuset     // where they are
 	Free    []NodeFree // where something is left
 }
 

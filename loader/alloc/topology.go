@@ -21,6 +21,7 @@ type Topology struct {
 	Caches  []Cache  `json:"caches"`
 	Devices []Device `json:"devices"` // PCI functions, by address
 	Cpuset  Cpuset   `json:"cpuset"`  // how its CPUs can be made exclusive
+	Groups  []Group  `json:"groups"`  // control groups that have CPUs of their own, by name
 }
 
 // CPU is what sysfs calls a CPU: one thread of a core. Of an offline one, its place
@@ -109,6 +110,9 @@ func read(root Root) (*Topology, error) {
 	r.devices(t)
 	if r.err == nil {
 		t.Cpuset, r.err = findCpuset(root)
+	}
+	if r.err == nil {
+		t.Groups, r.err = t.Cpuset.groups(root)
 	}
 	if r.err != nil {
 		return nil, fmt.Errorf("reading the topology: %w", r.err)

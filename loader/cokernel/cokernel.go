@@ -91,7 +91,7 @@ func refusals(bits uint32) string {
 
 // Load takes memory and CPUs from the host's kernel, and has the module read and verify
 // the bundle's.
-func (b *Backend) Load(_ context.Context, v *loader.Verified, c loader.Config) (loader.Instance, error) {
+func (b *Backend) Load(ctx context.Context, v *loader.Verified, c loader.Config) (loader.Instance, error) {
 	if err := c.Resolve(b.Name(), v.Manifest()); err != nil {
 		return nil, err
 	}
@@ -113,7 +113,7 @@ func (b *Backend) Load(_ context.Context, v *loader.Verified, c loader.Config) (
 		return nil, fmt.Errorf("making the module's instance %s: %w", c.ID, err)
 	}
 	i := newInstance(o, c)
-	if err := i.fill(v); err != nil {
+	if err := i.fill(ctx, v); err != nil {
 		return nil, errors.Join(err, i.Close())
 	}
 	return i, nil
@@ -137,10 +137,10 @@ func checkPlan(c *loader.Config) error {
 }
 
 // fill gives the instance what the plan says, and loads the bundle.
-func (i *instance) fill(v *loader.Verified) error {
+func (i *instance) fill(ctx context.Context, v *loader.Verified) error {
 	for _, m := range i.config.Plan.Memory {
 		bytes := (m.Bytes + pageblock - 1) / pageblock * pageblock
-		err := i.object.reserve(m.Node, bytes)
+		err := i.object.reserve(ctx, m.Node, bytes)
 		if errors.Is(err, unix.ENOMEM) {
 			return fmt.Errorf("node %d has no %d MiB that the host's kernel can spare in large pieces: %w", m.Node, bytes>>20, err)
 		}

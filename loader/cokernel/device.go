@@ -3,12 +3,14 @@
 package cokernel
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"runtime"
 	"strings"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -215,10 +217,46 @@ func (o *object) call(number uint32, arg unsafe.Pointer) (n int, err error) {
 	return n, err
 }
 
-func (o *object) reserve(node int, bytes int64) error {
+// reserve takes memory from the host, until ctx ends: hundreds of GiB take a while.
+func (o *object) reserve(ctx context.Context, node int, bytes int64) error {
 	arg := &memoryArg{version: abiVersion, node: int32(node), bytes: uint64(bytes)}
-	_, err := o.call(ioctlReserve, unsafe.Pointer(arg))
-	return err
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	defer interrupt(ctx, unix.Gettid())()
+	for {
+		_, _, errno := unix.Syscall(unix.SYS_IOCTL, o.file.Fd(), uintptr(ioctlReserve), uintptr(unsafe.Pointer(arg)))
+		switch {
+		case errno == 0:
+			return nil
+		case errno != unix.EINTR:
+			return errno
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// interrupt has a thread's system call end when ctx does, until stop is called. Go uses SIGURG
+// itself, and expects more of them than it sends.
+func interrupt(ctx context.Context, thread int) (stop func()) {
+	done, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		select {
+		case <-ctx.Done():
+		case <-done:
+			return
+		}
+		for { // the call may not have begun
+			_ = unix.Tgkill(os.Getpid(), thread, unix.SIGURG)
+			select {
+			case <-done:
+				return
+			case <-time.After(10 * time.Millisecond):
+			}
+		}
+	}()
+	return func() { close(done); <-ended }
 }
 
 // take takes a CPU from the host. A guest that runs has the time to agree.

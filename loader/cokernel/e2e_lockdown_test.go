@@ -85,7 +85,7 @@ func (a *attacker) with(f func()) {
 	ok(a.T, "open", err)
 	before := hostState(a.T, d)
 	a.d, a.o = d, create(a.T, d, "prey")
-	ok(a.T, "reserve", a.o.reserve(0, 32<<20))
+	ok(a.T, "reserve", a.o.reserve(a.Context(), 0, 32<<20))
 	ok(a.T, "take", a.o.take(2, false))
 	f()
 	ok(a.T, "end", errors.Join(a.o.end(), a.o.Close()))
@@ -195,7 +195,7 @@ func (a *attacker) says(text string) {
 	ok(a.T, "close", console.Close())
 	ok(a.T, "end", errors.Join(a.o.end(), a.o.Close()))
 	a.o = create(a.T, a.d, "prey")
-	ok(a.T, "reserve", a.o.reserve(0, 32<<20))
+	ok(a.T, "reserve", a.o.reserve(a.Context(), 0, 32<<20))
 	ok(a.T, "take", a.o.take(2, false))
 }
 
@@ -563,7 +563,7 @@ func (a *attacker) offline(address uint64) error {
 func (a *attacker) one(o *object, n int, signed, unsigned *os.File, p7 []byte) {
 	switch n {
 	case 0:
-		_ = o.reserve(0, 8<<20)
+		_ = o.reserve(a.Context(), 0, 8<<20)
 	case 1:
 		_ = o.take(3, false)
 	case 2:

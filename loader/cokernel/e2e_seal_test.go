@@ -37,7 +37,7 @@ func TestE2ESeal(t *testing.T) {
 			t.Helper()
 			o := create(t, d, "sealed")
 			for node, bytes := range nodes {
-				ok(t, "reserve", o.reserve(node, bytes))
+				ok(t, "reserve", o.reserve(t.Context(), node, bytes))
 			}
 			s, err := o.status()
 			ok(t, "status", err)

@@ -5,9 +5,11 @@
 package cokernel
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -151,13 +153,13 @@ func testModule(t *testing.T, m debian.Machine) {
 		want(t, "start without an image", o.start(), unix.EBUSY)
 		want(t, "stop before start", o.stop(), unix.EINVAL)
 		want(t, "load without memory", o.load(image{kernel: flat(t, hang), possibleCPUs: 1}), unix.ENOSPC)
-		want(t, "reserve nothing", o.reserve(0, 0), unix.EINVAL)
-		want(t, "reserve half a block", o.reserve(0, 1<<20), unix.EINVAL)
-		want(t, "reserve on node 7", o.reserve(7, 2<<20), unix.EINVAL)
-		want(t, "reserve on node -1", o.reserve(-1, 2<<20), unix.EINVAL)
-		want(t, "reserve more than there is", o.reserve(0, 64<<30), unix.ENOMEM)
-		ok(t, "reserve", o.reserve(0, 64<<20))
-		ok(t, "reserve on the other node", o.reserve(1, 32<<20))
+		want(t, "reserve nothing", o.reserve(t.Context(), 0, 0), unix.EINVAL)
+		want(t, "reserve half a block", o.reserve(t.Context(), 0, 1<<20), unix.EINVAL)
+		want(t, "reserve on node 7", o.reserve(t.Context(), 7, 2<<20), unix.EINVAL)
+		want(t, "reserve on node -1", o.reserve(t.Context(), -1, 2<<20), unix.EINVAL)
+		want(t, "reserve more than there is", o.reserve(t.Context(), 0, 64<<30), unix.ENOMEM)
+		ok(t, "reserve", o.reserve(t.Context(), 0, 64<<20))
+		ok(t, "reserve on the other node", o.reserve(t.Context(), 1, 32<<20))
 		want(t, "load not for a CPU", o.load(image{kernel: flat(t, hang)}), unix.EINVAL)
 		want(t, "load for too many CPUs", o.load(image{kernel: flat(t, hang), possibleCPUs: 65}), unix.EINVAL)
 		want(t, "load what is no kernel", o.load(image{kernel: self(t), possibleCPUs: 1}), unix.ENOEXEC)
@@ -173,7 +175,7 @@ func testModule(t *testing.T, m debian.Machine) {
 		ok(t, "start", o.start())
 		want(t, "start twice", o.start(), unix.EBUSY)
 		want(t, "load while it runs", o.load(image{kernel: flat(t, hang), possibleCPUs: 1}), unix.EBUSY)
-		want(t, "reserve while it runs", o.reserve(0, 2<<20), unix.EBUSY)
+		want(t, "reserve while it runs", o.reserve(t.Context(), 0, 2<<20), unix.EBUSY)
 		want(t, "destroy while it runs", o.destroy(), unix.EBUSY)
 		want(t, "give the CPU that it boots on", o.give(2), unix.EBUSY)
 		want(t, "take for one that does not listen", o.take(4, false), unix.EAGAIN)
@@ -216,7 +218,7 @@ func testModule(t *testing.T, m debian.Machine) {
 func growingInitrd(t *testing.T, d *device) {
 	t.Helper()
 	o := create(t, d, "grows")
-	ok(t, "reserve", o.reserve(0, 32<<20))
+	ok(t, "reserve", o.reserve(t.Context(), 0, 32<<20))
 	kernel, initrd := flat(t, hang), memory(t, make([]byte, 4096))
 	var done atomic.Bool
 	var writer sync.WaitGroup
@@ -268,7 +270,7 @@ func TestE2EUnanswered(t *testing.T) {
 		var o *object
 		start := func(code []byte) {
 			o = create(t, d, "one")
-			ok(t, "reserve", o.reserve(0, 32<<20))
+			ok(t, "reserve", o.reserve(t.Context(), 0, 32<<20))
 			ok(t, "take", o.take(1, false))
 			ok(t, "load", o.load(image{kernel: flat(t, code), possibleCPUs: 4}))
 			ok(t, "start", o.start())
@@ -310,12 +312,147 @@ func TestE2EUnanswered(t *testing.T) {
 	})
 }
 
+// A guest says at which vector it listens. There is one; the others are not sent: its CPU may be
+// the host's again, where they would mean something.
+func TestE2EDoorbellVector(t *testing.T) {
+	inHost(t, debian.Machine{Small: true}, "allow_unsigned=1", func(d *device) {
+		for vector, expect := range map[uint32]unix.Errno{
+			0xf7: unix.ETIMEDOUT, // it listens, and does not answer
+			0:    unix.EAGAIN, 0x20: unix.EAGAIN, 0x30: unix.EAGAIN, 0x80: unix.EAGAIN, 0xec: unix.EAGAIN, 0xf8: unix.EAGAIN, 0xfb: unix.EAGAIN,
+			0xfd: unix.EAGAIN, 0xff: unix.EAGAIN, 0x1f7: unix.EAGAIN,
+		} {
+			code := slices.Clone(listen)
+			binary.LittleEndian.PutUint32(code[14:], vector)
+			o := create(t, d, "one")
+			ok(t, "reserve", o.reserve(t.Context(), 0, 32<<20))
+			ok(t, "take", o.take(1, false))
+			ok(t, "load", o.load(image{kernel: flat(t, code), possibleCPUs: 4}))
+			ok(t, "start", o.start())
+			time.Sleep(100 * time.Millisecond)
+			_, err := o.call(ioctlTake, unsafe.Pointer(&cpuArg{version: abiVersion, cpu: 2, timeout: 200}))
+			want(t, fmt.Sprintf("take from one that listens at %#x", vector), err, expect)
+			ok(t, "end", errors.Join(o.end(), o.Close()))
+		}
+	})
+}
+
+// leave writes into the piece below 1 MiB, whose address is the first of the memory map:
+// movq 0x2d0(%rsi), %rax; movl $0x5ec7e75, 0x2000(%rax); cli; jmp .
+var leave = []byte{0x48, 0x8b, 0x86, 0xd0, 0x02, 0, 0, 0xc7, 0x80, 0, 0x20, 0, 0, 0x75, 0x7e, 0xec, 0x05, 0xfa, 0xeb, 0xfe}
+
+// tell copies that to the console, and hangs: movq 0x2d0(%rsi), %rax; movl 0x2000(%rax), %ecx;
+// movq 0x250(%rsi), %rax; movq 32(%rax), %rdx; movl %ecx, 0x1000(%rdx); movl $4, 0x40(%rdx);
+// movl $1, 12(%rdx); cli; jmp .
+var tell = []byte{0x48, 0x8b, 0x86, 0xd0, 0x02, 0, 0, 0x8b, 0x88, 0, 0x20, 0, 0, 0x48, 0x8b, 0x86, 0x50, 0x02, 0, 0, 0x48, 0x8b, 0x50, 0x20,
+	0x89, 0x8a, 0, 0x10, 0, 0, 0xc7, 0x42, 0x40, 4, 0, 0, 0, 0xc7, 0x42, 0x0c, 1, 0, 0, 0, 0xfa, 0xeb, 0xfe}
+
+// What an instance leaves below 1 MiB, the next one does not find.
+func TestE2ELowMemory(t *testing.T) {
+	inHost(t, debian.Machine{Small: true}, "allow_unsigned=1", func(d *device) {
+		var at []uint64
+		for _, code := range [][]byte{slices.Concat(leave[:17], tell), leave, tell} { // the first sees what it wrote
+			o := create(t, d, "one")
+			ok(t, "reserve", o.reserve(t.Context(), 0, 32<<20))
+			ok(t, "take", o.take(1, false))
+			ok(t, "load", o.load(image{kernel: flat(t, code), possibleCPUs: 1}))
+			console, err := o.channel(streamConsole)
+			ok(t, "console", err)
+			ok(t, "start", o.start())
+			time.Sleep(200 * time.Millisecond)
+			s, err := o.status()
+			ok(t, "status", err)
+			at = append(at, s.low)
+			ok(t, "stop", o.stop())
+			said, err := io.ReadAll(console)
+			ok(t, "read", err)
+			switch expect := map[int]string{1: "\x75\x7e\xec\x05", 3: "\x00\x00\x00\x00"}; len(at) {
+			case 1, 3:
+				if string(said) != expect[len(at)] {
+					t.Errorf("guest %d found %x", len(at), said)
+				}
+			}
+			ok(t, "end", errors.Join(console.Close(), o.end(), o.Close()))
+		}
+		if at[1] != at[2] {
+			t.Errorf("they had different pieces: %x", at)
+		}
+	})
+}
+
+// While an image is read that never comes, its instance says how it is, and nothing waits.
+func TestE2ELoadStalls(t *testing.T) {
+	inHost(t, debian.Machine{Small: true}, "allow_unsigned=1", func(d *device) {
+		stalls, at := unanswered(t)
+		o := create(t, d, "one")
+		ok(t, "reserve", o.reserve(t.Context(), 0, 32<<20))
+		loaded := make(chan error, 1)
+		kernel := flat(t, hang)
+		go func() {
+			_, err := o.call(ioctlLoad, unsafe.Pointer(&loadArg{version: abiVersion, image: int32(kernel.Fd()), initrd: -1, statement: at, statementSize: 100, possibleCPUs: 1}))
+			loaded <- err
+		}()
+		time.Sleep(500 * time.Millisecond)
+		again, err := d.open("one")
+		ok(t, "open", err)
+		answers := make(chan error, 1)
+		go func() {
+			s, err := again.status()
+			if err == nil && s.state != stateEmpty {
+				err = fmt.Errorf("state %d", s.state)
+			}
+			answers <- err
+			for _, err := range []error{again.stop(), again.destroy(), again.start(), again.reserve(t.Context(), 0, 2<<20), again.take(1, false)} {
+				answers <- err
+			}
+		}()
+		for i, expect := range []error{nil, unix.EINVAL, unix.EBUSY, unix.EBUSY, unix.EBUSY, unix.EBUSY} {
+			select {
+			case err := <-answers:
+				if !errors.Is(err, expect) {
+					t.Errorf("call %d: %v, want %v", i, err, expect)
+				}
+			case err := <-loaded:
+				t.Fatalf("the load ended: %v", err)
+			case <-time.After(20 * time.Second):
+				t.Fatalf("call %d waits", i)
+			}
+		}
+		ok(t, "answer", unix.Close(stalls))
+		if err := <-loaded; err == nil {
+			t.Error("nothing was loaded, and that is fine")
+		}
+		ok(t, "end", errors.Join(again.end(), again.Close(), o.Close()))
+	})
+}
+
+// Reserving memory can be broken off, and leaves nothing behind.
+func TestE2EReserveInterrupted(t *testing.T) {
+	inHost(t, debian.Machine{Small: true}, "allow_unsigned=1", func(d *device) {
+		o := create(t, d, "one")
+		for _, after := range []time.Duration{0, 20 * time.Millisecond} {
+			ctx, cancel := context.WithTimeout(t.Context(), after)
+			began := time.Now()
+			err := o.reserve(ctx, 0, 1200<<20)
+			cancel()
+			t.Logf("after %v: %v, in %v", after, err, time.Since(began))
+			if !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("got %v", err)
+			}
+			if s, err := o.status(); err != nil || s.rangeCount != 0 {
+				t.Errorf("%+v, %v", s, err)
+			}
+		}
+		ok(t, "reserve", o.reserve(t.Context(), 0, 1200<<20)) // in two pieces, one range or several
+		ok(t, "end", errors.Join(o.end(), o.Close()))
+	})
+}
+
 // Memory that has holes is taken around them. Sections are of 128 MiB: what is a hole has
 // not even descriptions of its pages.
 func TestE2EHoles(t *testing.T) {
 	inHost(t, debian.Machine{Small: true, CommandLine: "memmap=256M$0x30000000"}, "allow_unsigned=1", func(d *device) {
 		o := create(t, d, "one")
-		ok(t, "reserve", o.reserve(0, 1200<<20))
+		ok(t, "reserve", o.reserve(t.Context(), 0, 1200<<20))
 		s, err := o.status()
 		ok(t, "status", err)
 		var sum uint64
@@ -355,22 +492,29 @@ func loadForever(t *testing.T) {
 	d, err := openDevice()
 	ok(t, "open", err)
 	o := create(t, d, "forever")
-	ok(t, "reserve", o.reserve(0, 32<<20))
+	ok(t, "reserve", o.reserve(t.Context(), 0, 32<<20))
+	_, at := unanswered(t)
+	time.AfterFunc(time.Second, func() { fmt.Println("LOADS") })
+	_, err = o.call(ioctlLoad, unsafe.Pointer(&loadArg{version: abiVersion, image: int32(flat(t, hang).Fd()), initrd: -1, statement: at, statementSize: 100, possibleCPUs: 1}))
+	t.Fatalf("the load ends: %v", err)
+}
+
+// unanswered returns the address of a page that nobody answers faults of, until the descriptor is
+// closed.
+func unanswered(t *testing.T) (fd int, at uint64) {
 	page, err := unix.Mmap(-1, 0, os.Getpagesize(), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
 	ok(t, "mmap", err)
-	at := uint64(uintptr(unsafe.Pointer(&page[0])))
-	fd, _, errno := unix.Syscall(unix.SYS_USERFAULTFD, unix.O_CLOEXEC, 0, 0)
+	at = uint64(uintptr(unsafe.Pointer(&page[0])))
+	uffd, _, errno := unix.Syscall(unix.SYS_USERFAULTFD, unix.O_CLOEXEC, 0, 0)
 	if errno != 0 {
 		t.Fatal(errno)
 	}
 	// UFFDIO_API, and UFFDIO_REGISTER of pages that are missing.
-	_, err = call(fd, 0xc018aa3f, unsafe.Pointer(&[3]uint64{0xaa}))
+	_, err = call(uffd, 0xc018aa3f, unsafe.Pointer(&[3]uint64{0xaa}))
 	ok(t, "userfaultfd", err)
-	_, err = call(fd, 0xc020aa00, unsafe.Pointer(&[4]uint64{at, uint64(len(page)), 1}))
+	_, err = call(uffd, 0xc020aa00, unsafe.Pointer(&[4]uint64{at, uint64(len(page)), 1}))
 	ok(t, "userfaultfd", err)
-	time.AfterFunc(time.Second, func() { fmt.Println("LOADS") })
-	_, err = o.call(ioctlLoad, unsafe.Pointer(&loadArg{version: abiVersion, image: int32(flat(t, hang).Fd()), initrd: -1, statement: at, statementSize: 100, possibleCPUs: 1}))
-	t.Fatalf("the load ends: %v", err)
+	return int(uffd), at
 }
 
 // A guest that hangs with interrupts off is ended, and what it had comes back, also while
@@ -387,7 +531,7 @@ func TestE2EHang(t *testing.T) {
 		var longest time.Duration
 		for range rounds {
 			o := create(t, d, "hang")
-			ok(t, "reserve", o.reserve(0, 256<<20))
+			ok(t, "reserve", o.reserve(t.Context(), 0, 256<<20))
 			ok(t, "take", errors.Join(o.take(2, false), o.take(3, false)))
 			ok(t, "load", o.load(image{kernel: flat(t, hang), possibleCPUs: 2}))
 			ok(t, "start", o.start())
@@ -408,7 +552,7 @@ func TestE2EHang(t *testing.T) {
 func TestE2EExclusive(t *testing.T) {
 	inHost(t, debian.Machine{Small: true}, "allow_unsigned=1", func(d *device) {
 		o := create(t, d, "lent")
-		ok(t, "reserve", o.reserve(0, 64<<20))
+		ok(t, "reserve", o.reserve(t.Context(), 0, 64<<20))
 		ok(t, "load", o.load(image{kernel: flat(t, hang), possibleCPUs: 1}))
 		storm := exec.Command(os.Args[0])
 		storm.Env = append(os.Environ(), stormEnv+"=1")
@@ -552,7 +696,7 @@ func (f *fuzzer) call(n int) (string, error) {
 	o := f.objects[at]
 	switch f.IntN(60) { // most are cheap: CPUs take long to come and go
 	case 0:
-		return "reserve", o.reserve(int(f.pick(0)), f.pick(2<<20, 32<<20))
+		return "reserve", o.reserve(f.t.Context(), int(f.pick(0)), f.pick(2<<20, 32<<20))
 	case 1, 2:
 		return "take", o.take(int(f.pick(1, 2, 3)), f.IntN(4) == 0)
 	case 3:
@@ -565,7 +709,7 @@ func (f *fuzzer) call(n int) (string, error) {
 		return "start", o.start()
 	case 7: // all that it takes, where it is not there yet
 		if s, err := o.status(); err == nil && s.rangeCount == 0 {
-			_ = o.reserve(0, 32<<20)
+			_ = o.reserve(f.t.Context(), 0, 32<<20)
 		}
 		_ = o.take(1+f.IntN(3), false)
 		_ = o.load(image{kernel: f.kernel, possibleCPUs: 4})

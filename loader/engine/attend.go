@@ -7,9 +7,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -56,12 +56,15 @@ func (s *supervisor) adopt(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	l, err := s.lock(ctx)
+	l, own, err := s.lock(ctx, s.name)
 	if err != nil {
 		return err
 	}
 	defer l.Unlock()
 	r, err := s.Store().Get(s.name)
+	if err == nil {
+		err = own
+	}
 	if err == nil {
 		err = r.CheckAttendable()
 	}
@@ -75,7 +78,7 @@ func (s *supervisor) adopt(ctx context.Context) error {
 	if err := s.prepare(r, m); err != nil {
 		return err
 	}
-	if err := s.inherit(); err != nil {
+	if err := s.inherit(ctx); err != nil {
 		return err
 	}
 	s.want.config.CPUs = len(s.plan.CPUs)
@@ -88,8 +91,8 @@ func (s *supervisor) adopt(ctx context.Context) error {
 }
 
 // inherit takes over what the instance holds, and takes it once more, as guard does.
-func (s *supervisor) inherit() error {
-	taking, err := s.Host().Begin(s.name)
+func (s *supervisor) inherit(ctx context.Context) error {
+	taking, err := s.Host().Begin(ctx, s.name)
 	if err != nil {
 		return err
 	}
@@ -138,7 +141,7 @@ func (s *supervisor) leave(ctx context.Context, cause error) error {
 		return nil
 	})
 	if errors.Is(cause, fs.ErrNotExist) { // it has just ended
-		err = errors.Join(err, s.Recover(ctx))
+		err = errors.Join(err, s.Recover(ctx, s.name))
 		if ended := s.checkRunning(s.name, "attend to"); errors.As(ended, new(*instance.TransitionError)) {
 			cause = nil
 			err = errors.Join(ended, err)
@@ -158,11 +161,21 @@ func (s *supervisor) keepManifest(m *manifest.Manifest) error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(s.Store().Path(s.name), manifestFile), data, 0o600)
+	f, err := s.Store().OpenFile(s.name, manifestFile, os.O_WRONLY|os.O_CREATE|os.O_TRUNC)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	return errors.Join(err, f.Close())
 }
 
 func (s *supervisor) manifest() (*manifest.Manifest, error) {
-	data, err := os.ReadFile(filepath.Join(s.Store().Path(s.name), manifestFile))
+	f, err := s.Store().OpenFile(s.name, manifestFile, os.O_RDONLY)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(f)
 	if err != nil {
 		return nil, err
 	}
@@ -183,12 +196,19 @@ func (e *Engine) stopUnattended(ctx context.Context, name string, signal int, gr
 // killUnattended ends an instance that nobody attends to. One that did not outlive its
 // supervisor has ended by then.
 func (e *Engine) killUnattended(ctx context.Context, name string) error {
-	l, err := e.lock(ctx)
+	l, own, err := e.lock(ctx, name)
 	if err != nil {
 		return err
 	}
 	defer l.Unlock()
+	if errors.Is(own, instance.ErrUnnoted) { // it has ended, and all is given back
+		e.Log.Warn("an instance could not be looked after", "why", own)
+		return nil
+	}
 	r, err := e.Store().Get(name)
+	if err == nil {
+		err = own
+	}
 	if err == nil {
 		err = r.CheckAttendable()
 	}
@@ -198,14 +218,14 @@ func (e *Engine) killUnattended(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	if err := e.handBack(ctx, r.ID); err != nil {
+	if err := e.handBack(ctx, r.ID, killTimeout); err != nil {
 		return fmt.Errorf("instance %q: %w", name, err)
 	}
 	_, err = e.Store().Update(ctx, name, func(r *instance.Record) error {
 		r.Exit = &control.Exit{Signal: int(unix.SIGKILL)}
 		return r.Transition(instance.Stopped, time.Now())
 	})
-	err = errors.Join(err, e.release(ctx, name, killTimeout)) // whatever can be noted
+	err = errors.Join(err, e.release(ctx, name)) // whatever can be noted
 	if err != nil {
 		return err
 	}
@@ -214,13 +234,14 @@ func (e *Engine) killUnattended(ctx context.Context, name string) error {
 
 // lives says whether a running instance goes on without its supervisor. Where that is not
 // known, nothing is taken from it.
-func (e *Engine) lives(r *instance.Record) bool {
+func (e *Engine) lives(ctx context.Context, r *instance.Record) bool {
 	b, err := e.backend(r.Backend)
 	s, survives := b.(loader.Survivor)
 	if err != nil || !survives {
 		return false
 	}
-	alive, err := s.Alive(r.ID)
+	alive := false
+	err = within(ctx, func() (err error) { alive, err = s.Alive(r.ID); return err })
 	if err != nil {
 		e.Log.Warn("an instance without a supervisor may run", "instance", r.Name, "why", err)
 	}
@@ -233,13 +254,36 @@ var errKept = errors.New("the back end does not give it back")
 // handBack has the back end give back what it took for an instance with an ID, which
 // those have that may have outlived their supervisor. Which back end it was, a damaged
 // record does not say.
-func (e *Engine) handBack(ctx context.Context, id string) error {
+func (e *Engine) handBack(ctx context.Context, id string, patience time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	for _, b := range e.Backends {
 		if s, survives := b.(loader.Survivor); survives && id != "" {
-			if err := s.Discard(ctx, id); err != nil {
+			if err := within(ctx, func() error { return s.Discard(ctx, id) }); err != nil {
 				return fmt.Errorf("%w: %s: %w", errKept, b.Name(), err)
 			}
 		}
 	}
 	return nil
+}
+
+// answerTime is how long a back end may always take.
+const answerTime = 100 * time.Millisecond
+
+// within asks a back end that may not answer: one call may wait for another that hangs, in the
+// kernel. What is asked goes on then.
+func within(ctx context.Context, ask func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- ask() }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(answerTime):
+		return fmt.Errorf("it does not answer: %w", context.Cause(ctx))
+	}
 }

@@ -95,7 +95,7 @@ func TestUnattended(t *testing.T) {
 	h, _ := newSurvivor(t)
 	box := h.forsake(t, "web", true, instance.Running)
 	for range 2 {
-		if err := h.Recover(t.Context()); err != nil {
+		if err := h.Recover(t.Context(), ""); err != nil {
 			t.Fatal(err)
 		}
 		if r := h.record(t, "web"); !r.Unattended() || r.Held.CPUs != "1,5" || r.Starts != 1 {
@@ -164,7 +164,7 @@ func TestEndUnattended(t *testing.T) {
 			h, b := newSurvivor(t)
 			h.forsake(t, "web", true, instance.Running)
 			if known {
-				if err := h.Recover(t.Context()); err != nil {
+				if err := h.Recover(t.Context(), ""); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -204,7 +204,7 @@ func TestRecoverSurvivor(t *testing.T) {
 		"loaded": {true, instance.Loaded, nil, "its supervisor, process "},
 		"ended":  {true, instance.Running, func(_ *host, i *loadertest.Instance) error { i.End(&control.Exit{}, nil); return nil }, "its supervisor, process "},
 		"ended later": {true, instance.Running, func(h *host, i *loadertest.Instance) error {
-			err := h.Recover(t.Context())
+			err := h.Recover(t.Context(), "")
 			i.End(nil, nil)
 			return err
 		}, "it ended while nobody attended to it"},
@@ -406,7 +406,7 @@ func TestBlind(t *testing.T) {
 	h, b := newSurvivor(t)
 	b.Blind = errors.New("no such file")
 	h.forsake(t, "web", true, instance.Running)
-	if err := h.Recover(t.Context()); err != nil {
+	if err := h.Recover(t.Context(), ""); err != nil {
 		t.Fatal(err)
 	}
 	if r := h.record(t, "web"); !r.Unattended() || r.Held.CPUs != "1,5" {
@@ -436,7 +436,7 @@ func TestStuck(t *testing.T) {
 		t.Errorf("%v, %v", held, err)
 	}
 	b.Stuck = nil
-	if err := h.Recover(t.Context()); err != nil {
+	if err := h.Recover(t.Context(), ""); err != nil {
 		t.Error(err)
 	}
 	h.untouched(t)
@@ -478,7 +478,7 @@ func TestKilledResizing(t *testing.T) {
 	h, _ := newSurvivor(t)
 	box := h.forsake(t, "web", true, instance.Running)
 	m := verified(t, forCokernel).Manifest()
-	taking, err := h.Host().Begin("web")
+	taking, err := h.Host().Begin(context.Background(), "web")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"time"
 
 	"github.com/tenon-build/tenon/loader/alloc"
@@ -18,7 +17,7 @@ import (
 
 // dial connects to an instance's supervisor.
 func (e *Engine) dial(ctx context.Context, name string) (net.Conn, error) {
-	dir, err := os.Open(e.Store().Path(name))
+	dir, err := e.Store().Open(name)
 	if err != nil {
 		return nil, err
 	}
@@ -112,7 +111,7 @@ func (e *Engine) Attach(ctx context.Context, name string, all, input bool) (Cons
 // checkLive refuses instances that do not run, also those that only their record says do, and
 // those that nobody attends to.
 func (e *Engine) checkLive(ctx context.Context, name, verb string) error {
-	if err := e.Recover(ctx); err != nil {
+	if err := e.Recover(ctx, name); err != nil {
 		return err
 	}
 	return e.checkRunning(name, verb)
@@ -143,6 +142,10 @@ func (e *Engine) Stop(ctx context.Context, name string, signal int, grace time.D
 	}
 	if t := new(instance.TransitionError); errors.As(err, &t) && t.State != instance.Created {
 		return nil // it has ended already, which is what was wanted
+	}
+	if errors.Is(err, instance.ErrUnnoted) { // as well
+		e.Log.Warn("an instance could not be looked after", "why", err)
+		return nil
 	}
 	if err != nil {
 		return err

@@ -11,6 +11,8 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+
+	"golang.org/x/sys/unix"
 )
 
 // What an instance printed is kept in two files of its directory: when the first one
@@ -22,20 +24,33 @@ const (
 )
 
 // console is what an instance prints. Writing never fails, so that the instance goes on
-// when the disk is full. Readers that are slow lose what is no longer kept.
+// when the disk is full: what there is no room for waits in memory, as much as a file has or
+// twice that, and viewers read it there. Readers that are slow lose what is no longer kept.
 type console struct {
 	dir  string
-	size int64 // of one file
+	size int64 // of one file, and at least of waiting
 
 	mu      sync.Mutex
-	now     *os.File
-	old     *os.File      // nil before the first file was full
-	start   int64         // offset of the first byte in now, among all that was printed
-	end     int64         // of the last one
-	oldSize int64         // bytes in old
+	old     segment       // without a file before the first one was full
+	now     segment       // without a file while none can be made
+	waiting []byte        // the last that was printed, for which there was no room
+	end     int64         // offset behind that, among all that was printed
 	changed chan struct{} // closed with each change
 	closed  bool
-	lost    error // the first error of a write
+	lost    error // why there is no room
+}
+
+// segment is a file, and which part of all that was printed it has: from start to end, behind
+// a note of so many bytes.
+type segment struct {
+	file             *os.File
+	note, start, end int64
+}
+
+func (s *segment) size() int64 { return s.note + s.end - s.start }
+
+func (s *segment) readAt(p []byte, at int64) (int, error) {
+	return s.file.ReadAt(p[:min(int64(len(p)), s.end-at)], s.note+at-s.start)
 }
 
 // newConsole begins anew, or goes on after what is kept.
@@ -47,29 +62,48 @@ func newConsole(dir string, goOn bool) (*console, error) {
 	if err := os.Remove(filepath.Join(dir, consoleOld)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	return c, c.open()
+	return c, c.open(os.O_TRUNC)
 }
 
-func (c *console) open() (err error) {
-	c.now, err = os.OpenFile(filepath.Join(c.dir, consoleFile), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+// open opens the file of what is printed from now on.
+func (c *console) open(flags int) error {
+	f, err := openRegular(filepath.Join(c.dir, consoleFile), os.O_RDWR|os.O_CREATE|flags)
+	if err == nil {
+		c.now = segment{file: f, start: c.end, end: c.end}
+	}
 	return err
 }
 
+func openRegular(path string, flags int) (*os.File, error) {
+	f, err := os.OpenFile(path, flags|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		return nil, errors.Join(err, f.Close(), fmt.Errorf("%s is not a regular file", path))
+	}
+	return f, nil
+}
+
 // goOn opens what is kept.
-func (c *console) goOn() (err error) {
-	if c.old, err = os.Open(filepath.Join(c.dir, consoleOld)); errors.Is(err, fs.ErrNotExist) {
-		c.old, err = nil, nil
-	} else if err == nil {
-		c.oldSize, err = c.old.Seek(0, io.SeekEnd)
+func (c *console) goOn() error {
+	old, err := openRegular(filepath.Join(c.dir, consoleOld), os.O_RDONLY)
+	if err == nil {
+		c.old.file = old
+		c.old.end, err = old.Seek(0, io.SeekEnd)
+	} else if errors.Is(err, fs.ErrNotExist) {
+		err = nil
 	}
 	if err != nil {
 		return err
 	}
-	if c.now, err = os.OpenFile(filepath.Join(c.dir, consoleFile), os.O_RDWR|os.O_CREATE, 0o600); err != nil {
+	c.end = c.old.end
+	if err := c.open(0); err != nil {
 		return err
 	}
-	size, err := c.now.Seek(0, io.SeekEnd)
-	c.start, c.end = c.oldSize, c.oldSize+size
+	size, err := c.now.file.Seek(0, io.SeekEnd)
+	c.now.end += size
+	c.end = c.now.end
 	return err
 }
 
@@ -77,30 +111,79 @@ func (c *console) goOn() (err error) {
 func (c *console) Write(p []byte) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	all := len(p)
-	for len(p) > 0 && c.lost == nil {
-		if c.end-c.start >= c.size {
-			c.lost = c.rotate()
-			continue
-		}
-		n, err := c.now.Write(p[:min(int64(len(p)), c.size-(c.end-c.start))])
-		c.end += int64(n)
-		c.lost = err
-		p = p[n:]
+	c.waiting = append(c.waiting, p...)
+	c.end += int64(len(p))
+	c.lost = c.flush()
+	if n := int64(len(c.waiting)); n > 2*c.size {
+		c.waiting = append([]byte(nil), c.waiting[n-c.size:]...)
 	}
 	c.wake()
-	return all, nil
+	return len(p), nil
 }
 
-func (c *console) rotate() error {
-	if err := os.Rename(c.now.Name(), filepath.Join(c.dir, consoleOld)); err != nil {
-		return err
+// flush writes what waits to the files, as far as there is room.
+func (c *console) flush() error {
+	for len(c.waiting) > 0 {
+		missing := c.end - int64(len(c.waiting)) - c.kept()
+		if c.now.file == nil || missing > 0 || c.now.size() >= c.size {
+			if err := c.next(missing); err != nil {
+				return err
+			}
+		}
+		n, err := c.now.file.Write(c.waiting[:min(int64(len(c.waiting)), c.size-c.now.size())])
+		c.now.end += int64(n)
+		c.waiting = c.waiting[n:]
+		if err != nil {
+			return err
+		}
 	}
-	if c.old != nil {
-		_ = c.old.Close() // it was only read
+	c.waiting = nil
+	return nil
+}
+
+// kept is the offset behind what is in the files.
+func (c *console) kept() int64 { return max(c.old.end, c.now.end) }
+
+// next begins another file, with a note of what is missing before it.
+func (c *console) next(missing int64) error {
+	kept := c.kept()
+	if c.now.file != nil && c.now.size() > 0 {
+		if err := os.Rename(c.now.file.Name(), filepath.Join(c.dir, consoleOld)); err != nil {
+			return err
+		}
+		if c.old.file != nil {
+			_ = c.old.file.Close() // it was only read
+		}
+		c.old, c.now = c.now, segment{}
 	}
-	c.old, c.oldSize, c.start = c.now, c.end-c.start, c.end
-	return c.open()
+	if c.now.file == nil {
+		if err := c.open(os.O_TRUNC); err != nil {
+			return err
+		}
+	}
+	c.now.start, c.now.end = kept+missing, kept+missing
+	if missing == 0 {
+		return nil
+	}
+	note := fmt.Appendf(nil, "\n[mortise: %d bytes are missing: %v]\n", missing, reason(c.lost))
+	n, err := c.now.file.WriteAt(note, 0)
+	if err == nil {
+		_, err = c.now.file.Seek(int64(n), io.SeekStart)
+	}
+	if err != nil {
+		c.now.start, c.now.end = kept, kept
+		return errors.Join(err, c.now.file.Truncate(0))
+	}
+	c.now.note = int64(n)
+	return nil
+}
+
+// reason takes the file's name off an error.
+func reason(err error) error {
+	if p := (*fs.PathError)(nil); errors.As(err, &p) {
+		return p.Err
+	}
+	return err
 }
 
 // wake tells those who follow.
@@ -109,24 +192,29 @@ func (c *console) wake() {
 	c.changed = make(chan struct{})
 }
 
-// read reads from an offset among all that was printed, or from the first one that is
-// kept. Where there is nothing yet, it returns a channel that is closed when there is;
+// read reads from an offset among all that was printed, or from the first one after it that
+// is kept. Where there is nothing yet, it returns a channel that is closed when there is;
 // at the end of all, io.EOF.
 func (c *console) read(p []byte, at int64) (n int, next int64, wait <-chan struct{}, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	at = max(at, c.start-c.oldSize)
-	switch {
-	case at < c.start:
-		n, err = c.old.ReadAt(p[:min(int64(len(p)), c.start-at)], at-(c.start-c.oldSize))
+	for _, s := range []*segment{&c.old, &c.now} {
+		if s.file != nil && at < s.end {
+			at = max(at, s.start)
+			n, err = s.readAt(p, at)
+			return n, at + int64(n), nil, err
+		}
+	}
+	memory := c.end - int64(len(c.waiting))
+	switch at = max(at, memory); {
 	case at < c.end:
-		n, err = c.now.ReadAt(p[:min(int64(len(p)), c.end-at)], at-c.start)
+		n = copy(p, c.waiting[at-memory:])
 	case c.closed:
 		return 0, at, nil, io.EOF
 	default:
 		return 0, at, c.changed, nil
 	}
-	return n, at + int64(n), nil, err
+	return n, at + int64(n), nil, nil
 }
 
 // follow copies what is printed, with what is kept or from now on, until the instance
@@ -164,8 +252,7 @@ func (c *console) follow(ctx context.Context, w io.Writer, all bool) error {
 	}
 }
 
-// Close says that nothing more is going to be printed. It returns the first error of
-// keeping it.
+// Close says that nothing more is going to be printed. The error says what of it is not kept.
 func (c *console) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -173,9 +260,10 @@ func (c *console) Close() error {
 		return nil
 	}
 	c.closed = true
+	c.lost = c.flush()
 	c.wake()
 	if c.lost != nil {
-		return fmt.Errorf("what was printed after %d bytes was not kept: %w", c.end, c.lost)
+		return fmt.Errorf("the last %d bytes that were printed were not kept: %w", c.end-c.kept(), c.lost)
 	}
 	return nil
 }
@@ -186,7 +274,7 @@ func (e *Engine) Logs(name string, w io.Writer) error {
 		return err
 	}
 	for _, file := range []string{consoleOld, consoleFile} {
-		f, err := os.Open(filepath.Join(e.Store().Path(name), file))
+		f, err := e.Store().OpenFile(name, file, os.O_RDONLY)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}

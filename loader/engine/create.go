@@ -26,7 +26,7 @@ func (e *Engine) Create(ctx context.Context, name, ref string, v *loader.Verifie
 	if err := e.CheckPossible(name, m, &r); err != nil {
 		return nil, err
 	}
-	l, err := e.lock(ctx)
+	l, _, err := e.lock(ctx, name)
 	if err != nil {
 		return nil, err
 	}
@@ -64,38 +64,60 @@ func checkSize(r *instance.Request) error {
 // RemoveOwn removes the instance that a record is of, unless another one has its name by
 // now.
 func (e *Engine) RemoveOwn(ctx context.Context, r *instance.Record) error {
-	l, err := e.lock(ctx)
-	if err != nil {
-		return err
-	}
-	defer l.Unlock()
-	now, err := e.Store().Get(r.Name)
-	if errors.Is(err, instance.ErrNotFound) || err == nil && now.ID != r.ID {
-		return nil
-	}
-	return l.Remove(ctx, r.Name)
+	return e.remove(ctx, r.Name, func(l *instance.Lock, own error) error {
+		now, err := e.Store().Get(r.Name)
+		if errors.Is(err, instance.ErrNotFound) || err == nil && now.ID != r.ID {
+			return nil
+		}
+		return removeOne(ctx, l, r.Name, own)
+	})
 }
 
 // Remove removes an instance that does not run. With force, it is killed before, and
-// one whose record cannot be used is removed, too; and a stray, by its ID.
+// one whose record cannot be used is removed, too; and a stray, by its ID. It needs no room on
+// the disk.
 func (e *Engine) Remove(ctx context.Context, name string, force bool) error {
+	var killed error
 	if force {
-		err := e.Kill(ctx, name)
-		if err != nil && !errors.As(err, new(*instance.TransitionError)) && !errors.Is(err, instance.ErrRecord) && !errors.Is(err, instance.ErrNotFound) {
-			return err
+		killed = e.Kill(ctx, name)
+		if errors.As(killed, new(*instance.TransitionError)) || errors.Is(killed, instance.ErrRecord) || errors.Is(killed, instance.ErrNotFound) {
+			killed = nil
 		}
 	}
-	l, err := e.lock(ctx)
+	err := e.remove(ctx, name, func(l *instance.Lock, own error) error {
+		err := removeOne(ctx, l, name, own)
+		if force && errors.Is(err, instance.ErrRecord) {
+			return e.discard(ctx, l, name)
+		}
+		if force && errors.Is(err, instance.ErrNotFound) {
+			return e.discardStray(ctx, name, err)
+		}
+		return err
+	})
+	if err != nil && killed != nil {
+		return killed
+	}
+	return err
+}
+
+// remove calls do under the directory's lock. What was not noted of other instances on a full
+// disk is noted then: there is room.
+func (e *Engine) remove(ctx context.Context, name string, do func(l *instance.Lock, own error) error) error {
+	l, own, err := e.lock(ctx, name)
 	if err != nil {
 		return err
 	}
 	defer l.Unlock()
-	err = l.Remove(ctx, name)
-	if force && errors.Is(err, instance.ErrRecord) {
-		return e.discard(ctx, l, name)
+	if err := do(l, own); err != nil || !errors.Is(own, instance.ErrUnnoted) {
+		return err
 	}
-	if force && errors.Is(err, instance.ErrNotFound) {
-		return e.discardStray(ctx, name, err)
-	}
+	_, err = e.recover(ctx)
 	return err
+}
+
+func removeOne(ctx context.Context, l *instance.Lock, name string, own error) error {
+	if errors.Is(own, instance.ErrUnnoted) {
+		return l.RemoveUnnoted(name)
+	}
+	return l.Remove(ctx, name)
 }

@@ -20,10 +20,13 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
 	"github.com/tenon-build/tenon/loader"
@@ -39,6 +42,8 @@ type Engine struct {
 	Reserve  alloc.Reserve // what the host keeps
 	Backends []loader.Backend
 	Log      *slog.Logger
+
+	Tell time.Duration // after how long it is said what is waited for, and said again; 0: 10 s
 }
 
 // allocDir is where package alloc has its state, in an Engine's directory. The dot
@@ -65,69 +70,112 @@ func (e *Engine) backend(name manifest.Target) (loader.Backend, error) {
 	return e.Backends[i], nil
 }
 
-// lock takes the directory's lock, after which nothing is held that nobody looks
-// after.
-func (e *Engine) lock(ctx context.Context) (*instance.Lock, error) {
-	l, err := e.Store().Lock(ctx)
+// lock takes the directory's lock, after which nothing is held that nobody looks after. What
+// could not be done for an instance keeps nobody from work on others: own is what concerns
+// the one of that name, unless its record cannot be read; of the others, it is reported.
+func (e *Engine) lock(ctx context.Context, name string) (l *instance.Lock, own, err error) {
+	if l, err = e.lockDir(ctx); err != nil {
+		return nil, nil, err
+	}
+	sick, err := e.recover(ctx)
 	if err != nil {
-		return nil, err
-	}
-	if err := os.Mkdir(e.Host().State, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		l.Unlock()
-		return nil, err
+		return nil, nil, fmt.Errorf("recovering: %w", err)
 	}
-	if err := e.recover(ctx); err != nil {
-		l.Unlock()
-		return nil, fmt.Errorf("recovering: %w", err)
+	for _, other := range slices.Sorted(maps.Keys(sick)) {
+		switch why := sick[other]; {
+		case errors.Is(why, instance.ErrRecord):
+		case other == name:
+			own = why
+		default:
+			e.Log.Warn("an instance could not be looked after", "why", why)
+		}
 	}
-	return l, nil
+	return l, own, nil
 }
+
+// lookPatience is how long whoever only looks waits for the directory's lock.
+const lookPatience = 2 * time.Second
 
 // Recover gives back what instances held that nobody looks after, and notes that they
 // have failed: their supervisor was killed, or the host was rebooted. Those that outlived
-// their supervisor go on, and keep what they hold.
-func (e *Engine) Recover(ctx context.Context) error {
+// their supervisor go on, and keep what they hold. What cannot be done is reported, and
+// left to the next one, also where somebody has the directory's lock for long; the error is of
+// the directory, or of the instance of that name, which may be empty.
+func (e *Engine) Recover(ctx context.Context, name string) error {
 	if _, err := os.Lstat(e.Dir); errors.Is(err, fs.ErrNotExist) {
 		return nil // nothing ran here yet
 	}
-	l, err := e.lock(ctx)
+	brief, cancel := context.WithTimeout(ctx, lookPatience)
+	defer cancel()
+	l, own, err := e.lock(brief, name)
+	if err != nil && errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+		e.Log.Warn("nothing is given back now of what nobody looks after", "why", err)
+		return nil
+	}
 	if err != nil {
 		return err
 	}
 	l.Unlock()
-	return nil
+	return own
 }
 
-// recover does that under the directory's lock. Records that cannot be read keep
-// nobody from work.
-func (e *Engine) recover(ctx context.Context) error {
-	left, err := e.Store().Reconcile(ctx, time.Now(), e.lives)
-	if err != nil && !errors.Is(err, instance.ErrRecord) {
-		return err
-	}
-	if err := e.Host().Recover(); err != nil {
-		return err
-	}
-	for _, r := range left {
-		if err := e.free(ctx, r.Name, recoverPatience); err != nil {
-			return err
+// notePatience is how long recover waits for locks of records, of all together.
+const notePatience = 250 * time.Millisecond
+
+// recover does that under the directory's lock, and returns by name the instances of which it
+// could not.
+func (e *Engine) recover(ctx context.Context) (sick map[string]error, err error) {
+	ctx, cancel := context.WithTimeout(ctx, recoverPatience)
+	defer cancel()
+	free := func(records []*instance.Record) map[string]error {
+		var names []string
+		for _, r := range records {
+			names = append(names, r.Name)
 		}
+		return e.freeAll(ctx, names)
+	}
+	brief, done := context.WithTimeout(ctx, notePatience)
+	defer done()
+	_, sick, err = e.Store().Reconcile(brief, time.Now(), func(r *instance.Record) bool { return e.lives(ctx, r) }, free)
+	if err != nil {
+		return nil, err
+	}
+	if err := e.Host().Recover(ctx); err != nil {
+		e.Log.Warn("what is held could not be put in order", "why", err)
 	}
 	held, err := e.Host().Held()
 	if err != nil {
-		return err
+		return sick, nil // said above
 	}
+	var left []string
 	for _, h := range held {
 		r, err := e.Store().Get(h.Owner)
-		abandoned := err == nil && r.Supervisor == nil && r.Held.Empty()
-		if abandoned || errors.Is(err, instance.ErrNotFound) {
-			err = e.free(ctx, h.Owner, recoverPatience)
-		}
-		if err != nil && !errors.Is(err, instance.ErrRecord) {
-			return err
+		if err == nil && r.Supervisor == nil && r.Held.Empty() || errors.Is(err, instance.ErrNotFound) {
+			left = append(left, h.Owner)
 		}
 	}
-	return nil
+	e.freeAll(ctx, left)
+	return sick, nil
+}
+
+// freeAll gives back what instances held that nobody looks after. What it cannot, it reports; the
+// next one tries again.
+func (e *Engine) freeAll(ctx context.Context, names []string) (kept map[string]error) {
+	kept = e.releaseAll(ctx, names, recoverPatience)
+	for _, name := range slices.Sorted(maps.Keys(kept)) {
+		why := kept[name]
+		switch {
+		case errors.Is(why, alloc.ErrUnsaved):
+			delete(kept, name) // whoever finds it in the journal releases it again
+			e.Log.Warn("what an instance held is given back, but nobody gets it before that can be noted", "instance", name, "why", why)
+		case errors.Is(why, unix.EBUSY) || errors.Is(why, errKept):
+			e.Log.Warn("an instance without a supervisor cannot be ended yet", "instance", name, "why", why)
+		default:
+			e.Log.Warn("what an instance held cannot be given back yet", "instance", name, "why", why)
+		}
+	}
+	return kept
 }
 
 // GC recovers, and removes instances whose records are damaged, with what they held.
@@ -138,7 +186,7 @@ func (e *Engine) GC(ctx context.Context) ([]string, error) {
 		e.reportStrays()
 		return nil, nil
 	}
-	l, err := e.lock(ctx)
+	l, _, err := e.lock(ctx, "")
 	if err != nil {
 		return nil, err
 	}
@@ -163,7 +211,7 @@ func (e *Engine) GC(ctx context.Context) ([]string, error) {
 // discard removes an instance whose record cannot be used.
 func (e *Engine) discard(ctx context.Context, l *instance.Lock, name string) error {
 	if instance.CheckName(name) == nil { // otherwise it never held anything
-		if err := e.free(ctx, name, killTimeout); err != nil {
+		if err := e.free(ctx, name); err != nil {
 			return err
 		}
 	}

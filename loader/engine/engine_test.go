@@ -41,7 +41,7 @@ type host struct {
 	has     *alloc.Topology
 }
 
-func newHost(t *testing.T, m alloctest.Machine) *host {
+func newHost(t testing.TB, m alloctest.Machine) *host {
 	t.Helper()
 	h := &host{kernel: m.Kernel(), backend: &loadertest.Backend{}}
 	h.before = h.kernel.State()

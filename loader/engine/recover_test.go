@@ -3,6 +3,7 @@
 package engine
 
 import (
+	"context"
 	"errors"
 	"os"
 	"os/exec"
@@ -43,7 +44,7 @@ func (h *host) abandon(t *testing.T, name string, state instance.State) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	taking, err := h.Host().Begin(name)
+	taking, err := h.Host().Begin(context.Background(), name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,7 +74,7 @@ func TestRecover(t *testing.T) {
 	for _, state := range []instance.State{instance.Created, instance.Loaded, instance.Running, instance.Stopped} {
 		h := newHost(t, small)
 		h.abandon(t, "web", state)
-		if err := h.Recover(t.Context()); err != nil {
+		if err := h.Recover(t.Context(), ""); err != nil {
 			t.Fatal(err)
 		}
 		want := map[instance.State]instance.State{instance.Created: instance.Created, instance.Stopped: instance.Stopped}[state]
@@ -105,7 +106,7 @@ func TestRecoverWithoutRecord(t *testing.T) {
 	if err := os.RemoveAll(h.Store().Path("web")); err != nil {
 		t.Fatal(err)
 	}
-	if err := h.Recover(t.Context()); err != nil {
+	if err := h.Recover(t.Context(), ""); err != nil {
 		t.Fatal(err)
 	}
 	h.untouched(t)

@@ -75,23 +75,19 @@ func killProcess(p *instance.Process) error {
 	}
 }
 
-// recoverPatience is how long a process that does not die may keep others from work. Its
+// recoverPatience is how long what does not end may keep others from work, all of it together. Its
 // instance goes on to hold what it holds.
 const recoverPatience = time.Second
 
-// free ends what is left of an instance and gives back what it held. What cannot be ended
-// within patience is reported, and tried again by the next one.
-func (e *Engine) free(ctx context.Context, name string, patience time.Duration) error {
-	err := e.release(ctx, name, patience)
+// free ends what is left of an instance whose record cannot be used, and gives back what it
+// held. What cannot be ended is reported, and tried again by the next one.
+func (e *Engine) free(ctx context.Context, name string) error {
+	err := e.release(ctx, name)
 	if errors.Is(err, unix.EBUSY) || errors.Is(err, errKept) {
 		e.Log.Warn("an instance without a supervisor cannot be ended yet", "instance", name, "why", err)
 		return nil
 	}
-	if err != nil {
-		return err
-	}
-	err = e.cleared(ctx, name)
-	if errors.Is(err, instance.ErrNotFound) || errors.Is(err, instance.ErrRecord) {
+	if errors.Is(err, alloc.ErrUnsaved) {
 		return nil
 	}
 	return err
@@ -104,32 +100,62 @@ const killTimeout = 10 * time.Second
 // with their supervisor, but not at once, and KVM's own threads some time after them.
 //
 // A name that this directory holds nothing for may be in use by another's.
-func (e *Engine) release(ctx context.Context, name string, patience time.Duration) error {
+func (e *Engine) release(ctx context.Context, name string) error {
+	return e.releaseAll(ctx, []string{name}, killTimeout)[name]
+}
+
+// releaseAll is release for several instances, which together have so much time. It returns the
+// errors by name.
+func (e *Engine) releaseAll(ctx context.Context, names []string, patience time.Duration) map[string]error {
+	errs := map[string]error{}
+	if len(names) == 0 {
+		return errs
+	}
 	held, err := e.Host().Held()
-	i := slices.IndexFunc(held, func(h alloc.Holding) bool { return h.Owner == name })
-	if err != nil || i < 0 {
-		return err
+	if err != nil {
+		for _, name := range names {
+			errs[name] = err
+		}
+		return errs
 	}
-	p := &held[i].Plan
-	if err := e.handBack(ctx, p.ID); err != nil {
-		return err
+	deadline := time.Now().Add(patience)
+	var left []string
+	offline := map[string]bool{}
+	for i := range held {
+		name, p := held[i].Owner, &held[i].Plan
+		if !slices.Contains(names, name) {
+			continue
+		}
+		if err := e.handBack(ctx, p.ID, patience); err != nil {
+			errs[name] = err
+			continue
+		}
+		left, offline[name] = append(left, name), p.TakenOffline()
 	}
-	for deadline := time.Now().Add(patience); ; {
-		var err error
-		if !p.TakenOffline() {
-			err = e.killGroup(name)
+	for {
+		left = slices.DeleteFunc(left, func(name string) bool {
+			if !offline[name] {
+				if err := e.killGroup(name); err != nil {
+					errs[name] = err
+				}
+			}
+			return errs[name] != nil
+		})
+		done := e.Host().ReleaseAll(ctx, left)
+		late := time.Now().After(deadline) || ctx.Err() != nil
+		left = slices.DeleteFunc(left, func(name string) bool {
+			if errors.Is(done[name], unix.EBUSY) && !late {
+				return false
+			}
+			if done[name] != nil {
+				errs[name] = done[name]
+			}
+			return true
+		})
+		if len(left) == 0 {
+			return errs
 		}
-		if err == nil {
-			err = e.Host().Release(name)
-		}
-		if !errors.Is(err, unix.EBUSY) || time.Now().After(deadline) {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-time.After(10 * time.Millisecond):
-		}
+		time.Sleep(10 * time.Millisecond)
 	}
 }
 
@@ -144,11 +170,11 @@ func (e *Engine) cleared(ctx context.Context, name string) error {
 
 // killGroup kills what runs on an instance's CPUs.
 func (e *Engine) killGroup(name string) error {
-	t, err := alloc.Read(e.Root)
+	group, err := e.Host().Group(name)
 	if err != nil {
 		return err
 	}
-	pids, err := e.Root.ReadFile(t.Group(name) + "/cgroup.procs")
+	pids, err := e.Root.ReadFile(group + "/cgroup.procs")
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) {
 		return nil
 	}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/tenon-build/tenon/loader/alloc"
 	"github.com/tenon-build/tenon/loader/instance"
@@ -36,7 +37,7 @@ func (s *supervisor) shrink(ctx context.Context, request alloc.Request) error {
 		err = s.use(ctx, p)
 	}
 	if err == nil {
-		err = s.hold(p)
+		err = s.hold(ctx, p)
 	}
 	if err != nil {
 		return err
@@ -45,7 +46,7 @@ func (s *supervisor) shrink(ctx context.Context, request alloc.Request) error {
 }
 
 func (s *supervisor) grow(ctx context.Context, request alloc.Request) error {
-	taking, err := s.Host().Begin(s.name)
+	taking, err := s.Host().Begin(ctx, s.name)
 	if err != nil {
 		return err
 	}
@@ -59,7 +60,7 @@ func (s *supervisor) grow(ctx context.Context, request alloc.Request) error {
 		return err
 	}
 	if err := s.use(ctx, p); err != nil {
-		return errors.Join(err, s.hold(before), s.use(ctx, before))
+		return errors.Join(err, s.hold(context.WithoutCancel(ctx), before), s.use(ctx, before))
 	}
 	return nil
 }
@@ -74,8 +75,8 @@ func (s *supervisor) use(ctx context.Context, p *alloc.Plan) error {
 }
 
 // hold holds what a plan of the instance's own says.
-func (s *supervisor) hold(p *alloc.Plan) error {
-	taking, err := s.Host().Begin(s.name)
+func (s *supervisor) hold(ctx context.Context, p *alloc.Plan) error {
+	taking, err := s.Host().Begin(ctx, s.name)
 	if err != nil {
 		return err
 	}
@@ -93,6 +94,9 @@ func (s *supervisor) commit(taking *alloc.Taking, p *alloc.Plan) error {
 	return err
 }
 
+// guardPatience is how long guard waits for others: it is called again.
+const guardPatience = time.Second
+
 // guard takes the CPUs again where somebody took the partition away: systemd does, when
 // it thinks that nobody uses the cpuset controller.
 func (s *supervisor) guard() error {
@@ -101,7 +105,9 @@ func (s *supervisor) guard() error {
 	if s.is(returning) || s.Host().Intact(s.name, s.plan, s.taken) {
 		return nil
 	}
-	taking, err := s.Host().Begin(s.name)
+	ctx, cancel := context.WithTimeout(context.Background(), guardPatience)
+	defer cancel()
+	taking, err := s.Host().Begin(ctx, s.name)
 	if err != nil {
 		return err
 	}

@@ -44,7 +44,7 @@ const maxCall = 4096
 
 // listen makes the socket. Its directory is open to this user alone.
 func (s *supervisor) listen() (net.Listener, error) {
-	dir, err := os.Open(s.Store().Path(s.name))
+	dir, err := s.Store().Open(s.name)
 	if err != nil {
 		return nil, err
 	}

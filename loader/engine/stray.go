@@ -55,7 +55,7 @@ func (e *Engine) discardStray(ctx context.Context, id string, notFound error) er
 	if !slices.Contains(strays, id) {
 		return notFound
 	}
-	if err := e.handBack(ctx, id); err != nil {
+	if err := e.handBack(ctx, id, killTimeout); err != nil {
 		return fmt.Errorf("instance %q: %w", id, err)
 	}
 	return nil

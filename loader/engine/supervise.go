@@ -91,6 +91,7 @@ type supervisor struct {
 	abort    func()                         // ends it while it is started
 	up       chan struct{}                  // closed when the instance was started
 	ended    chan struct{}                  // closed when the instance has ended
+	unnoted  bool                           // the record does not say how it ended: the disk is full
 
 	listener net.Listener // nil before the socket is there
 	calls    sync.WaitGroup
@@ -112,15 +113,18 @@ func (s *supervisor) update(change func(*instance.Record) error) (*instance.Reco
 
 // take takes what the instance needs.
 func (s *supervisor) take(ctx context.Context, v *loader.Verified) error {
-	l, err := s.lock(ctx)
+	l, own, err := s.lock(ctx, s.name)
 	if err != nil {
 		return err
 	}
 	defer l.Unlock()
+	if own != nil {
+		return own
+	}
 	if err := s.prepareStart(v); err != nil {
 		return err
 	}
-	taking, err := s.Host().Begin(s.name)
+	taking, err := s.Host().Begin(ctx, s.name)
 	if err != nil {
 		return err
 	}
@@ -398,9 +402,10 @@ func (s *supervisor) end(signal int, grace time.Duration) {
 }
 
 // finish notes how the instance ended, and gives back what it held. That which cannot
-// be noted or given back is found by the next Recover.
+// be noted or given back is found by the next Recover. A full disk changes nothing of how it
+// ended.
 func (s *supervisor) finish(end ending) (*instance.Record, error) {
-	r, err := s.update(func(r *instance.Record) error {
+	r, err := s.noteEnd(func(r *instance.Record) error {
 		if end.failure != nil {
 			return r.Fail(end.failure.Error(), time.Now())
 		}
@@ -413,13 +418,36 @@ func (s *supervisor) finish(end ending) (*instance.Record, error) {
 	if end.kept != nil {
 		err = errors.Join(err, fmt.Errorf("the back end did not give all back: %w", end.kept))
 	} else {
-		err = errors.Join(err, s.release(context.Background(), s.name, killTimeout))
+		released := s.release(context.Background(), s.name)
+		if errors.Is(released, alloc.ErrUnsaved) {
+			s.Log.Warn("what the instance held is given back, but nobody gets it before that can be noted", "why", released)
+			released = nil
+		}
+		err = errors.Join(err, released)
 	}
 	if err != nil {
 		return r, fmt.Errorf("instance %q: %w", s.name, err)
 	}
-	return s.update(func(r *instance.Record) error {
+	change := func(r *instance.Record) error {
 		r.Held, r.Supervisor = instance.Held{}, nil
 		return nil
-	})
+	}
+	if s.unnoted {
+		return r, change(r)
+	}
+	return s.noteEnd(change)
+}
+
+// noteEnd is update, but on a full disk returns what the record should say.
+func (s *supervisor) noteEnd(change func(*instance.Record) error) (*instance.Record, error) {
+	r, err := s.update(change)
+	if !errors.Is(err, unix.ENOSPC) && !errors.Is(err, unix.EDQUOT) {
+		return r, err
+	}
+	s.Log.Warn("how the instance ended cannot be noted", "why", err)
+	s.unnoted = true
+	if r, err = s.Store().Get(s.name); err == nil {
+		err = change(r)
+	}
+	return r, err
 }

@@ -7,62 +7,129 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Reconcile finds instances that nobody looks after: the supervisor is gone, or the
 // host was rebooted. Those that had not ended become failed, but for running ones of
-// which lives says that they go on: they are Unattended. It returns the records of
-// all that have ended, hold something, and have nobody who would give it back. Whoever
-// does that, under the directory's lock, then clears Held and Supervisor by Update.
-// Until then, every Reconcile returns the same. Instances that cannot be judged do not
-// hide the others: the error joins one error for each.
-func (s *Store) Reconcile(ctx context.Context, now time.Time, lives func(*Record) bool) ([]*Record, error) {
+// which lives says that they go on: they are Unattended.
+//
+// What has ended, has nobody, and holds something, is given to free, all at once, before
+// anything of it is noted; free may be nil. It returns the errors by name of what is still
+// held. What is not, is noted as given back. Whoever gives free has the directory's lock.
+//
+// left are those that still hold something: every Reconcile finds them again. An instance that cannot
+// be judged, or noted, is in sick, by name, and hides no other. Where the disk is too full to
+// note what has ended and holds nothing, that error wraps ErrUnnoted.
+func (s *Store) Reconcile(ctx context.Context, now time.Time, lives func(*Record) bool, free func([]*Record) map[string]error) (left []*Record, sick map[string]error, err error) {
 	boot, err := bootID()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	records, err := s.List()
-	errs := []error{err}
-	var out []*Record
-	for _, r := range records {
-		orphan, err := s.reconcile(ctx, r, boot, now, lives)
-		if err == nil && orphan && !r.Held.Empty() {
-			out = append(out, r)
+	names, err := s.Names()
+	if err != nil {
+		return nil, nil, err
+	}
+	sick = map[string]error{}
+	var ended, holding []*Record
+	for _, name := range names {
+		r, err := s.Get(name)
+		orphan := false
+		if err == nil {
+			orphan, err = s.judge(ctx, r, boot, lives)
 		}
-		errs = append(errs, err)
+		if err != nil && !errors.Is(err, ErrNotFound) { // somebody removed it meanwhile
+			sick[name] = err
+		}
+		if !orphan {
+			continue
+		}
+		ended = append(ended, r)
+		if !r.Held.Empty() {
+			holding = append(holding, r)
+		}
 	}
-	return out, errors.Join(errs...)
+	kept := map[string]error{}
+	if free != nil && len(holding) > 0 {
+		kept = free(holding)
+	}
+	for _, r := range ended {
+		freed := r.Held.Empty() || free != nil && kept[r.Name] == nil
+		if err := s.noteEnd(ctx, r, boot, now, freed); err != nil {
+			sick[r.Name] = err
+		} else if !freed {
+			left = append(left, r)
+		}
+	}
+	return left, sick, nil
 }
 
-// reconcile says whether an instance has ended and has nobody. It updates r.
-func (s *Store) reconcile(ctx context.Context, r *Record, boot string, now time.Time, lives func(*Record) bool) (orphan bool, err error) {
+// judge says whether an instance has ended and has nobody. It updates r.
+func (s *Store) judge(ctx context.Context, r *Record, boot string, lives func(*Record) bool) (orphan bool, err error) {
 	reason, err := r.abandoned(boot)
 	if err != nil || reason == "" || r.ended() {
 		return reason != "", err
 	}
-	alive := r.State == Running && reason != rebooted && lives(r)
-	if alive && r.Unattended() {
+	if r.State != Running || reason == rebooted || !lives(r) {
+		return true, nil
+	}
+	if r.Unattended() {
 		return false, nil
 	}
 	changed, err := s.Update(ctx, r.Name, func(r *Record) error {
-		reason, err = r.abandoned(boot) // somebody may have been faster
-		if err != nil || reason == "" || r.ended() {
+		reason, err := r.abandoned(boot) // somebody may have been faster
+		if err == nil && reason != "" && !r.ended() {
+			r.Supervisor, r.BootID = nil, boot
+		}
+		return err
+	})
+	if err == nil {
+		*r = *changed
+	}
+	return false, err
+}
+
+// ErrUnnoted says that an instance has ended and holds nothing, and that its record, on a
+// full disk, does not say so.
+var ErrUnnoted = errors.New("which cannot be noted")
+
+// noteEnd notes that an instance has ended, and, if freed, that it holds nothing. It updates r.
+func (s *Store) noteEnd(ctx context.Context, r *Record, boot string, now time.Time, freed bool) error {
+	if r.ended() && (r.Held.Empty() || !freed) {
+		return nil
+	}
+	var reason string
+	changed, err := s.Update(ctx, r.Name, func(r *Record) (err error) {
+		if reason, err = r.abandoned(boot); err != nil || reason == "" { // somebody was faster
 			return err
 		}
-		if alive {
-			r.Supervisor, r.BootID = nil, boot
-			return nil
+		if !r.ended() {
+			err = r.Fail(reason, now)
 		}
-		return r.Fail(reason, now)
+		if freed {
+			r.Held, r.Supervisor = Held{}, nil
+		}
+		return err
 	})
-	if errors.Is(err, ErrNotFound) {
-		return false, nil
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return nil
+	case freed && (errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT)):
+		return fmt.Errorf("instance %q: %s, %w: %w", r.Name, reason, ErrUnnoted, reasonOf(err))
+	case err == nil:
+		*r = *changed
 	}
-	if err != nil {
-		return false, err
+	return err
+}
+
+// reasonOf takes off what an error of Update says of its instance and files.
+func reasonOf(err error) error {
+	var errno unix.Errno
+	if errors.As(err, &errno) {
+		return errno
 	}
-	*r = *changed
-	return reason != "" && !alive, nil
+	return err
 }
 
 const rebooted = "the host was rebooted"

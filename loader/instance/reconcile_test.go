@@ -3,6 +3,7 @@
 package instance
 
 import (
+	"errors"
 	"os"
 	"reflect"
 	"strings"
@@ -85,8 +86,11 @@ func TestReconcile(t *testing.T) {
 	later := day.Add(time.Hour)
 	var last []*Record
 	for round := range 3 { // the first changes, the others find the same
-		release, err := s.Reconcile(t.Context(), later.Add(time.Duration(round)*time.Hour), lives)
-		if err == nil || !strings.HasPrefix(err.Error(), `instance "broken": bad record: `) || strings.Contains(err.Error(), "\n") {
+		release, sick, err := s.Reconcile(t.Context(), later.Add(time.Duration(round)*time.Hour), lives, nil)
+		if err != nil || len(sick) != 1 {
+			t.Error(sick, err)
+		}
+		if err := sick["broken"]; err == nil || !strings.HasPrefix(err.Error(), `instance "broken": bad record: `) || strings.Contains(err.Error(), "\n") {
 			t.Errorf("broken: %v", err)
 		}
 		if round > 0 && !reflect.DeepEqual(release, last) {
@@ -119,12 +123,22 @@ func TestReconcile(t *testing.T) {
 		t.Errorf("%+v, %v", r, err)
 	}
 
-	// Given back, there is nothing left to do.
-	for _, r := range last {
-		update(t, s, r.Name, func(r *Record) { r.Held, r.Supervisor = Held{}, nil })
+	// What is given back is noted; what is not is found again.
+	free := func(records []*Record) map[string]error {
+		if !reflect.DeepEqual(records, last) {
+			t.Errorf("to be freed are %v, want %v", records, last)
+		}
+		return map[string]error{"dead.running": errors.New("it does not end")}
 	}
-	if release, _ := s.Reconcile(t.Context(), later, lives); len(release) != 0 {
-		t.Errorf("again %v", release)
+	release, _, _ := s.Reconcile(t.Context(), later, lives, free)
+	if len(release) != 1 || release[0].Name != "dead.running" {
+		t.Errorf("left %v", release)
+	}
+	for _, r := range last {
+		now, err := s.Get(r.Name)
+		if freed := r.Name != "dead.running"; err != nil || now.Held.Empty() != freed || freed && now.Supervisor != nil {
+			t.Errorf("%+v, %v", now, err)
+		}
 	}
 }
 
@@ -135,8 +149,8 @@ func TestReconcileRaces(t *testing.T) {
 	create(t, s, "web")
 	stale := update(t, s, "web", func(r *Record) { r.Supervisor = &Process{self.PID, self.Start + 1, self.BootID} })
 	alive := update(t, s, "web", func(r *Record) { r.Supervisor = self })
-	if orphan, err := s.reconcile(t.Context(), stale, self.BootID, day, none); orphan || err != nil || !reflect.DeepEqual(stale, alive) {
-		t.Errorf("%v, %v, %+v", orphan, err, stale)
+	if err := s.noteEnd(t.Context(), stale, self.BootID, day, true); err != nil || !reflect.DeepEqual(stale, alive) {
+		t.Errorf("%v, %+v", err, stale)
 	}
 	stale.Supervisor = nil
 	stale.State, stale.BootID, stale.Held.CPUs = Created, "another boot", "1"
@@ -145,15 +159,15 @@ func TestReconcileRaces(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	if orphan, err := s.reconcile(t.Context(), stale, self.BootID, day, none); orphan || err != nil {
-		t.Errorf("removed: %v, %v", orphan, err)
+	if err := s.noteEnd(t.Context(), stale, self.BootID, day, true); err != nil {
+		t.Errorf("removed: %v", err)
 	}
 }
 
 // A store that is not there has nothing to reconcile, and is not made.
 func TestReconcileNothing(t *testing.T) {
 	s := &Store{Dir: t.TempDir() + "/mortise"}
-	if release, err := s.Reconcile(t.Context(), day, none); release != nil || err != nil {
+	if release, _, err := s.Reconcile(t.Context(), day, none, nil); release != nil || err != nil {
 		t.Errorf("%v, %v", release, err)
 	}
 	if _, err := os.Lstat(s.Dir); err == nil {

@@ -58,7 +58,7 @@ func (s *Store) Path(name string) string { return filepath.Join(s.Dir, name) }
 // Get returns the record of an instance. It waits for nobody.
 func (s *Store) Get(name string) (*Record, error) {
 	for {
-		dir, err := s.open(name)
+		dir, err := s.Open(name)
 		if err != nil {
 			return nil, err
 		}
@@ -101,7 +101,8 @@ func (s *Store) List() ([]*Record, error) {
 
 // Update changes the record of an instance, while nobody else does: change gets it and
 // may alter all but name and ID. When change returns an error, that is Update's, and
-// nothing is written. Update returns the new record. It waits for others until ctx ends.
+// nothing is written. Update returns the new record. It waits for others until ctx ends, and
+// for 5 seconds at most.
 // change must not take a lock.
 func (s *Store) Update(ctx context.Context, name string, change func(*Record) error) (*Record, error) {
 	var r *Record
@@ -145,6 +146,16 @@ func (s *Store) Lock(ctx context.Context) (*Lock, error) {
 		return nil, errors.Join(err, dir.Close())
 	}
 	return &Lock{s, dir}, nil
+}
+
+// Holder names the process that has the directory's lock, as flock.Holder does.
+func (s *Store) Holder() string {
+	dir, err := openDir(s.Dir)
+	if err != nil {
+		return "somebody"
+	}
+	defer dir.Close()
+	return flock.Holder(dir)
 }
 
 // Unlock gives the lock back.
@@ -217,6 +228,10 @@ func (l *Lock) Discard(name string) error {
 	return named(name, l.remove(name))
 }
 
+// RemoveUnnoted removes an instance of which Reconcile has just said ErrUnnoted, with all in
+// its directory.
+func (l *Lock) RemoveUnnoted(name string) error { return named(name, l.remove(name)) }
+
 func (l *Lock) remove(name string) error {
 	tmp := l.store.Path(scratch)
 	if err := os.Rename(l.store.Path(name), tmp); err != nil {
@@ -230,6 +245,29 @@ func named(name string, err error) error {
 		return nil
 	}
 	return fmt.Errorf("instance %q: %w", name, err)
+}
+
+// OpenFile opens a regular file in an instance's directory, without following links or waiting
+// for a FIFO's other end. What is something else is ErrUnsafe. A new file has mode 0600.
+func (s *Store) OpenFile(name, file string, flags int) (*os.File, error) {
+	dir, err := s.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	path := filepath.Join(dir.Name(), file)
+	fd, err := unix.Openat(int(dir.Fd()), file, flags|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0o600)
+	if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENXIO) || errors.Is(err, unix.EISDIR) {
+		return nil, fmt.Errorf("%w: %s is not a regular file", ErrUnsafe, path)
+	}
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	f := os.NewFile(uintptr(fd), path)
+	if err := checkOwn(f, "a regular file", fs.FileMode.IsRegular); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
 }
 
 // Names lists the instances, also those whose records cannot be read: what the
@@ -289,8 +327,8 @@ func (r *Record) write(dir *os.File) error {
 	return dir.Sync()
 }
 
-// open opens an instance's directory.
-func (s *Store) open(name string) (*os.File, error) {
+// Open opens an instance's directory, which is no link.
+func (s *Store) Open(name string) (*os.File, error) {
 	if err := CheckName(name); err != nil {
 		return nil, err
 	}
@@ -312,9 +350,18 @@ func (s *Store) open(name string) (*os.File, error) {
 	return dir, named(name, err)
 }
 
+// lockPatience is how long a lock of one instance is waited for: whoever has it writes a
+// record, and no more. Whoever waits may keep others from the directory.
+const lockPatience = 5 * time.Second
+
 // locked holds an instance's lock meanwhile.
 func (s *Store) locked(ctx context.Context, name string, do func(dir *os.File) error) error {
-	dir, err := lock(ctx, func() (*os.File, error) { return s.open(name) })
+	ctx, cancel := context.WithTimeout(ctx, lockPatience)
+	defer cancel()
+	dir, err := lock(ctx, func() (*os.File, error) { return s.Open(name) })
+	if errors.Is(err, context.DeadlineExceeded) {
+		return named(name, err)
+	}
 	if err != nil {
 		return err
 	}

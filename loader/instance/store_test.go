@@ -349,7 +349,7 @@ func TestUnsafeDirectory(t *testing.T) {
 		_, listErr := s.List()
 		_, getErr := s.Get("web")
 		_, updateErr := s.Update(t.Context(), "web", func(*Record) error { panic("called") })
-		_, reconcileErr := s.Reconcile(t.Context(), day, none)
+		_, _, reconcileErr := s.Reconcile(t.Context(), day, none, nil)
 		l, lockErr := s.Lock(t.Context())
 		if l != nil {
 			l.Unlock()
@@ -502,7 +502,7 @@ func TestLockOfWhatWasReplaced(t *testing.T) {
 		if err := errors.Join(os.RemoveAll(s.Path("web")), os.Mkdir(s.Path("web"), 0o700)); err != nil {
 			return err
 		}
-		if again, err = lock(t.Context(), func() (*os.File, error) { return s.open("web") }); err != nil {
+		if again, err = lock(t.Context(), func() (*os.File, error) { return s.Open("web") }); err != nil {
 			return err
 		}
 		return errors.Join(r.write(again), mine)

@@ -167,7 +167,10 @@ func (w *worker) end(r *Record) error {
 }
 
 func (w *worker) recover() error {
-	list, err := w.store.Reconcile(context.Background(), w.now, none)
+	list, sick, err := w.store.Reconcile(context.Background(), w.now, none, nil)
+	for _, why := range sick {
+		err = errors.Join(err, why)
+	}
 	for _, r := range list {
 		err = errors.Join(err, w.update(r.Name, func(r *Record) error { r.Held, r.Supervisor = Held{}, nil; return nil }))
 	}
@@ -280,7 +283,7 @@ func TestWorkers(t *testing.T) {
 		t.Errorf("counted %d, want %d, or up to %d more", n, all.counted, all.kills)
 	}
 
-	release, err := s.Reconcile(t.Context(), time.Now(), none)
+	release, _, err := s.Reconcile(t.Context(), time.Now(), none, nil)
 	if err != nil {
 		t.Error(err)
 	}

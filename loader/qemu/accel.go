@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -38,6 +39,11 @@ func ProbeKVM(ctx context.Context, program string) error {
 		"-accel", KVM, "-cpu", cpuModels[KVM], "-device", "isa-debug-exit,iobase=0xf4,iosize=1",
 		"-drive", "file=/proc/self/fd/3,format=raw,if=ide,read-only=on")
 	cmd.ExtraFiles = []*os.File{disk}
+	rights, err := newRights(nil) // as a machine has them
+	if err != nil {
+		return err
+	}
+	cmd.Dir, cmd.SysProcAttr = "/", &syscall.SysProcAttr{Credential: rights.credential}
 	err = cmd.Run()
 	if ctx.Err() != nil {
 		return fmt.Errorf("a test guest did not answer within 2 s")

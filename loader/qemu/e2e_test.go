@@ -7,6 +7,7 @@ package qemu_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"maps"
@@ -137,6 +138,7 @@ func TestE2EResize(t *testing.T) {
 		t.Logf("resizing to CPUs %v took %s", alloc.CPUSet(cpus), time.Since(began).Round(time.Millisecond))
 	}
 	check(map[string]string{"CPU 0/TCG": "1", "others": "1"})
+	checkRights(t, group)
 	parked := map[string]string{"CPU 0/TCG": "1", "CPU 1/TCG": "1", "others": "1"}
 	console.Expect(t, "CPUS 1")
 	for range 3 {
@@ -165,6 +167,24 @@ func TestE2EResize(t *testing.T) {
 	}
 	if exit, err := i.Wait(); err != nil || exit.Signal != int(unix.SIGTERM) {
 		t.Errorf("%+v, %v", exit, err)
+	}
+}
+
+// checkRights says that QEMU is nobody's account, has no capabilities and can get none, is in its
+// sandbox, and ends with its parent, whatever it was started as.
+func checkRights(t *testing.T, group string) {
+	t.Helper()
+	pid := strings.TrimSpace(string(e2e.Must(os.ReadFile(group + "/cgroup.procs"))))
+	status := string(e2e.Must(os.ReadFile("/proc/" + pid + "/status")))
+	var uid int
+	_, rest, _ := strings.Cut(status, "\nUid:\t")
+	if _, err := fmt.Sscan(rest, &uid); err != nil || uid < 65536 {
+		t.Errorf("user %d, %v", uid, err)
+	}
+	for field, want := range map[string]string{"CapPrm": "0000000000000000", "CapEff": "0000000000000000", "NoNewPrivs": "1", "Seccomp": "2"} {
+		if _, rest, _ := strings.Cut(status, "\n"+field+":\t"); !strings.HasPrefix(rest, want+"\n") {
+			t.Errorf("%s is not %s:\n%s", field, want, status)
+		}
 	}
 }
 

@@ -5,7 +5,7 @@
 //
 // Nothing of an instance has a name of its own in the file system: kernel and initramfs
 // are the sealed memory of the verified bundle, which QEMU reads through /proc, console
-// and control channel are socket pairs that QEMU inherits.
+// and control channel are socket pairs that QEMU inherits. QEMU is never root.
 package qemu
 
 import (
@@ -18,7 +18,6 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -58,7 +57,7 @@ const (
 func (b *Backend) Can() loader.Capabilities {
 	return loader.Capabilities{
 		Several: true, Resize: true, Input: true, Forwards: true, Network: true,
-		Isolation: "instances are virtual machines, for development and CI: their CPUs are kept by cpusets, their memory by QEMU and the MMU; caches, memory bandwidth and devices are shared",
+		Isolation: "instances are virtual machines, for development and CI: their CPUs are kept by cpusets, their memory by QEMU and the MMU; QEMU itself runs as a user that no account has, without capabilities (but to listen at ports below 1024), and may start no program; caches, memory bandwidth and devices are shared",
 	}
 }
 
@@ -111,7 +110,7 @@ type instance struct {
 	network bool
 	cmd     *exec.Cmd
 	files   []*os.File // what QEMU inherits, from descriptor 3 on
-	images  []*os.File // what QEMU reads while it starts
+	images  *keeper    // of what QEMU reads while it starts
 	console *os.File
 	channel *os.File
 	qmp     *os.File // nil without a plan
@@ -158,15 +157,19 @@ func (i *instance) prepare(program, accel string, v *loader.Verified) error {
 	} else {
 		args = append(args, planArgs(&i.config, hostHasNodes())...)
 	}
-	kernel, err := i.image(v.Kernel())
+	var listens forwards
+	for _, f := range i.config.Forwards {
+		listens = append(listens, f.HostPort)
+	}
+	rights, err := newRights(listens)
 	if err != nil {
 		return err
 	}
-	initrd, err := i.image(v.Initramfs())
-	if err != nil {
+	var images []string
+	if i.images, images, err = rights.keep(v.Kernel(), v.Initramfs()); err != nil {
 		return err
 	}
-	args = append(args, "-kernel", kernel, "-initrd", initrd)
+	args = append(args, "-kernel", images[0], "-initrd", images[1])
 	if !m.Initramfs.Sealed {
 		args = append(args, "-append", m.CommandLine)
 	}
@@ -203,20 +206,9 @@ func (i *instance) prepare(program, accel string, v *loader.Verified) error {
 	i.cmd.ExtraFiles = i.files
 	i.cmd.Env = []string{"PATH=" + os.Getenv("PATH")} // a machine has no use for our secrets
 	i.cmd.Stderr = &i.stderr
-	// QEMU must not outlive us, and Ctrl-C is ours to handle.
-	i.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	i.cmd.Dir = "/"
+	i.cmd.SysProcAttr = rights.attributes()
 	return nil
-}
-
-// image keeps a copy of a file open, until the guest speaks, and returns a path to it. What
-// QEMU inherits it keeps for good, and with that the memory of the file.
-func (i *instance) image(f *os.File) (string, error) {
-	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
-	if err != nil {
-		return "", err
-	}
-	i.images = append(i.images, os.NewFile(uintptr(fd), f.Name()))
-	return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), fd), nil
 }
 
 // socket makes a socket pair: one end is ours, the other QEMU's, of which the
@@ -288,7 +280,7 @@ func closeAll(files *[]*os.File) {
 
 // configure tells the guest its place in QEMU's network.
 func (i *instance) configure(c *control.Configure) {
-	closeAll(&i.images) // QEMU has read them
+	_ = i.images.Close() // QEMU has read them
 	if i.network {
 		c.Address, c.Gateway, c.Resolvers = guestAddress, guestGateway, []string{guestResolver}
 	}
@@ -332,7 +324,7 @@ func (i *instance) Close() error {
 		<-i.Ended()
 	}
 	closeAll(&i.files)
-	closeAll(&i.images)
+	_ = i.images.Close()
 	for _, f := range []*os.File{i.console, i.channel, i.qmp} {
 		if f != nil {
 			err = errors.Join(err, f.Close())

@@ -31,7 +31,7 @@ func Lock(ctx context.Context, f *os.File) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("waiting for somebody who holds the lock of %q: %w", f.Name(), ctx.Err())
+			return fmt.Errorf("waiting for %s, who has the lock of %q: %w", Holder(f), f.Name(), ctx.Err())
 		case <-time.After(5 * time.Millisecond):
 		}
 	}
@@ -56,33 +56,42 @@ func TryShare(f *os.File) (locked bool, err error) {
 	return err == nil, err
 }
 
-// Holder names a process that holds the lock of a file: "process 123 (tenon)", or "another process"
-// where /proc/locks does not tell.
+// Holder names the process that has the lock of f, as far as it is known: `process 12 "mortise" that is
+// stopped`. See proc_locks(5) and proc_pid_stat(5).
 func Holder(f *os.File) string {
-	const unknown = "another process"
-	var info unix.Stat_t
-	if unix.Fstat(int(f.Fd()), &info) != nil {
-		return unknown
-	}
+	var st unix.Stat_t
 	locks, err := os.ReadFile("/proc/locks")
-	if err != nil {
+	if err != nil || unix.Fstat(int(f.Fd()), &st) != nil {
 		return unknown
 	}
-	for line := range strings.Lines(string(locks)) { // 1: FLOCK ADVISORY WRITE 123 08:01:4567 0 EOF
+	file := fmt.Sprintf("%02x:%02x:%d", unix.Major(st.Dev), unix.Minor(st.Dev), st.Ino)
+	for line := range strings.Lines(string(locks)) {
 		fields := strings.Fields(line)
-		if len(fields) < 6 || fields[1] != "FLOCK" || !strings.HasSuffix(fields[5], fmt.Sprintf(":%d", info.Ino)) {
-			continue
+		if len(fields) > 5 && fields[1] == "FLOCK" && fields[5] == file {
+			return process(fields[4])
 		}
-		if pid, err := strconv.Atoi(fields[4]); err != nil || pid <= 0 {
-			continue // of another PID namespace
-		}
-		name, err := os.ReadFile("/proc/" + fields[4] + "/comm")
-		if err != nil {
-			continue
-		}
-		return fmt.Sprintf("process %s (%s)", fields[4], strings.TrimSpace(string(name)))
 	}
 	return unknown
+}
+
+const unknown = "somebody"
+
+// process describes a process; 0 is one of another PID namespace.
+func process(pid string) string {
+	if pid == "0" || pid == "-1" {
+		return unknown
+	}
+	stat, err := os.ReadFile("/proc/" + pid + "/stat")
+	text := string(stat)
+	first, last := strings.IndexByte(text, '('), strings.LastIndexByte(text, ')')
+	if err != nil || first < 0 || last < first {
+		return "process " + pid
+	}
+	name := "process " + pid + " " + strconv.QuoteToASCII(text[first+1:last])
+	if state := strings.Fields(text[last+1:]); len(state) > 0 && (state[0] == "T" || state[0] == "t") {
+		name += " that is stopped"
+	}
+	return name
 }
 
 // Share waits until nobody else has the lock alone, and has it together with others. A lock

@@ -5,9 +5,13 @@ package flock
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
+	"os/exec"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // open opens the same file once more, with a lock of its own.
@@ -76,5 +80,44 @@ func TestNotAFile(t *testing.T) {
 	f.Close()
 	if locked, err := Try(f); locked || err == nil {
 		t.Errorf("%v, %v of a file that is closed", locked, err)
+	}
+}
+
+// Whoever waits is told for whom.
+func TestHolder(t *testing.T) {
+	path := t.TempDir() + "/lock"
+	if got := Holder(open(t, path)); got != "somebody" {
+		t.Errorf("without one: %q", got)
+	}
+	cmd := exec.Command("flock", "--no-fork", path, "sleep", "60")
+	if err := cmd.Start(); err != nil {
+		t.Skip(err)
+	}
+	defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
+	f := open(t, path)
+	for locked, err := Try(f); locked; locked, err = Try(f) {
+		if err != nil || unix.Flock(int(f.Fd()), unix.LOCK_UN) != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Millisecond)
+	}
+	want := fmt.Sprintf("process %d %q", cmd.Process.Pid, "sleep")
+	expect := func(want string) {
+		t.Helper()
+		for deadline := time.Now().Add(10 * time.Second); Holder(f) != want; time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("got %s, want %s", Holder(f), want)
+			}
+		}
+	}
+	expect(want)
+	if err := cmd.Process.Signal(unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	expect(want + " that is stopped")
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	if err := Lock(ctx, f); err == nil || err.Error() != fmt.Sprintf("waiting for %s that is stopped, who has the lock of %q: context deadline exceeded", want, path) {
+		t.Errorf("got %v", err)
 	}
 }

@@ -232,6 +232,7 @@ func (k *Kernel) write(name, value string) error {
 		}
 		k.files[name] = set.String() + "\n"
 		k.revise(dir)
+		k.invalidate(dir)
 		return nil
 	case "cpuset.cpu_exclusive":
 		if value == "1" && k.conflict(dir, k.cpus(dir+"/cpuset.cpus"), true) {
@@ -355,6 +356,16 @@ func (k *Kernel) revise(dir string) {
 		why = " invalid (Parent unable to distribute cpu downstream)"
 	}
 	k.files[dir+partition] = kind + why + "\n"
+}
+
+// invalidate ends the partitions of other groups that a group's CPUs overlap, as version 2
+// does: they do not come back by themselves.
+func (k *Kernel) invalidate(dir string) {
+	for child := range k.children[cgroup2] {
+		if other := path.Join(cgroup2, child); other != dir && k.children[other] != nil {
+			k.revise(other)
+		}
+	}
 }
 
 // Mkdir implements alloc.Root.

@@ -16,6 +16,19 @@ static DEFINE_MUTEX(mort_lend_lock);
 static struct cpumask mort_lent;	/* or about to be */
 static int mort_hotplug_state;
 
+/* Whose a CPU is. Under the lock, nobody's CPU is rung at. */
+static DEFINE_RAW_SPINLOCK(mort_owner_lock);
+static DEFINE_PER_CPU(const struct mortise *, mort_owner);
+
+static void mort_set_owner(u32 cpu, const struct mortise *owner)
+{
+	unsigned long flags;
+
+	raw_spin_lock_irqsave(&mort_owner_lock, flags);
+	per_cpu(mort_owner, cpu) = owner;
+	raw_spin_unlock_irqrestore(&mort_owner_lock, flags);
+}
+
 /*
  * While a CPU counts as present, the host may send interrupts to "all but
  * self", which reach it although it is offline. Whether it does is decided at
@@ -107,20 +120,30 @@ int mortise_cpu_start(u32 cpu, phys_addr_t page, const u32 *started)
 	return 0;
 }
 
-/* Sends a guest's CPU an interrupt. */
-void mortise_cpu_ring(u32 cpu, u32 vector)
+/**
+ * mortise_cpu_ring() - rings at a guest's CPU
+ * @cpu: its number
+ * @owner: whose it was: by now it may be the host's, or another guest's
+ */
+void mortise_cpu_ring(u32 cpu, const struct mortise *owner)
 {
-	mort_icr_send(APIC_DM_FIXED | vector, mortise_cpu_apicid(cpu));
+	unsigned long flags;
+
+	raw_spin_lock_irqsave(&mort_owner_lock, flags);
+	if (per_cpu(mort_owner, cpu) == owner)
+		mort_icr_send(APIC_DM_FIXED | GUEST_VECTOR, mortise_cpu_apicid(cpu));
+	raw_spin_unlock_irqrestore(&mort_owner_lock, flags);
 }
 
 /**
  * mortise_cpu_take() - takes a CPU from the host
  * @cpu: its number
+ * @owner: whose it is then
  *
  * Return: 0, -EINVAL when it is not online, -EBUSY for the boot CPU, where the
  * doorbell is, or why the host does not give it.
  */
-int mortise_cpu_take(u32 cpu)
+int mortise_cpu_take(u32 cpu, const struct mortise *owner)
 {
 	int ret;
 
@@ -143,6 +166,7 @@ int mortise_cpu_take(u32 cpu)
 		goto out;
 	}
 	mortise_cpu_reset(cpu);
+	mort_set_owner(cpu, owner);
 out:
 	mutex_unlock(&mort_lend_lock);
 	return ret;
@@ -160,6 +184,7 @@ void mortise_cpu_give(u32 cpu)
 	int ret;
 
 	mutex_lock(&mort_lend_lock);
+	mort_set_owner(cpu, NULL);
 	mortise_cpu_reset(cpu);
 	cpumask_clear_cpu(cpu, &mort_lent);
 	set_cpu_present(cpu, true);

@@ -110,11 +110,16 @@ void mortise_stop(struct mortise *m, u32 end)
 	wake_up_all(&m->wait);
 }
 
-/* Whoever waits for the guest, with the lock, gives up. */
+/* Whoever waits for the guest, with the lock, gives up, until mort_hurried(). */
 static void mort_hurry(struct mortise *m)
 {
-	WRITE_ONCE(m->stopping, true);
+	atomic_inc(&m->stopping);
 	wake_up_all(&m->wait);
+}
+
+static void mort_hurried(struct mortise *m)
+{
+	atomic_dec(&m->stopping);
 }
 
 /**
@@ -126,38 +131,31 @@ static void mort_hurry(struct mortise *m)
  */
 void mortise_down(struct mortise *m)
 {
-	smp_store_mb(m->gone, true);	/* against mort_locked_ioctl() */
-	if (READ_ONCE(m->loading) && READ_ONCE(m->state) < MORTISE_RUNNING)
-		return;
 	mort_hurry(m);
 	mutex_lock(&m->lock);
+	m->gone = true;
 	mortise_stop(m, MORTISE_END_STOPPED);
 	mutex_unlock(&m->lock);
+	mort_hurried(m);
 }
 
-/* The vector by which a guest is rung at, 0 when it does not listen. */
-static u32 mort_guest_vector(struct mortise *m)
+/* Whether a guest listens. There is one vector: others may mean something to the host. */
+static bool mort_guest_listens(struct mortise *m)
 {
-	u32 vector = READ_ONCE(m->zone->guest_vector);
-
-	if (vector < 0x20 || vector > 0xff || READ_ONCE(m->state) != MORTISE_RUNNING)
-		return 0;
-	return vector;
+	return READ_ONCE(m->zone->guest_vector) == GUEST_VECTOR &&
+	       READ_ONCE(m->state) == MORTISE_RUNNING;
 }
 
 /**
  * mortise_ring() - tells a guest that something in its zone has changed
  * @m: the instance, locked or not
  *
- * Should it end meanwhile, its CPU waits for a SIPI, or is the host's, which counts
- * a spurious interrupt.
+ * Should it end meanwhile, its CPU waits for a SIPI.
  */
 void mortise_ring(struct mortise *m)
 {
-	u32 vector = mort_guest_vector(m);
-
-	if (vector)
-		mortise_cpu_ring(m->boot_cpu, vector);
+	if (mort_guest_listens(m))
+		mortise_cpu_ring(m->boot_cpu, m);
 }
 
 /* An error of the guest's, unless it would mean something to our system calls. */
@@ -175,14 +173,14 @@ static int mort_ask_guest(struct mortise *m, u32 op, u32 cpu, u32 timeout_ms)
 	u32 number = READ_ONCE(z->cpu_request) + 1;
 	long left;
 
-	if (!mort_guest_vector(m))
+	if (!mort_guest_listens(m))
 		return -EAGAIN;	/* it would find later, by itself, what nobody waits for */
 	WRITE_ONCE(z->cpu_op, op);
 	WRITE_ONCE(z->cpu_apicid, mortise_cpu_apicid(cpu));
 	smp_store_release(&z->cpu_request, number); /* what is asked for is there */
 	mortise_ring(m);
 	left = wait_event_timeout(m->wait, READ_ONCE(z->cpu_answer) == number ||
-				  READ_ONCE(z->state) > TENON_STATE_ALIVE || READ_ONCE(m->stopping),
+				  READ_ONCE(z->state) > TENON_STATE_ALIVE || atomic_read(&m->stopping),
 				  msecs_to_jiffies(min(timeout_ms, MAX_TIMEOUT_MS)));
 	if (smp_load_acquire(&z->cpu_answer) == number) /* and its status is there */
 		return mort_guest_error(READ_ONCE(z->cpu_status));
@@ -201,7 +199,7 @@ static int mort_take_cpu(struct mortise *m, const struct mortise_cpu *c)
 	if (m->state == MORTISE_RUNNING && !idle &&
 	    m->cpu_count - bitmap_weight(m->idle, m->cpu_count) >= m->possible)
 		return -ENOSPC;
-	ret = mortise_cpu_take(c->cpu);
+	ret = mortise_cpu_take(c->cpu, m);
 	if (ret)
 		return ret;
 	m->cpus[m->cpu_count] = c->cpu;
@@ -254,6 +252,10 @@ static int mort_give_cpu(struct mortise *m, const struct mortise_cpu *c)
 	return 0;
 }
 
+/*
+ * Files may take as long as they like, and user space may not answer page faults: they
+ * are read without the lock.
+ */
 static int mort_load_image(struct mortise *m, const struct mortise_load *l)
 {
 	int ret;
@@ -261,7 +263,13 @@ static int mort_load_image(struct mortise *m, const struct mortise_load *l)
 	if (m->state != MORTISE_EMPTY && m->state != MORTISE_LOADED)
 		return -EBUSY;
 	m->state = MORTISE_EMPTY;
+	m->loading = true;
+	mutex_unlock(&m->lock);
 	ret = mortise_load(m, l);
+	mutex_lock(&m->lock);
+	m->loading = false;
+	if (m->gone)
+		return -ENODEV;
 	if (!ret)
 		m->state = MORTISE_LOADED;
 	return ret;
@@ -317,11 +325,17 @@ static long mort_locked_ioctl(struct mortise *m, unsigned int cmd, void *arg)
 
 	if (cmd == MORTISE_STOP)
 		mort_hurry(m);
-	mutex_lock(&m->lock);
-	smp_store_mb(m->loading, cmd == MORTISE_LOAD);	/* against mortise_down() */
-	if (READ_ONCE(m->gone)) {
-		ret = -ENODEV;
+	if (mutex_lock_interruptible(&m->lock)) {
+		ret = -EINTR;
 		goto out;
+	}
+	if (m->gone) {
+		ret = -ENODEV;
+		goto out_unlock;
+	}
+	if (m->loading && cmd != MORTISE_STATUS && cmd != MORTISE_STOP) {
+		ret = -EBUSY;
+		goto out_unlock;
 	}
 	switch (cmd) {
 	case MORTISE_RESERVE:
@@ -352,10 +366,11 @@ static long mort_locked_ioctl(struct mortise *m, unsigned int cmd, void *arg)
 	default:
 		ret = -ENOTTY;
 	}
-	if (cmd == MORTISE_STOP)
-		WRITE_ONCE(m->stopping, false);
-out:
+out_unlock:
 	mutex_unlock(&m->lock);
+out:
+	if (cmd == MORTISE_STOP)
+		mort_hurried(m);
 	return ret;
 }
 

@@ -3,12 +3,14 @@
 #ifndef MORTISE_INTERNAL_H
 #define MORTISE_INTERNAL_H
 
+#include <linux/atomic.h>
 #include <linux/cpumask.h>
 #include <linux/fs.h>
 #include <linux/kref.h>
 #include <linux/mutex.h>
 #include <linux/wait.h>
 #include <linux/workqueue.h>
+#include <asm/irq_vectors.h>
 
 #include "mortise.h"
 #include "ring.h"
@@ -41,17 +43,23 @@
 #define AREA_TABLES	0x95000		/* page tables below the PML4 */
 #define AREA_END	0xb0000
 
+/*
+ * The vector at which a guest is rung, which the guest's driver listens at. Should it come to a
+ * CPU of the host's, this kernel counts it and no more.
+ */
+#define GUEST_VECTOR	X86_PLATFORM_IPI_VECTOR
+
 /**
  * struct mortise - an instance
  * @refs: of the list, of each descriptor, and of work under way
  * @link: in the list, under the list's lock
  * @lock: of all that follows, but where something else is said
  * @name: does not change
- * @gone: it is not in the list any more; set without the lock, too
+ * @gone: it is not in the list any more
  * @state: MORTISE_EMPTY and so on; read without the lock, too
  * @end: MORTISE_END_*
- * @loading: whoever has the lock may load an image, and nothing else
- * @stopping: somebody waits for @lock to end it; no lock
+ * @loading: an image is read, without the lock; nothing that this changes is used
+ * @stopping: how many wait for @lock to end it; no lock
  * @wait: woken when anything about the guest changes
  * @work: looks what that was
  * @low: physical address of the piece below 1 MiB
@@ -78,7 +86,7 @@ struct mortise {
 	u32 state;
 	u32 end;
 	bool loading;
-	bool stopping;
+	atomic_t stopping;
 	wait_queue_head_t wait;
 	struct work_struct work;
 	phys_addr_t low;
@@ -136,19 +144,19 @@ void mortise_release(struct mortise *m);	/* locked */
 /* cpu.c */
 int mortise_cpu_init(void);
 void mortise_cpu_exit(void);
-int mortise_cpu_take(u32 cpu);
+int mortise_cpu_take(u32 cpu, const struct mortise *owner);
 void mortise_cpu_give(u32 cpu);
 u32 mortise_cpu_apicid(u32 cpu);
 void mortise_cpu_reset(u32 cpu);
 int mortise_cpu_start(u32 cpu, phys_addr_t page, const u32 *started);
-void mortise_cpu_ring(u32 cpu, u32 vector);
+void mortise_cpu_ring(u32 cpu, const struct mortise *owner);
 
 /* verify.c */
 int mortise_verify(const void *image, size_t size, bool sealed,
 		   const void __user *statement, u32 statement_size);
 
 /* load.c */
-int mortise_load(struct mortise *m, const struct mortise_load *load);	/* locked */
+int mortise_load(struct mortise *m, const struct mortise_load *load);	/* not locked, but loading */
 
 /* boot.c */
 int mortise_boot(struct mortise *m);	/* locked */

@@ -186,7 +186,7 @@ static int mort_copy_cmdline(struct mortise *m, const struct mortise_load *load)
 
 /**
  * mortise_load() - loads an image
- * @m: the instance, locked, with memory, and not started
+ * @m: the instance, with memory, and not started; loading, which nobody else does
  * @load: what user space asks for
  *
  * Return: 0; -EINVAL, -EBADF, -EFAULT for what user space says, -ENOEXEC for a

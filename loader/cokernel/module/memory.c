@@ -96,6 +96,8 @@ phys_addr_t mortise_low_alloc(void)
 	if (mort_low_count)
 		low = mort_low_pieces[--mort_low_count];
 	mutex_unlock(&mort_low_lock);
+	if (low)	/* another instance's, or firmware's, was there */
+		memset(phys_to_virt(low), 0, LOW_SIZE);
 	return low;
 }
 
@@ -110,20 +112,53 @@ void mortise_low_free(phys_addr_t low)
  * Claims pages from start on, at most pages of them, and returns how many: it
  * ends where something cannot be moved away. Both are of whole pageblocks.
  */
-static unsigned long mort_claim(unsigned long start, unsigned long pages)
+static unsigned long mort_claim_piece(unsigned long start, unsigned long pages)
 {
 	unsigned long half, got;
 
-	if (fatal_signal_pending(current))
+	if (signal_pending(current))
 		return 0;
 	if (!alloc_contig_range(start, start + pages, MIGRATE_MOVABLE, GFP_KERNEL))
 		return pages;
 	if (pages <= pageblock_nr_pages)
 		return 0;
 	half = round_up(pages / 2, pageblock_nr_pages);
-	got = mort_claim(start, half);
+	got = mort_claim_piece(start, half);
 	if (got == half)
-		got += mort_claim(start + half, pages - half);
+		got += mort_claim_piece(start + half, pages - half);
+	return got;
+}
+
+/* Nobody learns from memory whose it was: the kernel clears what it gives, or not. */
+static void mort_zero(unsigned long start, unsigned long pages)
+{
+	unsigned long n;
+
+	if (want_init_on_alloc(GFP_KERNEL))
+		return;
+	for (n = 0; n < pages; n += pageblock_nr_pages) {
+		memset(phys_to_virt(PFN_PHYS(start + n)), 0, pageblock_nr_pages * PAGE_SIZE);
+		cond_resched();
+	}
+}
+
+/* What is claimed at once: the kernel clears it without a pause. */
+#define PIECE_PAGES	PHYS_PFN(SZ_1G)
+
+/* As mort_claim_piece(), for any size, with pauses. */
+static unsigned long mort_claim(unsigned long start, unsigned long pages)
+{
+	unsigned long got = 0, piece, n;
+
+	while (got < pages) {
+		piece = min(pages - got, PIECE_PAGES);
+		n = mort_claim_piece(start + got, piece);
+		mort_zero(start + got, n);
+		got += n;
+		if (n < piece)
+			break;
+		cond_resched();
+	}
 	return got;
 }
 
@@ -144,6 +179,16 @@ static unsigned long mort_span(struct zone *zone, unsigned long start, unsigned 
 	return n;
 }
 
+static void mort_free(unsigned long start, unsigned long pages)
+{
+	unsigned long n;
+
+	for (n = 0; n < pages; n += pageblock_nr_pages) {
+		free_contig_range(start + n, pageblock_nr_pages);
+		cond_resched();
+	}
+}
+
 /* Adds ranges from a zone, none of fewer than least pages; returns how many pages. */
 static unsigned long mort_claim_zone(struct mortise *m, struct zone *zone,
 				     unsigned long pages, unsigned long least)
@@ -152,7 +197,7 @@ static unsigned long mort_claim_zone(struct mortise *m, struct zone *zone,
 	unsigned long pfn = round_up(zone->zone_start_pfn, pageblock_nr_pages);
 
 	while (left && m->range_count < MORTISE_RANGES && pfn + min(left, least) <= end) {
-		if (fatal_signal_pending(current))
+		if (signal_pending(current))
 			break;
 		got = mort_span(zone, pfn, min(left, round_down(end - pfn, pageblock_nr_pages)));
 		if (got < min(left, least)) {
@@ -168,7 +213,7 @@ static unsigned long mort_claim_zone(struct mortise *m, struct zone *zone,
 			};
 			left -= got;
 		} else if (got) {
-			free_contig_range(pfn, got);
+			mort_free(pfn, got);
 		}
 		pfn += got + pageblock_nr_pages;
 		cond_resched();
@@ -181,7 +226,7 @@ static void mort_release_from(struct mortise *m, u32 first)
 	while (m->range_count > first) {
 		struct mortise_range *r = &m->ranges[--m->range_count];
 
-		free_contig_range(PHYS_PFN(r->start), PHYS_PFN(r->bytes));
+		mort_free(PHYS_PFN(r->start), PHYS_PFN(r->bytes));
 	}
 }
 
@@ -202,12 +247,12 @@ static int mort_claim_node(struct mortise *m, int node, unsigned long pages)
 			if (!left)
 				return 0;
 		}
-		if (least == few || fatal_signal_pending(current))
+		if (least == few || signal_pending(current))
 			break;
 		least = max(least / 2, few);
 	}
 	mort_release_from(m, first);
-	return fatal_signal_pending(current) ? -EINTR : -ENOMEM;
+	return signal_pending(current) ? -EINTR : -ENOMEM;
 }
 
 /*
@@ -234,7 +279,7 @@ int mortise_reserve(struct mortise *m, int node, u64 bytes)
 	if (!bytes || bytes % SZ_2M || bytes > BIT_ULL(MAX_PHYSMEM_BITS) ||
 	    node < 0 || node >= MAX_NUMNODES || !node_online(node))
 		return -EINVAL;
-	if (mutex_lock_killable(&mort_claim_lock))
+	if (mutex_lock_interruptible(&mort_claim_lock))
 		return -EINTR;
 	if (si_mem_available() >= (long)(pages + HOST_PAGES))
 		ret = mort_claim_node(m, node, pages);
