@@ -12,7 +12,7 @@ import (
 	"github.com/tenon-build/tenon/cmd/internal/cli"
 	"github.com/tenon-build/tenon/loader/alloc"
 	"github.com/tenon-build/tenon/loader/qemu"
-	"github.com/tenon-build/tenon/signer/trust"
+	"github.com/tenon-build/tenon/signer/stricttoml"
 )
 
 const defaultConfig = "/etc/mortise/mortise.toml"
@@ -63,7 +63,7 @@ func readConfig(path string) (hostConfig, error) {
 
 func parseConfig(data []byte) (c hostConfig, err error) {
 	var f configFile
-	if err := trust.DecodeTOML(data, &f); err != nil {
+	if err := stricttoml.Decode(data, &f); err != nil {
 		return c, err
 	}
 	if f.Version != 1 {

@@ -3,24 +3,22 @@
 package trust
 
 import (
-	"bytes"
 	"crypto"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"maps"
 	"path"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/docker/go-units"
-	"github.com/pelletier/go-toml/v2"
 	"github.com/sigstore/sigstore/pkg/cryptoutils"
 	"golang.org/x/mod/semver"
 
 	"github.com/tenon-build/tenon/signer"
+	"github.com/tenon-build/tenon/signer/stricttoml"
 )
 
 // MaxSize is the largest policy, in bytes.
@@ -38,7 +36,7 @@ var (
 
 // document is the form of a policy on disk. What may be left out and limits
 // something is a pointer: when it is there and empty, somebody's template failed.
-// All keys are of lower case: package toml takes any (see checkCase).
+// All keys are of lower case: package toml takes any (see package stricttoml).
 type document struct {
 	Version    int              `toml:"version"`
 	Identity   []entry          `toml:"identity"`
@@ -90,7 +88,7 @@ func parse(data []byte, read func(path string) ([]byte, error)) (*Policy, error)
 		return nil, fmt.Errorf("larger than %d bytes", MaxSize)
 	}
 	var d document
-	if err := DecodeTOML(data, &d); err != nil {
+	if err := stricttoml.Decode(data, &d); err != nil {
 		return nil, err
 	}
 	if d.Version != 1 {
@@ -127,62 +125,11 @@ func parse(data []byte, read func(path string) ([]byte, error)) (*Policy, error)
 	return p, nil
 }
 
-// DecodeTOML decodes a document whose keys are all known, and in lower case. The error
-// names the line.
-func DecodeTOML(data []byte, into any) error {
-	if err := toml.NewDecoder(bytes.NewReader(data)).DisallowUnknownFields().Decode(into); err != nil {
-		return tomlError(err)
-	}
-	var tree map[string]any
-	if err := toml.Unmarshal(data, &tree); err != nil {
-		return tomlError(err)
-	}
-	return checkCase(tree)
-}
-
 func (p *Policy) identity(name string) *Identity {
 	if i := slices.IndexFunc(p.Identities, func(i Identity) bool { return i.Name == name }); i >= 0 {
 		return &p.Identities[i]
 	}
 	return nil
-}
-
-// checkCase refuses keys that are not as they are documented: of Threshold and
-// threshold, both taken for one key, the last would count.
-func checkCase(value any) error {
-	switch v := value.(type) {
-	case map[string]any:
-		for _, key := range slices.Sorted(maps.Keys(v)) {
-			if key != strings.ToLower(key) {
-				return fmt.Errorf("unknown key %q: keys are in lower case", key)
-			}
-			if err := checkCase(v[key]); err != nil {
-				return err
-			}
-		}
-	case []any:
-		for _, element := range v {
-			if err := checkCase(element); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// tomlError names the line, and the key where it is unknown.
-func tomlError(err error) error {
-	var strict *toml.StrictMissingError
-	if errors.As(err, &strict) && len(strict.Errors) > 0 {
-		line, _ := strict.Errors[0].Position()
-		return fmt.Errorf("line %d: unknown key %q", line, strings.Join(strict.Errors[0].Key(), "."))
-	}
-	var decode *toml.DecodeError
-	if errors.As(err, &decode) {
-		line, _ := decode.Position()
-		return fmt.Errorf("line %d: %s", line, strings.TrimPrefix(decode.Error(), "toml: "))
-	}
-	return err
 }
 
 func (e *entry) identity(read func(string) ([]byte, error)) (i Identity, err error) {
