@@ -28,6 +28,7 @@ type Trust struct {
 	Policy        string `json:"policy,omitempty"` // TOML
 	State         string `json:"state,omitempty"`  // directory with what the host has seen; empty: nothing is remembered
 	AllowUnsigned bool   `json:"allowUnsigned,omitempty"`
+	ExpectName    string `json:"expectName,omitempty"` // that the bundle has to have; empty: see trust.Policy.CheckName
 }
 
 // Absolute makes the paths absolute.
@@ -47,6 +48,7 @@ func (t *Trust) Absolute() error {
 // Load reads what the files say. With readOnly, the policy remembers nothing.
 func (t *Trust) Load(readOnly bool) (Policy, error) {
 	p, err := t.load()
+	p.ExpectName = t.ExpectName
 	if t.State != "" {
 		p.State = &State{Dir: t.State, ReadOnly: readOnly}
 	}

@@ -9,6 +9,7 @@
 package registry
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
@@ -28,12 +29,14 @@ type Settings struct {
 	PlainHTTP bool          `json:"plainHTTP,omitempty"` // speak plain HTTP to every registry
 	CertDir   string        `json:"certDir,omitempty"`   // directory of certificates for every registry; empty: docker's
 	Config    string        `json:"config,omitempty"`    // configuration file; empty: none
+	Fallback  string        `json:"-"`                   // configuration file where Config is empty; may be empty
 	Silence   time.Duration `json:"-"`                   // how long a registry may neither send nor take a byte; 0: a minute
 }
 
 // Client reaches registries.
 type Client struct {
 	settings Settings
+	silence  time.Duration
 	hosts    map[string]host // by name, as name.Registry has it
 
 	mutex      sync.Mutex
@@ -42,13 +45,10 @@ type Client struct {
 
 // New returns a Client, and reads the configuration file for it.
 func New(s Settings) (*Client, error) {
-	c := &Client{settings: s, transports: map[string]http.RoundTripper{}}
-	if c.settings.Silence == 0 {
-		c.settings.Silence = time.Minute
-	}
+	c := &Client{settings: s, silence: cmp.Or(s.Silence, time.Minute), transports: map[string]http.RoundTripper{}}
 	var err error
-	if s.Config != "" {
-		c.hosts, err = readConfig(s.Config)
+	if config := cmp.Or(s.Config, s.Fallback); config != "" {
+		c.hosts, err = readConfig(config)
 	}
 	return c, err
 }
@@ -144,7 +144,7 @@ func (c *Client) transport(r name.Registry) (http.RoundTripper, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := newTransport(certificates, c.settings.Silence)
+	t := newTransport(certificates, c.silence)
 	if c.plain(r) {
 		t = plain{t, r.RegistryStr()}
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/docker/go-units"
 
 	"github.com/tenon-build/tenon/builder/bundle"
+	"github.com/tenon-build/tenon/cmd/internal/cli"
 	"github.com/tenon-build/tenon/loader"
 	"github.com/tenon-build/tenon/loader/alloc"
 	"github.com/tenon-build/tenon/loader/cokernel"
@@ -19,6 +20,7 @@ import (
 	"github.com/tenon-build/tenon/loader/qemu"
 	"github.com/tenon-build/tenon/signer/revocation"
 	"github.com/tenon-build/tenon/signer/strictjson"
+	"github.com/tenon-build/tenon/signer/trust"
 )
 
 // hints are the next steps for errors, the most particular first.
@@ -31,6 +33,7 @@ var hints = []struct {
 	{loader.ErrUnsigned, "'tenon sign BUNDLE --key KEY' signs it, where the key is"},
 	{revocation.ErrInvalid, "whoever signs the list issues it anew: 'tenon key revoke --list FILE --key KEY'"},
 	{loader.ErrRollback, "what was seen is in trust.json of the --state directory"},
+	{trust.ErrName, cli.NameHint},
 	{instance.ErrNotFound, "'mortise ps' lists the instances"},
 	{instance.ErrExists, "choose another --name, or remove it: 'mortise rm'; 'mortise run --replace' does so itself"},
 	{instance.ErrUnattended, "'mortise start' attends to it again"},
@@ -54,6 +57,9 @@ func hint(err error) string {
 	}
 	if t := new(instance.TransitionError); errors.As(err, &t) {
 		return stateHint(t)
+	}
+	if h := cli.RegistryHint(err); h != "" {
+		return h
 	}
 	for _, h := range hints {
 		if errors.Is(err, h.err) {

@@ -47,10 +47,11 @@ func newApp(stdout, stderr io.Writer) *app {
 }
 
 func (a *app) newRootCmd() *cobra.Command {
-	verify := cli.NewVerifyCmd(a.App)
+	reaching := []*cobra.Command{newRunCmd(a), newCreateCmd(a), newPlanCmd(a), cli.NewVerifyCmd(a.App)}
+	a.ReachesRegistries(reaching...)
 	cmd := a.Root("Run bundles as kernels of their own, on CPUs and memory that nobody else has",
-		newRunCmd(a), newCreateCmd(a), newStartCmd(a), newStopCmd(a), newKillCmd(a), newRmCmd(a), newPsCmd(a), newInspectCmd(a),
-		newLogsCmd(a), newConsoleCmd(a), newResizeCmd(a), newPlanCmd(a), newInfoCmd(a), newGCCmd(a), verify)
+		append(reaching, newStartCmd(a), newStopCmd(a), newKillCmd(a), newRmCmd(a), newPsCmd(a), newInspectCmd(a),
+			newLogsCmd(a), newConsoleCmd(a), newResizeCmd(a), newInfoCmd(a), newGCCmd(a))...)
 	f := cmd.PersistentFlags()
 	f.StringVar(&a.root, "root", instance.DefaultDir, "directory of what runs on this host")
 	f.StringVar(&a.config, "config", "", "configuration of this host (default "+defaultConfig+", if there is one)")
@@ -61,7 +62,7 @@ func (a *app) newRootCmd() *cobra.Command {
 		if a.root, err = filepath.Abs(a.root); err != nil {
 			return err
 		}
-		a.Policy, a.State = a.host.policy, a.host.state
+		a.Policy, a.State, a.RegistryConfig = a.host.policy, a.host.state, a.host.registries
 		if a.backends == nil {
 			a.backends = []loader.Backend{&qemu.Backend{Accel: a.host.accel, Log: a.Log}, &cokernel.Backend{}}
 		}

@@ -500,20 +500,21 @@ func TestListings(t *testing.T) {
 
 func TestConfig(t *testing.T) {
 	for _, test := range []struct{ name, text, want string }{
-		{"all", "version = 1\n[reserve]\ncpus = \"0-1\"\nmemory = \"2GiB\"\ndevices = [\"0000:00:1f.2\"]\n[trust]\npolicy = \"/p\"\nstate = \"/s\"\n[qemu]\naccel = \"tcg\"\n", ""},
+		{"all", "version = 1\nregistries = \"r.toml\"\n[reserve]\ncpus = \"0-1\"\nmemory = \"2GiB\"\ndevices = [\"0000:00:1f.2\"]\n[trust]\npolicy = \"/p\"\nstate = \"../s\"\n[qemu]\naccel = \"tcg\"\n", ""},
 		{"empty", "", "version 0: this program reads version 1"},
 		{"newer", "version = 2", "version 2: this program reads version 1"},
 		{"unknown key", "version = 1\n[reserve]\ncpu = \"0\"", `line 3: unknown key "reserve.cpu"`},
 		{"upper case", "version = 1\n[reserve]\nCPUs = \"0\"", `unknown key "CPUs"`},
 		{"CPUs", "version = 1\n[reserve]\ncpus = \"all\"", "reserve.cpus: "},
 		{"memory", "version = 1\n[reserve]\nmemory = \"lots\"", `reserve.memory: "lots" is not a size`},
+		{"device that cannot be", "version = 1\n[reserve]\ndevices = [\"0000:00:1F.2\"]", `reserve.devices: "0000:00:1F.2" is no PCI address`},
 		{"accelerator", "version = 1\n[qemu]\naccel = \"xen\"", `qemu.accel: "xen" is neither kvm nor tcg`},
 	} {
-		c, err := parseConfig([]byte(test.text))
+		c, err := parseConfig([]byte(test.text), "/etc/mortise")
 		if (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s: %v", test.name, err)
 		}
-		want := hostConfig{reserve: alloc.Reserve{CPUs: alloc.NewCPUSet(0, 1), Memory: 2 << 30, Devices: []string{"0000:00:1f.2"}}, policy: "/p", state: "/s", accel: "tcg"}
+		want := hostConfig{reserve: alloc.Reserve{CPUs: alloc.NewCPUSet(0, 1), Memory: 2 << 30, Devices: []string{"0000:00:1f.2"}}, policy: "/p", state: "/etc/s", registries: "/etc/mortise/r.toml", accel: "tcg"}
 		if err == nil && !reflect.DeepEqual(c, want) {
 			t.Errorf("%+v", c)
 		}

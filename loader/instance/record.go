@@ -24,6 +24,7 @@ import (
 	"time"
 
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
+	"github.com/tenon-build/tenon/builder/registry"
 	"github.com/tenon-build/tenon/loader"
 	"github.com/tenon-build/tenon/loader/alloc"
 	"github.com/tenon-build/tenon/loader/control"
@@ -86,14 +87,15 @@ type Bundle struct {
 // asks for again. What is zero is left to the bundle.
 type Request struct {
 	loader.Settings
-	Backend     manifest.Target `json:"backend,omitempty"`     // that it is to run on; another one than the bundle's target refuses it
-	CPUList     alloc.CPUSet    `json:"cpuList,omitempty"`     // exactly these
-	SplitCores  bool            `json:"splitCores,omitempty"`  // siblings may run other kernels
-	PageSize    int64           `json:"pageSize,omitempty"`    // bytes of the huge pages of the memory; 0: ordinary memory
-	Node        *int            `json:"node,omitempty"`        // NUMA node of all of it
-	Devices     []string        `json:"devices,omitempty"`     // PCI addresses
-	HangTimeout time.Duration   `json:"hangTimeout,omitempty"` // nanoseconds without a sign of life after which it is ended; 0: never
-	Trust       loader.Trust    `json:"trust"`
+	Backend     manifest.Target   `json:"backend,omitempty"`     // that it is to run on; another one than the bundle's target refuses it
+	CPUList     alloc.CPUSet      `json:"cpuList,omitempty"`     // exactly these
+	SplitCores  bool              `json:"splitCores,omitempty"`  // siblings may run other kernels
+	PageSize    int64             `json:"pageSize,omitempty"`    // bytes of the huge pages of the memory; 0: ordinary memory
+	Node        *int              `json:"node,omitempty"`        // NUMA node of all of it
+	Devices     []string          `json:"devices,omitempty"`     // PCI addresses
+	HangTimeout time.Duration     `json:"hangTimeout,omitempty"` // nanoseconds without a sign of life after which it is ended; 0: never
+	Trust       loader.Trust      `json:"trust"`
+	Registries  registry.Settings `json:"registries,omitzero"` // how the bundle's registry is reached
 }
 
 // Held is what the instance has of the host, in plain values. What is planned counts

@@ -8,7 +8,6 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"path"
 	"slices"
 	"strings"
 	"time"
@@ -41,6 +40,7 @@ type document struct {
 	Version    int              `toml:"version"`
 	Identity   []entry          `toml:"identity"`
 	Bundle     []ruleEntry      `toml:"bundle"`
+	Reference  []referenceEntry `toml:"reference"`
 	Revocation *revocationEntry `toml:"revocation"`
 }
 
@@ -65,6 +65,11 @@ type ruleEntry struct {
 	Names          []string `toml:"names"`
 	Threshold      *int     `toml:"threshold"`
 	MinimumVersion *string  `toml:"minimum_version"`
+}
+
+type referenceEntry struct {
+	Repositories []string `toml:"repositories"`
+	Names        []string `toml:"names"`
 }
 
 type revocationEntry struct {
@@ -116,6 +121,13 @@ func parse(data []byte, read func(path string) ([]byte, error)) (*Policy, error)
 		}
 		p.Rules = append(p.Rules, r)
 	}
+	for n, e := range d.Reference {
+		r, err := e.reference()
+		if err != nil {
+			return nil, fmt.Errorf("reference %d (%q): %w", n+1, e.Repositories, err)
+		}
+		p.References = append(p.References, r)
+	}
 	if d.Revocation != nil {
 		var err error
 		if p.Revocation, err = d.Revocation.revocation(p, read); err != nil {
@@ -147,7 +159,7 @@ func (e *entry) identity(read func(string) ([]byte, error)) (i Identity, err err
 			return i, errors.New("subject: empty")
 		}
 	}
-	if err := checkPatterns(e.Bundles); err != nil {
+	if err := checkPatterns(e.Bundles, "name of a bundle", isBundleName); len(e.Bundles) > 0 && err != nil {
 		return i, fmt.Errorf("bundles: %w", err)
 	}
 	for _, u := range e.Usages {
@@ -178,15 +190,6 @@ func (e *entry) identity(read func(string) ([]byte, error)) (i Identity, err err
 	return i, nil
 }
 
-func checkPatterns(patterns []string) error {
-	for _, pattern := range patterns {
-		if _, err := path.Match(pattern, ""); err != nil {
-			return fmt.Errorf("%q: %w", pattern, err)
-		}
-	}
-	return nil
-}
-
 // duration is positive, as time.ParseDuration reads it.
 func duration(s string) (time.Duration, error) {
 	d, err := time.ParseDuration(s)
@@ -215,10 +218,7 @@ func (e *claimsEntry) claims() (Claims, error) {
 
 func (e *ruleEntry) rule() (Rule, error) {
 	r := Rule{Bundles: e.Names, Threshold: 1}
-	if len(e.Names) == 0 {
-		return r, errors.New("names: empty")
-	}
-	if err := checkPatterns(e.Names); err != nil {
+	if err := checkPatterns(e.Names, "name of a bundle", isBundleName); err != nil {
 		return r, fmt.Errorf("names: %w", err)
 	}
 	if e.Threshold != nil {
@@ -232,6 +232,16 @@ func (e *ruleEntry) rule() (Rule, error) {
 		}
 	}
 	return r, nil
+}
+
+func (e *referenceEntry) reference() (Reference, error) {
+	if err := checkPatterns(e.Repositories, "repository: want HOST/NAME, without a tag", isRepository); err != nil {
+		return Reference{}, fmt.Errorf("repositories: %w", err)
+	}
+	if err := checkPatterns(e.Names, "name of a bundle", isBundleName); err != nil {
+		return Reference{}, fmt.Errorf("names: %w", err)
+	}
+	return Reference{e.Repositories, e.Names}, nil
 }
 
 func (e *revocationEntry) revocation(p *Policy, read func(string) ([]byte, error)) (*Revocation, error) {
