@@ -80,7 +80,7 @@ func below(pkg string, trees ...string) bool {
 }
 
 // bottom are small packages that any other may import.
-var bottom = []string{"./signer/flock", "./signer/regular", "./signer/strictjson", "./signer/stricttoml"}
+var bottom = []string{"./signer/flock", "./signer/ownership", "./signer/regular", "./signer/strictjson", "./signer/stricttoml"}
 
 // carriers are what builder/bundle shares with the rest of builder: how registries are reached,
 // and the limits of what is read.

@@ -9,7 +9,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -21,6 +20,7 @@ import (
 
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
 	"github.com/tenon-build/tenon/signer/flock"
+	"github.com/tenon-build/tenon/signer/ownership"
 	"github.com/tenon-build/tenon/signer/regular"
 	"github.com/tenon-build/tenon/signer/revocation"
 	"github.com/tenon-build/tenon/signer/strictjson"
@@ -34,7 +34,7 @@ var ErrRollback = errors.New("older than what this host has seen")
 // State is what a host remembers, so that nothing older is accepted again: of each
 // bundle's name the highest version that was accepted, and the last revocation
 // list that was good, whatever became of the bundle. It is the file trust.json of
-// a directory, which has to exist, and which nobody else may write to. One policy
+// a directory, which has to exist, and which nobody else may write to: such a one is refused. One policy
 // has one directory.
 type State struct {
 	Dir      string
@@ -150,15 +150,17 @@ func (s *State) read() (*seen, error) {
 	} else if !info.IsDir() {
 		return nil, errors.New("not a directory")
 	}
-	f, err := regular.Open(filepath.Join(s.Dir, stateFile))
+	if err := ownership.Check(s.Dir); err != nil {
+		return nil, err
+	}
+	path := filepath.Join(s.Dir, stateFile)
+	data, err := regular.Read(path, maxState)
 	if errors.Is(err, fs.ErrNotExist) {
 		return have, nil
 	}
-	if err != nil {
-		return nil, err
+	if err == nil {
+		err = ownership.Check(path)
 	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxState+1))
 	if err != nil {
 		return nil, err
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/sigstore/sigstore/pkg/cryptoutils"
 
+	"github.com/tenon-build/tenon/signer/ownership"
 	"github.com/tenon-build/tenon/signer/regular"
 	"github.com/tenon-build/tenon/signer/trust"
 )
@@ -28,6 +29,7 @@ type Trust struct {
 	Policy        string `json:"policy,omitempty"` // TOML
 	State         string `json:"state,omitempty"`  // directory with what the host has seen; empty: nothing is remembered
 	AllowUnsigned bool   `json:"allowUnsigned,omitempty"`
+	Guarded       bool   `json:"-"`                    // refuse files that others than root and this user can change: what they say is run as root
 	ExpectName    string `json:"expectName,omitempty"` // that the bundle has to have; empty: see trust.Policy.CheckName
 }
 
@@ -60,7 +62,7 @@ func (t *Trust) load() (Policy, error) {
 	case t.AllowUnsigned:
 		return Policy{AllowUnsigned: true}, nil
 	case t.Policy != "":
-		p, err := readPolicy(t.Policy)
+		p, err := t.readPolicy()
 		return Policy{Trust: p}, err
 	case t.Key == "" && t.Cert == "":
 		return Policy{}, ErrNoTrust
@@ -68,12 +70,12 @@ func (t *Trust) load() (Policy, error) {
 	one := trust.Identity{Bundles: []string{"*"}}
 	var err error
 	if t.Key != "" {
-		one.Name, err = t.Key, ReadPEM(t.Key, func(pem []byte) (err error) {
+		one.Name, err = t.Key, t.readPEM(t.Key, func(pem []byte) (err error) {
 			one.Key, err = trust.ParseKey(pem)
 			return err
 		})
 	} else {
-		one.Name, err = t.Cert, ReadPEM(t.Cert, func(pem []byte) (err error) {
+		one.Name, err = t.Cert, t.readPEM(t.Cert, func(pem []byte) (err error) {
 			one.Certificates, err = trust.ParseCertificates(pem)
 			return err
 		})
@@ -81,22 +83,41 @@ func (t *Trust) load() (Policy, error) {
 	return Policy{Trust: &trust.Policy{Identities: []trust.Identity{one}}}, err
 }
 
-// readPolicy reads a policy. The paths in it are relative to its directory.
-func readPolicy(path string) (*trust.Policy, error) {
-	data, err := regular.Read(path, maxTrustFile)
+// readPolicy reads the policy. The paths in it are relative to its directory.
+func (t *Trust) readPolicy() (*trust.Policy, error) {
+	data, err := t.read(t.Policy)
 	if err != nil {
 		return nil, fmt.Errorf("reading policy: %w", err)
 	}
 	p, err := trust.Parse(data, func(named string) ([]byte, error) {
 		if !filepath.IsAbs(named) {
-			named = filepath.Join(filepath.Dir(path), named)
+			named = filepath.Join(filepath.Dir(t.Policy), named)
 		}
-		return regular.Read(named, maxTrustFile)
+		return t.read(named)
 	})
 	if err != nil {
-		return nil, fmt.Errorf("policy %s: %w", path, err)
+		return nil, fmt.Errorf("policy %s: %w", t.Policy, err)
 	}
 	return p, nil
+}
+
+// read reads one of the files.
+func (t *Trust) read(path string) ([]byte, error) {
+	data, err := regular.Read(path, maxTrustFile)
+	if err == nil && t.Guarded {
+		err = ownership.Check(path)
+	}
+	return data, err
+}
+
+func (t *Trust) readPEM(path string, parse func([]byte) error) error {
+	err := ReadPEM(path, parse)
+	if err == nil && t.Guarded {
+		if err = ownership.Check(path); err != nil {
+			err = fmt.Errorf("%s: %w", path, err)
+		}
+	}
+	return err
 }
 
 // maxTrustFile is the largest policy, key or certificate file that is read, in bytes.

@@ -14,6 +14,7 @@ import (
 	"github.com/tenon-build/tenon/cmd/internal/cli"
 	"github.com/tenon-build/tenon/loader/alloc"
 	"github.com/tenon-build/tenon/loader/qemu"
+	"github.com/tenon-build/tenon/signer/ownership"
 	"github.com/tenon-build/tenon/signer/stricttoml"
 )
 
@@ -55,6 +56,9 @@ func readConfig(path string) (hostConfig, error) {
 		name = defaultConfig
 	}
 	data, err := cli.ReadSmall(name)
+	if err == nil {
+		err = ownership.Check(name)
+	}
 	if path == "" && errors.Is(err, fs.ErrNotExist) {
 		return hostConfig{}, nil
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/tenon-build/tenon/loader/cokernel"
 	"github.com/tenon-build/tenon/loader/instance"
 	"github.com/tenon-build/tenon/loader/qemu"
+	"github.com/tenon-build/tenon/signer/ownership"
 	"github.com/tenon-build/tenon/signer/revocation"
 	"github.com/tenon-build/tenon/signer/strictjson"
 	"github.com/tenon-build/tenon/signer/trust"
@@ -29,6 +30,7 @@ var hints = []struct {
 	hint string
 }{
 	{loader.ErrNoTrust, "a policy says who may run what on this host: docs/trust.md"},
+	{ownership.ErrUnsafe, "'chown root FILE' and 'chmod go-w FILE', and the same for the directories that it is in"},
 	{loader.ErrPrivateKey, "give the public key, or a certificate with --cert"},
 	{loader.ErrUnsigned, "'tenon sign BUNDLE --key KEY' signs it, where the key is"},
 	{revocation.ErrInvalid, "whoever signs the list issues it anew: 'tenon key revoke --list FILE --key KEY'"},

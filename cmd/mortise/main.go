@@ -5,6 +5,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -21,6 +22,7 @@ import (
 	"github.com/tenon-build/tenon/loader/engine"
 	"github.com/tenon-build/tenon/loader/instance"
 	"github.com/tenon-build/tenon/loader/qemu"
+	"github.com/tenon-build/tenon/signer/ownership"
 )
 
 // app is what all verbs share.
@@ -42,6 +44,7 @@ func main() {
 
 func newApp(stdout, stderr io.Writer) *app {
 	a := &app{App: cli.New("mortise", stdout, stderr), sysroot: alloc.Dir("/")}
+	a.Guarded = true
 	a.Hint, a.Failed = hint, map[string]int{"run": cli.ExitRun}
 	return a
 }
@@ -61,6 +64,9 @@ func (a *app) newRootCmd() *cobra.Command {
 		}
 		if a.root, err = filepath.Abs(a.root); err != nil {
 			return err
+		}
+		if err := ownership.CheckParents(a.root); errors.Is(err, ownership.ErrUnsafe) {
+			return fmt.Errorf("--root %s: %w", a.root, err)
 		}
 		a.Policy, a.State, a.RegistryConfig = a.host.policy, a.host.state, a.host.registries
 		if a.backends == nil {

@@ -19,6 +19,7 @@ import (
 	"github.com/tenon-build/tenon/recipes"
 	"github.com/tenon-build/tenon/signer"
 	"github.com/tenon-build/tenon/signer/modsig"
+	"github.com/tenon-build/tenon/signer/ownership"
 	"github.com/tenon-build/tenon/signer/pkcs11uri"
 	"github.com/tenon-build/tenon/signer/regular"
 	"github.com/tenon-build/tenon/signer/request"
@@ -34,6 +35,7 @@ var hints = []struct {
 }{
 	{loader.ErrNoTrust, "a bundle that nobody signed runs on your own machine with 'tenon run --allow-unsigned'"},
 	{loader.ErrUnsigned, "'tenon sign BUNDLE --key KEY' signs it; on your own machine it runs with 'tenon run --allow-unsigned'"},
+	{ownership.ErrUnsafe, "'chown root FILE' and 'chmod go-w FILE', and the same for the directories that it is in"},
 	{loader.ErrPrivateKey, "give the public key, signing.pub, or a certificate with --cert"},
 	{trust.ErrCertificate, "give certificates with --cert"},
 	{trust.ErrPublicKey, "give public keys with --key"},

@@ -304,7 +304,7 @@ func TestErrors(t *testing.T) {
 		{"build with a certificate alone", "build x --cert y", 2, "--cert without --key", ""},
 		{"build with a missing key", "build x --key " + missing, 1, missing, ""},
 
-		{"export in an unknown format", "export --format iso " + written, 2, `--format "iso" is neither kernel nor dir`, ""},
+		{"export in an unknown format", "export --format iso " + written, 2, `--format "iso" is none of kernel, uki and dir`, ""},
 		{"export a kernel that is none", "export " + written, 1, `exporting bundle "web": `, ""},
 		{"key without a verb", "key", 2, "no command given (see 'tenon key --help')", ""},
 		{"key revoke without a list", "key revoke --key " + keys + "/signing.key", 2, `required flag(s) "list" not set (see 'tenon key revoke --help')`, ""},

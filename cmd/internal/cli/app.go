@@ -39,6 +39,7 @@ type App struct {
 	Hint           func(error) string // the next step after an error; may be empty
 	Failed         map[string]int     // exit codes of verbs whose failures have their own
 	Policy, State  string             // of TrustFlags, where the command line says nothing of trust
+	Guarded        bool               // files that say whom to trust are refused where others can change them
 	RegistryConfig string             // configuration of registries, where the command line names none; may be empty
 }
 
