@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
+	"github.com/tenon-build/tenon/loader/limit"
 	"github.com/tenon-build/tenon/signer/flock"
 	"github.com/tenon-build/tenon/signer/ownership"
 	"github.com/tenon-build/tenon/signer/regular"
@@ -45,7 +46,6 @@ const (
 	stateFile    = "trust.json"
 	lockFile     = "trust.lock"
 	stateVersion = 1
-	maxState     = 16 << 20 // bytes
 )
 
 // seen is the file's content.
@@ -154,7 +154,7 @@ func (s *State) read() (*seen, error) {
 		return nil, err
 	}
 	path := filepath.Join(s.Dir, stateFile)
-	data, err := regular.Read(path, maxState)
+	data, err := regular.Read(path, limit.State)
 	if errors.Is(err, fs.ErrNotExist) {
 		return have, nil
 	}
@@ -164,7 +164,7 @@ func (s *State) read() (*seen, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := strictjson.Decode(data, maxState, have); err != nil {
+	if err := strictjson.Decode(data, limit.State, have); err != nil {
 		return nil, fmt.Errorf("%s: %w", stateFile, err)
 	}
 	for _, name := range slices.Sorted(maps.Keys(have.Bundles)) {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/sigstore/sigstore/pkg/cryptoutils"
 
+	"github.com/tenon-build/tenon/loader/limit"
 	"github.com/tenon-build/tenon/signer/ownership"
 	"github.com/tenon-build/tenon/signer/regular"
 	"github.com/tenon-build/tenon/signer/trust"
@@ -103,7 +104,7 @@ func (t *Trust) readPolicy() (*trust.Policy, error) {
 
 // read reads one of the files.
 func (t *Trust) read(path string) ([]byte, error) {
-	data, err := regular.Read(path, maxTrustFile)
+	data, err := regular.Read(path, limit.TrustFile)
 	if err == nil && t.Guarded {
 		err = ownership.Check(path)
 	}
@@ -120,12 +121,9 @@ func (t *Trust) readPEM(path string, parse func([]byte) error) error {
 	return err
 }
 
-// maxTrustFile is the largest policy, key or certificate file that is read, in bytes.
-const maxTrustFile = 1 << 20
-
 // ReadPEM reads a file and has it parsed; a private key gets a word of its own.
 func ReadPEM(path string, parse func([]byte) error) error {
-	data, err := regular.Read(path, maxTrustFile)
+	data, err := regular.Read(path, limit.TrustFile)
 	if err != nil {
 		return err
 	}

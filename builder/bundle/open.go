@@ -234,8 +234,15 @@ func (b *Bundle) document(what string, d descriptor, limit int64) ([]byte, error
 	if err != nil {
 		return nil, err
 	}
+	return readWhole(r, d.Size)
+}
+
+// readWhole reads and closes what has size bytes, and takes memory for no more.
+func readWhole(r io.ReadCloser, size int64) ([]byte, error) {
 	defer r.Close()
-	return io.ReadAll(r)
+	data := bytes.NewBuffer(make([]byte, 0, size+bytes.MinRead))
+	_, err := data.ReadFrom(r)
+	return data.Bytes(), err
 }
 
 func (b *Bundle) blob(what string, d descriptor) (io.ReadCloser, error) {

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/tenon-build/tenon/builder/limit"
 	"github.com/tenon-build/tenon/signer/strictjson"
 )
 
@@ -35,7 +36,7 @@ func TestDecode(t *testing.T) {
 		{`{"version":2,"added":[],"added":[]}`, "occurs twice"},
 		{`{"version":2} {}`, "invalid character"},
 		{`{"version":2,"entries":"x"}`, "cannot unmarshal"},
-		{strings.Repeat(" ", maxSize+1), "larger than"},
+		{strings.Repeat(" ", limit.Fidelity+1), "larger than"},
 	} {
 		if _, err := Decode([]byte(test.data)); err == nil || !strings.Contains(err.Error(), test.want) || !strings.HasPrefix(err.Error(), "fidelity report: ") {
 			t.Errorf("%.40q: %v", test.data, err)

@@ -13,14 +13,12 @@ import (
 	"fmt"
 
 	"github.com/tenon-build/tenon/builder/bundle"
+	"github.com/tenon-build/tenon/builder/limit"
 	"github.com/tenon-build/tenon/signer/strictjson"
 )
 
 // Version is the version of reports that this package writes and reads.
 const Version = 2
-
-// maxSize is the largest report, in bytes. It is what a bundle takes.
-const maxSize = 64 << 20
 
 // Report says how an initramfs differs from its image. Paths have no leading
 // slash; "." is the root. Lists are in the order of the paths.
@@ -88,7 +86,11 @@ func Read(b *bundle.Bundle) (*Report, error) {
 // strictjson.ErrVersion.
 func Decode(data []byte) (*Report, error) {
 	r := New()
-	if err := strictjson.DecodeVersion(data, maxSize, Version, r); err != nil {
+	err := strictjson.CheckValues(data, limit.FidelityValues)
+	if err == nil {
+		err = strictjson.DecodeVersion(data, limit.Fidelity, Version, r)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("fidelity report: %w", err)
 	}
 	return r, nil

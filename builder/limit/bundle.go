@@ -4,15 +4,16 @@ package limit
 
 // Limits of bundles and of what is attached to them.
 const (
-	Document      = 1 << 20   // an index, an OCI manifest or a signature
-	Referrer      = 256 << 10 // the OCI manifest of an attachment
-	KernelConfig  = 4 << 20   // .config
-	SystemMap     = 64 << 20  // System.map
-	Fidelity      = 64 << 20  // the fidelity report
-	Kernel        = 1 << 30   // the kernel's own limit for an image
-	Initramfs     = 16 << 30
-	AttachedBlob  = 1 << 30 // a blob of an attachment: carried, and not looked at
-	AttachedBlobs = 16      // blobs of one attachment
+	Document       = 1 << 20   // an index, an OCI manifest or a signature
+	Referrer       = 256 << 10 // the OCI manifest of an attachment
+	KernelConfig   = 4 << 20   // .config
+	SystemMap      = 64 << 20  // System.map
+	Fidelity       = 32 << 20  // the fidelity report
+	FidelityValues = 512 << 10 // JSON values of it
+	Kernel         = 1 << 30   // the kernel's own limit for an image
+	Initramfs      = 16 << 30
+	AttachedBlob   = 1 << 30 // a blob of an attachment: carried, and not looked at
+	AttachedBlobs  = 16      // blobs of one attachment
 
 	ReferrerValues = 4096 // JSON values of such a manifest
 

@@ -18,6 +18,7 @@ import (
 	"github.com/tenon-build/tenon/loader"
 	"github.com/tenon-build/tenon/loader/control"
 	"github.com/tenon-build/tenon/loader/instance"
+	"github.com/tenon-build/tenon/signer/regular"
 )
 
 // manifestFile is the manifest of what runs, in the instance's directory, for whoever
@@ -162,7 +163,7 @@ func (s *supervisor) keepManifest(m *manifest.Manifest) error {
 }
 
 func (s *supervisor) manifest() (*manifest.Manifest, error) {
-	data, err := os.ReadFile(filepath.Join(s.Store().Path(s.name), manifestFile))
+	data, err := regular.Read(filepath.Join(s.Store().Path(s.name), manifestFile), manifest.MaxSize)
 	if err != nil {
 		return nil, err
 	}

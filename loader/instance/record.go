@@ -28,14 +28,12 @@ import (
 	"github.com/tenon-build/tenon/loader"
 	"github.com/tenon-build/tenon/loader/alloc"
 	"github.com/tenon-build/tenon/loader/control"
+	"github.com/tenon-build/tenon/loader/limit"
 	"github.com/tenon-build/tenon/signer/strictjson"
 )
 
 // Version is the version of records that this package reads and writes.
 const Version = 1
-
-// maxRecord is the largest record, in bytes of JSON.
-const maxRecord = 64 << 10
 
 // ErrRecord says that an instance is there, but its record cannot be used. Of a
 // record of another version, the error also wraps strictjson.ErrVersion.
@@ -128,7 +126,7 @@ func CheckName(name string) error {
 // decode reads a record strictly and checks it.
 func decode(data []byte) (*Record, error) {
 	var r Record
-	if err := strictjson.DecodeVersion(data, maxRecord, Version, &r); err != nil {
+	if err := strictjson.DecodeVersion(data, limit.Record, Version, &r); err != nil {
 		return nil, err
 	}
 	return &r, r.check()
@@ -150,8 +148,8 @@ func (r *Record) encode() ([]byte, error) {
 	out := json.NewEncoder(&data)
 	out.SetEscapeHTML(false) // what a guest says must not grow
 	err := out.Encode(r)
-	if err == nil && data.Len() > maxRecord {
-		err = fmt.Errorf("larger than %d bytes", maxRecord)
+	if err == nil && data.Len() > limit.Record {
+		err = fmt.Errorf("larger than %d bytes", limit.Record)
 	}
 	return data.Bytes(), err
 }

@@ -69,19 +69,24 @@ const (
 	maxDepth      = 32
 	bytesPerValue = 16 // on average, in the largest document
 	fewValues     = 1024
+	maxString     = 1 << 20 // in bytes
 )
 
-// CheckValues refuses a document with more than most values, objects and lists among them: a
-// value may take two bytes in JSON, and hundreds when it is decoded. What is no JSON, it leaves
-// to whoever decodes it.
+// CheckValues refuses a document with more than most values, objects and lists among them, or
+// with a string of more than 1 MiB: a value may take two bytes in JSON, and hundreds when it is
+// decoded, and decoders hold a long string several times. What is no JSON, it leaves to whoever
+// decodes it.
 func CheckValues(data []byte, most int) error {
-	values, inString := 1, false
+	values, inString, begin := 1, false, 0
 	for i := 0; i < len(data); i++ {
 		switch c := data[i]; {
 		case inString && c == '\\':
 			i++ // what is escaped ends nothing
 		case c == '"':
-			inString = !inString
+			if inString && i-begin > maxString {
+				return fmt.Errorf("a string of more than %d bytes", maxString)
+			}
+			inString, begin = !inString, i
 		case !inString && (c == ',' || c == '{' || c == '['):
 			values++
 		}
