@@ -3,7 +3,8 @@
 // Package stricttoml decodes TOML of which every key is known.
 //
 // In: a document whole. Out: a struct whose fields are tagged with keys in lower case.
-// Refused: keys that are unknown or in another case, with the line.
+// Refused: keys that are unknown or in another case, with the line; more than 8,192 lines or
+// keys.
 package stricttoml
 
 import (
@@ -11,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -20,14 +22,60 @@ import (
 // Decode decodes a document whose keys are all known, and in lower case. The error
 // names the line.
 func Decode(data []byte, into any) error {
-	if err := toml.NewDecoder(bytes.NewReader(data)).DisallowUnknownFields().Decode(into); err != nil {
-		return explain(err)
+	for _, what := range []struct{ name, mark string }{{"lines", "\n"}, {"keys", "="}} {
+		if bytes.Count(data, []byte(what.mark)) > maxEntries {
+			return fmt.Errorf("more than %d %s", maxEntries, what.name)
+		}
 	}
 	var tree map[string]any
 	if err := toml.Unmarshal(data, &tree); err != nil {
 		return explain(err)
 	}
-	return checkCase(tree)
+	if err := checkCase(tree); err != nil {
+		return err
+	}
+	// The library finds where all unknown keys are, in a time that grows with the square of their number.
+	if unknown := unknownKeys(tree, reflect.TypeOf(into)); len(unknown) > few {
+		return fmt.Errorf("unknown key %q, and %d more", unknown[0], len(unknown)-1)
+	}
+	return explain(toml.NewDecoder(bytes.NewReader(data)).DisallowUnknownFields().Decode(into))
+}
+
+const (
+	maxEntries = 8192
+	few        = 16
+)
+
+// unknownKeys lists the keys for which a type has no field.
+func unknownKeys(value any, t reflect.Type) (out []string) {
+	for t.Kind() == reflect.Pointer || t.Kind() == reflect.Slice {
+		t = t.Elem()
+	}
+	switch v := value.(type) {
+	case []any:
+		for _, element := range v {
+			out = append(out, unknownKeys(element, t)...)
+		}
+	case map[string]any:
+		if t.Kind() != reflect.Struct {
+			return nil
+		}
+		known := map[string]reflect.Type{}
+		for i := range t.NumField() {
+			known[t.Field(i).Tag.Get("toml")] = t.Field(i).Type
+		}
+		for _, key := range slices.Sorted(maps.Keys(v)) {
+			if of, ok := known[key]; ok {
+				out = append(out, unknownKeys(v[key], of)...)
+			} else {
+				out = append(out, key)
+				if list, ok := v[key].([]any); ok { // each of its elements is one for the library
+					out = append(out, make([]string, max(0, len(list)-1))...)
+				}
+			}
+		}
+	}
+	return out
 }
 
 // checkCase refuses keys that are not as they are documented: of Threshold and

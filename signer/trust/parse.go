@@ -23,6 +23,9 @@ import (
 // MaxSize is the largest policy, in bytes.
 const MaxSize = 1 << 20
 
+// maxAuthorities is how many certificates a file may hold: each is compared with each.
+const maxAuthorities = 100
+
 // ErrInvalid says that a policy cannot be used.
 var ErrInvalid = errors.New("invalid policy")
 
@@ -286,6 +289,9 @@ func ParseCertificates(data []byte) ([]*x509.Certificate, error) {
 	certs, err := signer.ParseCertificates(data)
 	if err != nil {
 		return nil, err
+	}
+	if len(certs) > maxAuthorities {
+		return nil, fmt.Errorf("%d certificates, want at most %d", len(certs), maxAuthorities)
 	}
 	for _, c := range certs {
 		for _, issuer := range certs {

@@ -11,9 +11,9 @@ import (
 )
 
 // Peak returns the most memory, in bytes, that do had on the heap at any time, beyond what there
-// was before, with at most a tenth more of garbage. It looks every millisecond.
+// was before, with at most a quarter more of garbage. It looks every millisecond.
 func Peak(do func()) uint64 {
-	defer debug.SetGCPercent(debug.SetGCPercent(10))
+	defer debug.SetGCPercent(debug.SetGCPercent(25))
 	runtime.GC()
 	before, most := heap(), uint64(0)
 	done := make(chan struct{})
