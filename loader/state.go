@@ -9,7 +9,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -20,7 +19,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
+	"github.com/tenon-build/tenon/loader/limit"
 	"github.com/tenon-build/tenon/signer/flock"
+	"github.com/tenon-build/tenon/signer/ownership"
 	"github.com/tenon-build/tenon/signer/regular"
 	"github.com/tenon-build/tenon/signer/revocation"
 	"github.com/tenon-build/tenon/signer/strictjson"
@@ -34,7 +35,7 @@ var ErrRollback = errors.New("older than what this host has seen")
 // State is what a host remembers, so that nothing older is accepted again: of each
 // bundle's name the highest version that was accepted, and the last revocation
 // list that was good, whatever became of the bundle. It is the file trust.json of
-// a directory, which has to exist, and which nobody else may write to. One policy
+// a directory, which has to exist, and which nobody else may write to: such a one is refused. One policy
 // has one directory.
 type State struct {
 	Dir      string
@@ -45,7 +46,6 @@ const (
 	stateFile    = "trust.json"
 	lockFile     = "trust.lock"
 	stateVersion = 1
-	maxState     = 16 << 20 // bytes
 )
 
 // seen is the file's content.
@@ -150,19 +150,21 @@ func (s *State) read() (*seen, error) {
 	} else if !info.IsDir() {
 		return nil, errors.New("not a directory")
 	}
-	f, err := regular.Open(filepath.Join(s.Dir, stateFile))
+	if err := ownership.Check(s.Dir); err != nil {
+		return nil, err
+	}
+	path := filepath.Join(s.Dir, stateFile)
+	data, err := regular.Read(path, limit.State)
 	if errors.Is(err, fs.ErrNotExist) {
 		return have, nil
 	}
+	if err == nil {
+		err = ownership.Check(path)
+	}
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxState+1))
-	if err != nil {
-		return nil, err
-	}
-	if err := strictjson.Decode(data, maxState, have); err != nil {
+	if err := strictjson.Decode(data, limit.State, have); err != nil {
 		return nil, fmt.Errorf("%s: %w", stateFile, err)
 	}
 	for _, name := range slices.Sorted(maps.Keys(have.Bundles)) {

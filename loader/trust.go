@@ -9,6 +9,8 @@ import (
 
 	"github.com/sigstore/sigstore/pkg/cryptoutils"
 
+	"github.com/tenon-build/tenon/loader/limit"
+	"github.com/tenon-build/tenon/signer/ownership"
 	"github.com/tenon-build/tenon/signer/regular"
 	"github.com/tenon-build/tenon/signer/trust"
 )
@@ -28,6 +30,8 @@ type Trust struct {
 	Policy        string `json:"policy,omitempty"` // TOML
 	State         string `json:"state,omitempty"`  // directory with what the host has seen; empty: nothing is remembered
 	AllowUnsigned bool   `json:"allowUnsigned,omitempty"`
+	Guarded       bool   `json:"-"`                    // refuse files that others than root and this user can change: what they say is run as root
+	ExpectName    string `json:"expectName,omitempty"` // that the bundle has to have; empty: see trust.Policy.CheckName
 }
 
 // Absolute makes the paths absolute.
@@ -47,6 +51,7 @@ func (t *Trust) Absolute() error {
 // Load reads what the files say. With readOnly, the policy remembers nothing.
 func (t *Trust) Load(readOnly bool) (Policy, error) {
 	p, err := t.load()
+	p.ExpectName = t.ExpectName
 	if t.State != "" {
 		p.State = &State{Dir: t.State, ReadOnly: readOnly}
 	}
@@ -58,7 +63,7 @@ func (t *Trust) load() (Policy, error) {
 	case t.AllowUnsigned:
 		return Policy{AllowUnsigned: true}, nil
 	case t.Policy != "":
-		p, err := readPolicy(t.Policy)
+		p, err := t.readPolicy()
 		return Policy{Trust: p}, err
 	case t.Key == "" && t.Cert == "":
 		return Policy{}, ErrNoTrust
@@ -66,12 +71,12 @@ func (t *Trust) load() (Policy, error) {
 	one := trust.Identity{Bundles: []string{"*"}}
 	var err error
 	if t.Key != "" {
-		one.Name, err = t.Key, ReadPEM(t.Key, func(pem []byte) (err error) {
+		one.Name, err = t.Key, t.readPEM(t.Key, func(pem []byte) (err error) {
 			one.Key, err = trust.ParseKey(pem)
 			return err
 		})
 	} else {
-		one.Name, err = t.Cert, ReadPEM(t.Cert, func(pem []byte) (err error) {
+		one.Name, err = t.Cert, t.readPEM(t.Cert, func(pem []byte) (err error) {
 			one.Certificates, err = trust.ParseCertificates(pem)
 			return err
 		})
@@ -79,30 +84,46 @@ func (t *Trust) load() (Policy, error) {
 	return Policy{Trust: &trust.Policy{Identities: []trust.Identity{one}}}, err
 }
 
-// readPolicy reads a policy. The paths in it are relative to its directory.
-func readPolicy(path string) (*trust.Policy, error) {
-	data, err := regular.Read(path, maxTrustFile)
+// readPolicy reads the policy. The paths in it are relative to its directory.
+func (t *Trust) readPolicy() (*trust.Policy, error) {
+	data, err := t.read(t.Policy)
 	if err != nil {
 		return nil, fmt.Errorf("reading policy: %w", err)
 	}
 	p, err := trust.Parse(data, func(named string) ([]byte, error) {
 		if !filepath.IsAbs(named) {
-			named = filepath.Join(filepath.Dir(path), named)
+			named = filepath.Join(filepath.Dir(t.Policy), named)
 		}
-		return regular.Read(named, maxTrustFile)
+		return t.read(named)
 	})
 	if err != nil {
-		return nil, fmt.Errorf("policy %s: %w", path, err)
+		return nil, fmt.Errorf("policy %s: %w", t.Policy, err)
 	}
 	return p, nil
 }
 
-// maxTrustFile is the largest policy, key or certificate file that is read, in bytes.
-const maxTrustFile = 1 << 20
+// read reads one of the files.
+func (t *Trust) read(path string) ([]byte, error) {
+	data, err := regular.Read(path, limit.TrustFile)
+	if err == nil && t.Guarded {
+		err = ownership.Check(path)
+	}
+	return data, err
+}
+
+func (t *Trust) readPEM(path string, parse func([]byte) error) error {
+	err := ReadPEM(path, parse)
+	if err == nil && t.Guarded {
+		if err = ownership.Check(path); err != nil {
+			err = fmt.Errorf("%s: %w", path, err)
+		}
+	}
+	return err
+}
 
 // ReadPEM reads a file and has it parsed; a private key gets a word of its own.
 func ReadPEM(path string, parse func([]byte) error) error {
-	data, err := regular.Read(path, maxTrustFile)
+	data, err := regular.Read(path, limit.TrustFile)
 	if err != nil {
 		return err
 	}

@@ -48,6 +48,9 @@ type Policy struct {
 	// excludes Trust and State.
 	AllowUnsigned bool
 
+	// ExpectName is the name that the bundle has to have; empty: nobody said.
+	ExpectName string
+
 	// State is what this host remembers; nil: what is older than what was seen is
 	// not noticed.
 	State *State
@@ -105,7 +108,7 @@ func Verify(ctx context.Context, ref string, policy Policy, report func(Check)) 
 // refuse wraps a verdict in ErrRefused. That a bundle could not be read, or that
 // somebody gave up, is none.
 func refuse(err error) error {
-	for _, verdict := range []error{bundle.ErrInvalid, ErrUnsigned, ErrUntrusted, ErrRollback, trust.ErrRevoked, trust.ErrOld, revocation.ErrInvalid} {
+	for _, verdict := range []error{bundle.ErrInvalid, ErrUnsigned, ErrUntrusted, ErrRollback, trust.ErrName, trust.ErrRevoked, trust.ErrOld, revocation.ErrInvalid} {
 		if errors.Is(err, verdict) {
 			return fmt.Errorf("%w: %w", ErrRefused, err)
 		}
@@ -119,6 +122,9 @@ func (v *Verified) verify(ctx context.Context, b *bundle.Bundle, policy Policy, 
 	}
 	if policy.AllowUnsigned && (policy.Trust != nil || policy.State != nil) {
 		return errors.New("a policy that trusts somebody, or remembers, and allows unsigned bundles contradicts itself")
+	}
+	if err := checkName(b, policy, report); err != nil {
+		return err
 	}
 	v.manifest = b.Manifest.Clone()
 	if policy.AllowUnsigned {
@@ -160,6 +166,24 @@ func (v *Verified) verify(ctx context.Context, b *bundle.Bundle, policy Policy, 
 	}
 	v.identity, v.statements = strings.Join(j.names(), ", "), j.statements
 	report(Check{"policy", CheckOK, fmt.Sprintf("%q may sign for %q", j.names(), b.Manifest.Name)})
+	return nil
+}
+
+// checkName refuses another bundle than was asked for. Of an unsigned one, whoever made it
+// chose the name, so that only a name that was said is compared.
+func checkName(b *bundle.Bundle, policy Policy, report func(Check)) error {
+	asked := trust.Asked{Repository: b.Repository(), Name: policy.ExpectName}
+	p := policy.Trust
+	if policy.AllowUnsigned {
+		asked.Repository, p = "", &trust.Policy{}
+	}
+	if err := p.CheckName(asked, b.Manifest.Name); err != nil {
+		report(Check{"name", CheckFailed, err.Error()})
+		return err
+	}
+	if asked != (trust.Asked{}) {
+		report(Check{"name", CheckOK, b.Manifest.Name})
+	}
 	return nil
 }
 

@@ -20,6 +20,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
+	"github.com/tenon-build/tenon/builder/bundle/limit"
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
 )
 
@@ -57,20 +58,12 @@ const PKCS7Type types.MediaType = "application/pkcs7-signature"
 // limits are the largest sizes of blobs that are read, in bytes.
 var limits = map[types.MediaType]int64{
 	ManifestType:  manifest.MaxSize,
-	KernelType:    1 << 30, // the kernel's own limit for an image
-	InitramfsType: 16 << 30,
-	ConfigType:    4 << 20,
-	SystemMapType: 64 << 20,
-	FidelityType:  64 << 20,
+	KernelType:    limit.Kernel,
+	InitramfsType: limit.Initramfs,
+	ConfigType:    limit.KernelConfig,
+	SystemMapType: limit.SystemMap,
+	FidelityType:  limit.Report,
 }
-
-// Limits of what is read beside the bundle's own blobs.
-const (
-	maxDocument      = 1 << 20 // an index, an OCI manifest or a signature, in bytes
-	maxReferrers     = 128
-	maxReferrerBlobs = 16
-	maxReferrerBlob  = 1 << 30 // a blob of a referrer, which is carried and not looked at, in bytes
-)
 
 // ErrInvalid says that something is not a bundle, or a damaged one; test with
 // errors.Is.

@@ -27,6 +27,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"golang.org/x/sys/unix"
 
+	"github.com/tenon-build/tenon/builder/bundle/limit"
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
 	"github.com/tenon-build/tenon/signer/strictjson"
 )
@@ -454,7 +455,7 @@ func TestOpenRefuses(t *testing.T) {
 	}{
 		{"no index", "", func(d damaged) { d.remove("index.json") }, "index.json"},
 		{"index that is no JSON", "", func(d damaged) { write(d.t, d.dir+"/index.json", []byte("<html>")) }, "index.json: invalid character"},
-		{"index that is too large", "", func(d damaged) { write(d.t, d.dir+"/index.json", make([]byte, maxDocument+1)) }, "index.json: larger than 1048576 bytes"},
+		{"index that is too large", "", func(d damaged) { write(d.t, d.dir+"/index.json", make([]byte, limit.Document+1)) }, "index.json: larger than 1048576 bytes"},
 		{"index with an unknown field", "", func(d damaged) { d.replace("index.json", `{"schemaVersion"`, `{"x":1,"schemaVersion"`) }, `index.json: unknown field "x"`},
 		{"index with a field twice", "", func(d damaged) {
 			d.replace("index.json", `{"schemaVersion":2`, `{"schemaVersion":2,"schemaVersion":2`)

@@ -7,6 +7,8 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"github.com/tenon-build/tenon/builder/bundle/limit"
 )
 
 // TestDocs holds docs/bundle.md to the code: every blob with its limit.
@@ -17,17 +19,17 @@ func TestDocs(t *testing.T) {
 	}
 	for _, word := range []string{
 		ArtifactType, AuthenticodeType, StatementType, SigstoreType, CertificatesAnnotation,
-		fmt.Sprintf("%d referrers of at most %d blobs of %d GiB", maxReferrers, maxReferrerBlobs, maxReferrerBlob>>30),
-		fmt.Sprintf("has at most %d MiB", maxDocument>>20),
+		fmt.Sprintf("%d signatures", limit.Signatures), fmt.Sprintf("at most %d MiB", limit.Document>>20),
+		fmt.Sprintf("%d other referrers, of at most %d blobs of %d GiB", limit.Attachments, limit.AttachedBlobs, limit.AttachedBlob>>30),
 	} {
 		if !strings.Contains(string(doc), word) {
 			t.Errorf("no %s", word)
 		}
 	}
-	for mt, limit := range limits {
-		size := fmt.Sprintf("%d MiB", limit>>20)
-		if limit >= 1<<30 {
-			size = fmt.Sprintf("%d GiB", limit>>30)
+	for mt, most := range limits {
+		size := fmt.Sprintf("%d MiB", most>>20)
+		if most >= 1<<30 {
+			size = fmt.Sprintf("%d GiB", most>>30)
 		}
 		if row := fmt.Sprintf("| `%s` | %s |", mt, size); !strings.Contains(string(doc), row) {
 			t.Errorf("no row ends in %q", row)

@@ -62,8 +62,7 @@ func (b *Bundle) ReadLayer(mt types.MediaType) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer r.Close()
-	return io.ReadAll(r)
+	return readWhole(r, b.Size(mt))
 }
 
 // CopyLayer writes a layer to w and checks its digest.

@@ -17,6 +17,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
+	"github.com/tenon-build/tenon/builder/bundle/limit"
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
 	"github.com/tenon-build/tenon/signer/strictjson"
 )
@@ -30,6 +31,8 @@ type Bundle struct {
 	config    descriptor
 	layers    []descriptor
 	referrers []Referrer
+	looked    int          // referrers whose manifests were read
+	leftOut   bool         // some referrers are not here
 	others    []descriptor // what else the index names
 	store     store
 }
@@ -103,7 +106,7 @@ func (b *Bundle) readIndex() ([]entry, error) {
 		return nil, err
 	}
 	var index ociIndex
-	if err := strictjson.Decode(data, maxDocument, &index); err != nil {
+	if err := strictjson.Decode(data, limit.Document, &index); err != nil {
 		return nil, fmt.Errorf("%w: index.json: %w", ErrInvalid, err)
 	}
 	found := map[v1.Hash]bool{}
@@ -140,7 +143,7 @@ func (b *Bundle) alone() bool {
 
 // peek looks into a manifest whose descriptor does not say that it is a bundle.
 func (b *Bundle) peek(d descriptor) (isBundle bool, subject v1.Hash, err error) {
-	data, err := b.document("manifest", d, maxDocument)
+	data, err := b.document("manifest", d, limit.Document)
 	if err != nil {
 		return false, v1.Hash{}, err
 	}
@@ -159,12 +162,12 @@ func (b *Bundle) peek(d descriptor) (isBundle bool, subject v1.Hash, err error) 
 
 // readManifest reads the OCI manifest and the bundle manifest.
 func (b *Bundle) readManifest() error {
-	data, err := b.document("manifest", b.top, maxDocument)
+	data, err := b.document("manifest", b.top, limit.Document)
 	if err != nil {
 		return err
 	}
 	var m ociManifest
-	if err := strictjson.Decode(data, maxDocument, &m); err != nil {
+	if err := strictjson.Decode(data, limit.Document, &m); err != nil {
 		return fmt.Errorf("%w: manifest: %w", ErrInvalid, err)
 	}
 	if err := m.check(); err != nil {
@@ -231,8 +234,15 @@ func (b *Bundle) document(what string, d descriptor, limit int64) ([]byte, error
 	if err != nil {
 		return nil, err
 	}
+	return readWhole(r, d.Size)
+}
+
+// readWhole reads and closes what has size bytes, and takes memory for no more.
+func readWhole(r io.ReadCloser, size int64) ([]byte, error) {
 	defer r.Close()
-	return io.ReadAll(r)
+	data := bytes.NewBuffer(make([]byte, 0, size+bytes.MinRead))
+	_, err := data.ReadFrom(r)
+	return data.Bytes(), err
 }
 
 func (b *Bundle) blob(what string, d descriptor) (io.ReadCloser, error) {
@@ -267,9 +277,9 @@ func (b *Bundle) readIndexFile() ([]byte, error) {
 	}
 	defer f.Close()
 	var data bytes.Buffer
-	n, err := data.ReadFrom(io.LimitReader(f, maxDocument+1))
-	if err == nil && n > maxDocument {
-		err = fmt.Errorf("%w: index.json: larger than %d bytes", ErrInvalid, maxDocument)
+	n, err := data.ReadFrom(io.LimitReader(f, limit.Document+1))
+	if err == nil && n > limit.Document {
+		err = fmt.Errorf("%w: index.json: larger than %d bytes", ErrInvalid, limit.Document)
 	}
 	return data.Bytes(), err
 }

@@ -14,6 +14,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
+	"github.com/tenon-build/tenon/builder/bundle/limit"
 	"github.com/tenon-build/tenon/signer/strictjson"
 )
 
@@ -22,8 +23,9 @@ import (
 type Referrer struct {
 	Type        string // artifact type
 	Digest      v1.Hash
-	Annotations map[string]string
-	Err         error // why it cannot be read; wraps ErrInvalid
+	Annotations map[string]string // of signatures
+	Err         error             // why it cannot be read; wraps ErrInvalid
+	unread      bool              // what it consists of is not known yet: see isForeign
 	desc        descriptor
 	config      descriptor
 	layers      []descriptor
@@ -71,12 +73,19 @@ func (b *Bundle) Content(r Referrer) ([]byte, error) {
 	if len(r.layers) != 1 {
 		return nil, fmt.Errorf("%w: referrer %s: has %d layers, want 1", ErrInvalid, r.Digest, len(r.layers))
 	}
-	return b.document("referrer "+r.Digest.String(), r.layers[0], maxDocument)
+	return b.document("referrer "+r.Digest.String(), r.layers[0], limit.Document)
 }
 
 // readReferrers reads the manifests of the referrers: those in the index of the
 // referrers' tag, and those that stand beside the bundle.
 func (b *Bundle) readReferrers(entries []entry) error {
+	if l, ok := b.store.(interface{ referrers() []descriptor }); ok {
+		for _, d := range l.referrers() {
+			if err := b.readReferrer(d); err != nil {
+				return err
+			}
+		}
+	}
 	for _, e := range entries {
 		var err error
 		switch {
@@ -95,12 +104,12 @@ func (b *Bundle) readReferrers(entries []entry) error {
 }
 
 func (b *Bundle) readReferrersIndex(d descriptor) error {
-	data, err := b.document("index of the referrers", d, maxDocument)
+	data, err := b.document("index of the referrers", d, limit.Document)
 	if err != nil {
 		return err
 	}
 	var index ociIndex
-	if err := strictjson.Decode(data, maxDocument, &index); err != nil {
+	if err := strictjson.Decode(data, limit.Document, &index); err != nil {
 		return fmt.Errorf("%w: index of the referrers: %w", ErrInvalid, err)
 	}
 	for _, d := range index.Manifests {
@@ -111,25 +120,51 @@ func (b *Bundle) readReferrersIndex(d descriptor) error {
 	return nil
 }
 
+// isForeign says whether a list's word for a referrer's type tells that it is no signature.
+// Some lists have no type, and Harbor before 2.11 lists the config's type, which signatures
+// share with others (harbor issue 19867).
+func isForeign(listed string) bool {
+	return listed != "" && listed != string(emptyType) && !slices.Contains(SignatureTypes, listed)
+}
+
 // readReferrer reads a referrer's manifest. One that is damaged is kept as that:
-// anyone can attach one, and it takes nothing from the others.
+// anyone can attach one, and it takes nothing from the others. Nor does what is no signature:
+// that is not read before it is copied.
 func (b *Bundle) readReferrer(d descriptor) error {
 	if d.Digest.Algorithm != "sha256" {
 		return fmt.Errorf("%w: referrer %s: the digest is not sha256", ErrInvalid, d.Digest)
 	}
 	r := Referrer{Type: d.ArtifactType, Digest: d.Digest, desc: descriptor{MediaType: types.OCIManifestSchema1, Digest: d.Digest, Size: d.Size}}
-	err := b.readReferrerManifest(&r)
-	if err != nil && !errors.Is(err, ErrInvalid) {
-		return err
+	if r.unread = isForeign(r.Type); !r.unread {
+		if b.looked++; b.looked > limit.Signatures+limit.Attachments {
+			return fmt.Errorf("%w: more than %d referrers of which the list does not say that they are no signatures", ErrInvalid, limit.Signatures+limit.Attachments)
+		}
+		err := b.readReferrerManifest(&r)
+		if err != nil && !errors.Is(err, ErrInvalid) {
+			return err
+		}
+		r.Err = err
 	}
-	r.Err = err
 	r.desc.ArtifactType = r.Type
-	return b.addReferrer(r)
+	err := b.addReferrer(r)
+	if errors.Is(err, errAttachments) { // which takes nothing from the signatures, but no copy is whole
+		b.leftOut, err = true, nil
+	}
+	return err
+}
+
+// whole reads of a referrer what was not read yet, for a copy.
+func (b *Bundle) whole(r Referrer) (Referrer, error) {
+	if r.Err == nil && r.unread {
+		r.Err = b.readReferrerManifest(&r)
+		r.unread = false
+	}
+	return r, r.Err
 }
 
 func (b *Bundle) readReferrerManifest(r *Referrer) error {
 	what := "referrer " + r.Digest.String()
-	data, err := b.document(what, r.desc, maxDocument)
+	data, err := b.document(what, r.desc, limit.Referrer)
 	if err != nil {
 		return err
 	}
@@ -141,16 +176,19 @@ func (b *Bundle) readReferrerManifest(r *Referrer) error {
 		return fmt.Errorf("%w: %s: schema version %d, media type %q: not an OCI manifest", ErrInvalid, what, m.SchemaVersion, m.MediaType)
 	case m.Subject == nil || m.Subject.Digest != b.Digest || m.Subject.Size != b.top.Size || m.Subject.MediaType != b.top.MediaType:
 		return fmt.Errorf("%w: %s: it does not refer to this bundle", ErrInvalid, what)
-	case len(m.Layers) > maxReferrerBlobs:
-		return fmt.Errorf("%w: %s: has more than %d layers", ErrInvalid, what, maxReferrerBlobs)
+	case len(m.Layers) > limit.AttachedBlobs:
+		return fmt.Errorf("%w: %s: has more than %d layers", ErrInvalid, what, limit.AttachedBlobs)
 	}
 	for _, l := range append(m.Layers, m.Config) {
-		if l.Size < 0 || l.Size > maxReferrerBlob || l.Digest.Algorithm != "sha256" {
+		if l.Size < 0 || l.Size > limit.AttachedBlob || l.Digest.Algorithm != "sha256" {
 			return fmt.Errorf("%w: %s: a blob of %d bytes with the digest %s", ErrInvalid, what, l.Size, l.Digest)
 		}
 	}
 	r.Type = cmp.Or(m.ArtifactType, string(m.Config.MediaType))
-	r.Annotations, r.config, r.layers = m.Annotations, m.Config, m.Layers
+	r.config, r.layers = m.Config, m.Layers
+	if slices.Contains(SignatureTypes, r.Type) {
+		r.Annotations = m.Annotations
+	}
 	return nil
 }
 
@@ -165,12 +203,16 @@ func decodeReferrer(data []byte) (*referrerManifest, error) {
 	switch {
 	case err != nil:
 	case slices.Contains(SignatureTypes, head.ArtifactType):
-		err = strictjson.Decode(data, maxDocument, &m)
+		err = strictjson.Decode(data, limit.Referrer, &m)
 	default:
-		err = json.Unmarshal(data, &m)
+		if err = strictjson.CheckValues(data, limit.ReferrerValues); err == nil {
+			err = json.Unmarshal(data, &m)
+		}
 	}
 	return &m, err
 }
+
+var errAttachments = fmt.Errorf("%w: more than %d referrers that are no signatures", ErrInvalid, limit.Attachments)
 
 // addReferrer keeps the referrers in order, each once.
 func (b *Bundle) addReferrer(r Referrer) error {
@@ -180,8 +222,18 @@ func (b *Bundle) addReferrer(r Referrer) error {
 	if found {
 		return nil
 	}
-	if len(b.referrers) == maxReferrers {
-		return fmt.Errorf("%w: more than %d referrers", ErrInvalid, maxReferrers)
+	signature := slices.Contains(SignatureTypes, r.Type)
+	have := 0
+	for _, other := range b.referrers {
+		if slices.Contains(SignatureTypes, other.Type) == signature {
+			have++
+		}
+	}
+	switch {
+	case signature && have == limit.Signatures:
+		return fmt.Errorf("%w: more than %d signatures", ErrInvalid, limit.Signatures)
+	case !signature && have == limit.Attachments:
+		return errAttachments
 	}
 	b.referrers = slices.Insert(b.referrers, at, r)
 	return nil
@@ -254,9 +306,9 @@ func (b *Bundle) attach(a Attachment) ([]blob, error) {
 	}
 	doc := newBlob(m.MediaType, data)
 	r := Referrer{Type: a.Type, Digest: doc.desc.Digest, Annotations: a.Annotations, desc: doc.desc, config: m.Config, layers: m.Layers}
-	r.desc.ArtifactType = a.Type // without its annotations, of which 128 referrers could have too many
-	if doc.desc.Size > maxDocument || layer.desc.Size > maxDocument {
-		return nil, fmt.Errorf("referrer of type %q: larger than %d bytes", a.Type, maxDocument)
+	r.desc.ArtifactType = a.Type // without its annotations, of which all together could have too many
+	if doc.desc.Size > limit.Referrer || layer.desc.Size > limit.Document {
+		return nil, fmt.Errorf("referrer of type %q: its manifest is larger than %d bytes, or its content than %d", a.Type, limit.Referrer, limit.Document)
 	}
 	return []blob{config, layer, doc}, b.addReferrer(r)
 }
@@ -276,8 +328,8 @@ func (b *Bundle) indexes(others []descriptor) ([]blob, error) {
 			refs.Manifests = append(refs.Manifests, r.desc)
 		}
 		data, err := json.Marshal(refs)
-		if err == nil && len(data) > maxDocument {
-			err = fmt.Errorf("index of the referrers: larger than %d bytes", maxDocument)
+		if err == nil && len(data) > limit.Document {
+			err = fmt.Errorf("index of the referrers: larger than %d bytes", limit.Document)
 		}
 		if err != nil {
 			return nil, err
@@ -289,8 +341,8 @@ func (b *Bundle) indexes(others []descriptor) ([]blob, error) {
 		index.Manifests = append(index.Manifests, d)
 	}
 	data, err := json.Marshal(index)
-	if err == nil && len(data) > maxDocument {
-		err = fmt.Errorf("index.json: larger than %d bytes", maxDocument)
+	if err == nil && len(data) > limit.Document {
+		err = fmt.Errorf("index.json: larger than %d bytes", limit.Document)
 	}
 	if err != nil {
 		return nil, err

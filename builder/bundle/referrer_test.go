@@ -17,6 +17,8 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"golang.org/x/sys/unix"
+
+	"github.com/tenon-build/tenon/builder/bundle/limit"
 )
 
 func attachment(kind, data string) Attachment {
@@ -292,7 +294,7 @@ func TestReferrersRefused(t *testing.T) {
 		signed(t, d.dir)
 		change(d, `"artifactType":"`+StatementType+`"`, `"future":{},"artifactType":"application/x"`)
 		b := opened(t, d.dir)
-		if got := contents(t, b); !slices.Equal(got, []string{AuthenticodeType + " one of one", "application/x two of two"}) {
+		if got := contents(t, b); !slices.Equal(got, []string{AuthenticodeType + " one of one", "application/x two "}) {
 			t.Errorf("%q", got)
 		}
 		if err := b.Save(t.Context(), t.TempDir()+"/copy", nil); err != nil {
@@ -317,14 +319,14 @@ func TestReferrersRefused(t *testing.T) {
 			t.Fatal(err)
 		}
 		huge := attachment("x", "x")
-		huge.Annotations["note"] = strings.Repeat("n", maxDocument)
-		if err := b.Attach(t.Context(), huge); err == nil || !strings.Contains(err.Error(), "larger than 1048576 bytes") {
+		huge.Annotations["note"] = strings.Repeat("n", limit.Referrer)
+		if err := b.Attach(t.Context(), huge); err == nil || !strings.Contains(err.Error(), "larger than 262144 bytes") {
 			t.Error(err)
 		}
 		// Many that are nearly too large are no reason to write what nobody reads.
 		for i := range 8 {
 			a := attachment("x", fmt.Sprint(i))
-			a.Annotations["note"] = strings.Repeat("n", maxDocument-2000)
+			a.Annotations["note"] = strings.Repeat("n", limit.Referrer-2000)
 			if err := b.Attach(t.Context(), a); err != nil {
 				t.Fatal(err)
 			}
@@ -361,13 +363,15 @@ func TestReferrersRefused(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for i := range maxReferrers {
-			if err := b.Attach(t.Context(), attachment("x", fmt.Sprint(i))); err != nil {
-				t.Fatal(err)
+		for kind, most := range map[string]int{"x": limit.Attachments, StatementType: limit.Signatures} {
+			for i := range most {
+				if err := b.Attach(t.Context(), attachment(kind, fmt.Sprint(i))); err != nil {
+					t.Fatal(err)
+				}
 			}
-		}
-		if err := b.Attach(t.Context(), attachment("x", "more")); !errors.Is(err, ErrInvalid) {
-			t.Error(err)
+			if err := b.Attach(t.Context(), attachment(kind, "more")); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), fmt.Sprintf("more than %d", most)) {
+				t.Error(kind, err)
+			}
 		}
 	})
 }

@@ -4,6 +4,7 @@ package bundle
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -18,7 +19,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/partial"
@@ -26,6 +26,9 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/tenon-build/tenon/builder/bundle/limit"
+	"github.com/tenon-build/tenon/builder/bundle/registry"
 )
 
 // openStore opens what a reference leads to. Without a transport, what exists
@@ -33,11 +36,11 @@ import (
 func openStore(ctx context.Context, ref string) (store, error) {
 	transportName, rest := cutTransport(ref)
 	if transportName == "docker://" {
-		return openRegistry(ctx, rest, silence)
+		return openRegistry(ctx, rest)
 	}
 	s, err := openLocal(rest)
-	if transportName == "" && errors.Is(err, fs.ErrNotExist) && hasHost(ref) {
-		return openRegistry(ctx, ref, silence)
+	if transportName == "" && errors.Is(err, fs.ErrNotExist) && registry.HasHost(ref) {
+		return openRegistry(ctx, ref)
 	}
 	return s, err
 }
@@ -48,88 +51,100 @@ func Absolute(ref string) (string, error) {
 	if transport == "docker://" {
 		return ref, nil
 	}
-	if _, err := os.Stat(rest); transport == "" && errors.Is(err, fs.ErrNotExist) && hasHost(ref) {
+	if _, err := os.Stat(rest); transport == "" && errors.Is(err, fs.ErrNotExist) && registry.HasHost(ref) {
 		return ref, nil
 	}
 	path, err := filepath.Abs(rest)
 	return transport + path, err
 }
 
-// hasHost says whether a reference begins with a registry's host, as docker
-// tells it from a name on its own.
-func hasHost(ref string) bool {
-	host, _, ok := strings.Cut(ref, "/")
-	return ok && !strings.HasPrefix(host, ".") && (strings.ContainsAny(host, ".:") || host == "localhost")
-}
-
-// registryStore shows a bundle and its referrers in a registry as a layout.
+// registryStore shows a bundle in a registry as a layout, and lists its referrers.
 type registryStore struct {
 	ctx       context.Context
-	ref       name.Reference
+	client    *registry.Client
+	ref       name.Reference  // as it was asked for: what is added goes there
+	source    name.Repository // where it was found: there, or in a mirror
 	puller    *remote.Puller
-	pusher    *remote.Pusher
 	documents map[string][]byte // files that are here already
-	manifests map[string]bool   // blobs that the registry has as manifests
+	listed    []descriptor
+	manifests map[string]bool // those of them, by the name of the file
 }
 
-func newRegistryStore(ctx context.Context, ref string, silence time.Duration) (*registryStore, error) {
-	r, err := name.ParseReference(ref)
+// openRegistry reads the manifest and the list of its referrers, from the first of the
+// registry's mirrors that has both, or from the registry.
+func openRegistry(ctx context.Context, reference string) (*registryStore, error) {
+	client := registry.FromContext(ctx)
+	ref, err := client.Parse(reference)
 	if err != nil {
 		return nil, err
 	}
-	options := []remote.Option{
-		remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain), remote.WithTransport(patient(silence)),
-	}
-	s := &registryStore{ctx: ctx, ref: r, documents: map[string][]byte{}, manifests: map[string]bool{}}
-	if s.puller, err = remote.NewPuller(options...); err != nil {
-		return nil, err
-	}
-	s.pusher, err = remote.NewPusher(options...)
+	var s *registryStore
+	err = client.FromMirrors(ref, func(source name.Reference) (err error) {
+		s, err = openSource(ctx, client, ref, source)
+		return err
+	})
 	return s, err
 }
 
-// openRegistry reads the manifest and the list of its referrers. silence is how
-// long the registry may say nothing.
-func openRegistry(ctx context.Context, ref string, silence time.Duration) (*registryStore, error) {
-	s, err := newRegistryStore(ctx, ref, silence)
+func openSource(ctx context.Context, client *registry.Client, ref, source name.Reference) (*registryStore, error) {
+	s := &registryStore{
+		ctx: ctx, client: client, ref: ref, source: source.Context(),
+		documents: map[string][]byte{}, manifests: map[string]bool{},
+	}
+	options, err := client.Options(ctx, s.source.Registry)
+	if err == nil {
+		s.puller, err = remote.NewPuller(options...)
+	}
 	if err != nil {
 		return nil, err
 	}
-	top, err := s.puller.Get(ctx, s.ref)
+	if err := judgeAnswer(s.read(source)); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// judgeAnswer wraps in ErrInvalid what says that a registry sent what is no bundle's.
+func judgeAnswer(err error) error {
+	if errors.Is(err, registry.ErrTooLarge) || errors.Is(err, registry.ErrTooMany) {
+		return fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	return err
+}
+
+// read reads the manifest, makes an index of it, and lists its referrers.
+func (s *registryStore) read(source name.Reference) error {
+	top, err := s.puller.Get(s.ctx, source)
 	if err != nil {
 		var refused *transport.Error
 		if errors.As(err, &refused) && refused.StatusCode == http.StatusNotFound {
 			err = fmt.Errorf("%w: %w", fs.ErrNotExist, err)
 		}
-		return nil, err
+		return err
 	}
 	var m struct {
 		ArtifactType string `json:"artifactType"`
 	}
 	if json.Unmarshal(top.Manifest, &m) != nil || m.ArtifactType != ArtifactType {
-		return nil, fmt.Errorf("%w: it is a %s with artifact type %q, not %q", ErrInvalid, top.MediaType, m.ArtifactType, ArtifactType)
+		return fmt.Errorf("%w: it is a %s with artifact type %q, not %q", ErrInvalid, top.MediaType, m.ArtifactType, ArtifactType)
 	}
+	s.documents[blobName(top.Digest)] = top.Manifest
 	index := ociIndex{SchemaVersion: 2, MediaType: types.OCIImageIndex, Manifests: []descriptor{
 		{MediaType: top.MediaType, Digest: top.Digest, Size: top.Size, ArtifactType: ArtifactType},
 	}}
-	s.documents[blobName(top.Digest)] = top.Manifest
-	list, err := s.listReferrers(ctx, top.Digest)
+	list, _, err := s.client.Referrers(s.ctx, s.source.Digest(top.Digest.String()))
 	if err != nil {
-		return nil, err
+		return fmt.Errorf("listing the referrers: %w", err)
 	}
 	for _, d := range list {
-		if d.MediaType != types.OCIManifestSchema1 {
-			continue // nothing that carries signatures
-		}
-		if len(s.manifests) == maxReferrers {
-			return nil, fmt.Errorf("%w: more than %d referrers", ErrInvalid, maxReferrers)
-		}
 		s.manifests[blobName(d.Digest)] = true
-		index.Manifests = append(index.Manifests, descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size, ArtifactType: d.ArtifactType})
+		s.listed = append(s.listed, descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size, ArtifactType: d.ArtifactType})
 	}
 	s.documents["index.json"], err = json.Marshal(index)
-	return s, err
+	return err
 }
+
+func (s *registryStore) referrers() []descriptor { return s.listed }
 
 func (s *registryStore) Close() error { return nil }
 
@@ -137,90 +152,32 @@ func (s *registryStore) open(file string) (io.ReadCloser, error) {
 	if data, ok := s.documents[file]; ok {
 		return io.NopCloser(bytes.NewReader(data)), nil
 	}
-	digest := s.ref.Context().Digest("sha256:" + strings.TrimPrefix(file, "blobs/sha256/"))
+	digest := s.source.Digest("sha256:" + strings.TrimPrefix(file, "blobs/sha256/"))
 	if s.manifests[file] {
 		d, err := s.puller.Get(s.ctx, digest)
 		if err != nil {
-			return nil, err
+			return nil, judgeAnswer(err)
 		}
-		s.documents[file] = d.Manifest
-		return s.open(file)
+		return io.NopCloser(bytes.NewReader(d.Manifest)), nil
 	}
-	return &retryReader{ctx: s.ctx, open: func() (io.ReadCloser, error) {
-		layer, err := s.puller.Layer(s.ctx, digest)
-		if err != nil {
-			return nil, err
-		}
-		return layer.Compressed()
-	}}, nil
-}
-
-// tries is how often a blob that breaks off is asked for again. What fails
-// before its first byte, the library tries again by itself.
-const tries = 3
-
-// retryReader reads a blob from where it broke off. Whether all parts are of
-// one blob, its digest tells.
-type retryReader struct {
-	ctx    context.Context
-	open   func() (io.ReadCloser, error)
-	body   io.ReadCloser
-	done   int64
-	failed int
-}
-
-func (r *retryReader) Read(p []byte) (int, error) {
-	for {
-		if r.body == nil {
-			body, err := r.open()
-			if err != nil {
-				return 0, err
-			}
-			r.body = body
-			if _, err := io.CopyN(io.Discard, body, r.done); err != nil && !r.again(err) {
-				return 0, err
-			} else if err != nil {
-				continue
-			}
-		}
-		n, err := r.body.Read(p)
-		r.done += int64(n)
-		switch {
-		case err == nil || err == io.EOF:
-			return n, err
-		case n > 0: // the error comes again
-			return n, nil
-		case !r.again(err):
-			return 0, err
-		}
+	layer, err := s.puller.Layer(s.ctx, digest)
+	if err != nil {
+		return nil, err
 	}
-}
-
-// again says whether to try again, and waits before it.
-func (r *retryReader) again(err error) bool {
-	if r.failed++; r.failed >= tries || r.ctx.Err() != nil || !broken(err) {
-		return false
-	}
-	r.body.Close()
-	r.body = nil
-	select {
-	case <-r.ctx.Done():
-		return false
-	case <-time.After(time.Duration(r.failed) * time.Second):
-		return true
-	}
-}
-
-func (r *retryReader) Close() error {
-	if r.body == nil {
-		return nil
-	}
-	return r.body.Close()
+	return layer.Compressed()
 }
 
 // add pushes blobs, then manifests in their order. Indexes are the registry's
-// own business, or that of the library, which keeps the referrers' tag.
+// own business, or that of package registry, which keeps the referrers' tag.
 func (s *registryStore) add(ctx context.Context, files []blob) error {
+	options, err := s.client.Options(ctx, s.ref.Context().Registry)
+	if err != nil {
+		return err
+	}
+	pusher, err := remote.NewPusher(options...)
+	if err != nil {
+		return err
+	}
 	group, uploads := errgroup.WithContext(ctx)
 	group.SetLimit(writers)
 	var manifests []blob
@@ -235,19 +192,27 @@ func (s *registryStore) add(ctx context.Context, files []blob) error {
 				if err != nil {
 					return err
 				}
-				return s.pusher.Upload(uploads, s.ref.Context(), layer)
+				return pusher.Upload(uploads, s.ref.Context(), layer)
 			})
 		}
 	}
 	if err := group.Wait(); err != nil {
 		return err
 	}
+	var referrers []referrerBlob
 	for _, b := range manifests {
-		if err := s.put(ctx, b); err != nil {
+		r, err := readManifestBlob(b)
+		if err == nil {
+			err = s.put(ctx, r)
+		}
+		if err != nil {
 			return err
 		}
+		if r.subject != nil {
+			referrers = append(referrers, r)
+		}
 	}
-	return s.confirm(ctx, manifests)
+	return s.confirm(ctx, referrers)
 }
 
 // Where there is no referrers API, whoever attaches reads the list of referrers
@@ -258,112 +223,75 @@ const (
 	confirmPause  = 300 * time.Millisecond // at most
 )
 
-// confirm waits until the registry lists the referrers among manifests, and puts
-// those again that it lost.
-func (s *registryStore) confirm(ctx context.Context, manifests []blob) error {
-	subject, referrers, err := referrersAmong(manifests)
-	if err != nil || len(referrers) == 0 {
-		return err
-	}
-	repo := s.ref.Context()
-	wanted := confirmations
-	if _, err := s.puller.Head(ctx, repo.Tag(referrersTag(subject))); err != nil {
-		wanted = 1 // it keeps the list itself
+// confirm waits until the registry lists the referrers, and puts those again that it lost.
+func (s *registryStore) confirm(ctx context.Context, referrers []referrerBlob) error {
+	if len(referrers) == 0 {
+		return nil
 	}
 	for confirmed, try := 0, 0; ; try++ {
-		list, err := s.listReferrers(ctx, subject)
+		list, api, err := s.client.Referrers(ctx, s.ref.Context().Digest(referrers[0].subject.Digest.String()))
 		if err != nil {
-			return err
+			return fmt.Errorf("listing the referrers: %w", err)
 		}
-		missing := slices.DeleteFunc(slices.Clone(referrers), func(b blob) bool {
-			return slices.ContainsFunc(list, func(d v1.Descriptor) bool { return d.Digest == b.desc.Digest })
+		missing := slices.DeleteFunc(slices.Clone(referrers), func(r referrerBlob) bool {
+			return slices.ContainsFunc(list, func(d v1.Descriptor) bool { return d.Digest == r.desc.Digest })
 		})
 		if confirmed++; len(missing) > 0 {
 			confirmed = 0
 		}
-		if confirmed == wanted {
+		if confirmed == confirmations || confirmed > 0 && api { // the registry itself keeps the list
 			return nil
 		}
 		if try == confirmTries {
-			return fmt.Errorf("the registry's list of referrers lacks %s: does somebody else attach all the time?", missing[0].desc.Digest)
+			return fmt.Errorf("%w: its list of what refers to the bundle still lacks %s", registry.ErrNoReferrers, missing[0].desc.Digest)
 		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-time.After(rand.N(confirmPause)):
 		}
-		for _, b := range missing {
-			if err := s.put(ctx, b); err != nil {
+		for _, r := range missing {
+			if err := s.put(ctx, r); err != nil {
 				return err
 			}
 		}
 	}
 }
 
-// referrersAmong returns the manifests that have a subject, and the subject.
-func referrersAmong(manifests []blob) (subject v1.Hash, referrers []blob, err error) {
-	for _, b := range manifests {
-		data, err := readBlob(b)
-		if err != nil {
-			return v1.Hash{}, nil, err
-		}
-		var m struct {
-			Subject *descriptor `json:"subject"`
-		}
-		if err := json.Unmarshal(data, &m); err != nil {
-			return v1.Hash{}, nil, err
-		}
-		if m.Subject != nil {
-			subject = m.Subject.Digest
-			referrers = append(referrers, b)
-		}
-	}
-	return subject, referrers, nil
+// referrerBlob is a manifest that is pushed, with what the list of referrers says of it.
+type referrerBlob struct {
+	desc    v1.Descriptor
+	subject *descriptor
+	data    []byte
 }
 
-// listReferrers uses the referrers API, or the tag where there is none.
-func (s *registryStore) listReferrers(ctx context.Context, subject v1.Hash) ([]v1.Descriptor, error) {
-	index, err := remote.Referrers(s.ref.Context().Digest(subject.String()), remote.WithContext(ctx), remote.Reuse(s.puller))
+func readManifestBlob(b blob) (referrerBlob, error) {
+	out := referrerBlob{desc: v1.Descriptor{MediaType: b.desc.MediaType, Digest: b.desc.Digest, Size: b.desc.Size}}
+	r, err := b.open()
 	if err != nil {
-		return nil, fmt.Errorf("listing the referrers: %w", err)
+		return out, err
 	}
-	list, err := index.IndexManifest()
-	if err != nil {
-		return nil, fmt.Errorf("listing the referrers: %w", err)
+	defer r.Close()
+	if out.data, err = io.ReadAll(r); err != nil {
+		return out, err
 	}
-	return list.Manifests, nil
+	var m referrerManifest
+	if err := json.Unmarshal(out.data, &m); err != nil {
+		return out, err
+	}
+	out.subject = m.Subject
+	out.desc.ArtifactType, out.desc.Annotations = cmp.Or(m.ArtifactType, string(m.Config.MediaType)), m.Annotations
+	return out, nil
 }
 
 // put pushes a manifest under its digest.
-func (s *registryStore) put(ctx context.Context, b blob) error {
-	return s.putAs(ctx, s.ref.Context().Digest(b.desc.Digest.String()), b)
-}
-
-func (s *registryStore) putAs(ctx context.Context, ref name.Reference, b blob) error {
-	data, err := readBlob(b)
-	if err != nil {
-		return err
+func (s *registryStore) put(ctx context.Context, r referrerBlob) error {
+	repo := s.ref.Context()
+	if r.subject != nil {
+		return s.client.Attach(ctx, repo.Digest(r.subject.Digest.String()), r.desc, r.data)
 	}
-	return s.pusher.Put(ctx, ref, manifestBytes{b.desc.MediaType, data})
+	return s.client.PutManifest(ctx, repo.Digest(r.desc.Digest.String()), r.desc.MediaType, r.data)
 }
-
-func readBlob(b blob) ([]byte, error) {
-	r, err := b.open()
-	if err != nil {
-		return nil, err
-	}
-	defer r.Close()
-	return io.ReadAll(r)
-}
-
-// manifestBytes is a manifest to be pushed as it is.
-type manifestBytes struct {
-	mt   types.MediaType
-	data []byte
-}
-
-func (m manifestBytes) RawManifest() ([]byte, error)        { return m.data, nil }
-func (m manifestBytes) MediaType() (types.MediaType, error) { return m.mt, nil }
 
 // upload is a blob to be pushed as it is.
 type upload struct{ blob }
@@ -379,7 +307,7 @@ var ErrReference = errors.New("not a reference to a registry: want HOST/NAME:TAG
 // CheckReference says whether Push takes a reference.
 func CheckReference(ref string) error {
 	transportName, rest := cutTransport(ref)
-	if transportName != "docker://" && (transportName != "" || !hasHost(ref)) {
+	if transportName != "docker://" && (transportName != "" || !registry.HasHost(ref)) {
 		return ErrReference
 	}
 	_, err := name.ParseReference(rest)
@@ -390,36 +318,50 @@ func CheckReference(ref string) error {
 // or without docker:// before it. The tag is set last, when all is there. It
 // returns where the bundle is by digest: HOST/NAME@DIGEST.
 func (b *Bundle) Push(ctx context.Context, ref string, progress Progress) (string, error) {
-	where, err := b.push(ctx, ref, silence, progress)
+	where, err := b.push(ctx, ref, progress)
 	if err != nil {
 		return "", fmt.Errorf("pushing to %q: %w", ref, err)
 	}
 	return where, nil
 }
 
-func (b *Bundle) push(ctx context.Context, ref string, silence time.Duration, progress Progress) (string, error) {
-	if err := CheckReference(ref); err != nil {
+func (b *Bundle) push(ctx context.Context, reference string, progress Progress) (string, error) {
+	if err := CheckReference(reference); err != nil {
 		return "", err
 	}
-	_, rest := cutTransport(ref)
-	s, err := newRegistryStore(ctx, rest, silence)
+	_, rest := cutTransport(reference)
+	client := registry.FromContext(ctx)
+	ref, err := client.Parse(rest)
 	if err != nil {
 		return "", err
 	}
-	where := s.ref.Context().Digest(b.Digest.String())
-	_, byDigest := s.ref.(name.Digest)
-	if byDigest && s.ref.Name() != where.Name() {
+	where := ref.Context().Digest(b.Digest.String())
+	_, byDigest := ref.(name.Digest)
+	if byDigest && ref.Name() != where.Name() {
 		return "", fmt.Errorf("the bundle's digest is %s", b.Digest)
 	}
 	files, err := b.files()
 	if err != nil {
 		return "", err
 	}
+	s := &registryStore{ctx: ctx, client: client, ref: ref}
 	if err := s.add(ctx, counted(files, progress)); err != nil {
 		return "", err
 	}
 	if !byDigest {
-		err = s.putAs(ctx, s.ref, blob{desc: b.top, open: func() (io.ReadCloser, error) { return b.blob("manifest", b.top) }})
+		var top []byte
+		if top, err = b.document("manifest", b.top, limit.Document); err == nil {
+			err = client.PutManifest(ctx, ref, b.top.MediaType, top)
+		}
 	}
 	return where.Name(), err
+}
+
+// Repository says where in a registry the bundle was asked for, as HOST/NAME; it is empty
+// when it was not.
+func (b *Bundle) Repository() string {
+	if s, ok := b.store.(*registryStore); ok {
+		return registry.Known(s.ref.Context())
+	}
+	return ""
 }

@@ -21,6 +21,9 @@ import (
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/registry"
+
+	"github.com/tenon-build/tenon/builder/bundle/limit"
+	tenonregistry "github.com/tenon-build/tenon/builder/bundle/registry"
 )
 
 // newRegistry is a registry in this process. A handler may stand before it.
@@ -108,7 +111,7 @@ func TestAttachInRegistryAtOnce(t *testing.T) {
 func TestRegistryTalksTooMuch(t *testing.T) {
 	t.Parallel()
 	for what, body := range map[string]string{
-		"/manifests/": strings.Repeat(" ", maxAnswer+1), "/referrers/": strings.Repeat(" ", maxAnswer+1),
+		"/manifests/": strings.Repeat(" ", limit.Answer+1), "/referrers/": strings.Repeat(" ", limit.Answer+1),
 	} {
 		var f *faulty
 		host := newRegistry(t, true, func(next http.Handler) http.Handler {
@@ -168,7 +171,10 @@ type faulty struct {
 	next http.Handler
 	blob string                                              // part of the path of the requests
 	how  func(w http.ResponseWriter, body []byte, times int) // instead of the body
-	seen atomic.Int32
+
+	whole  bool // it knows no parts of blobs
+	seen   atomic.Int32
+	ranges atomic.Value // the last part that was asked for
 }
 
 func (f *faulty) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -177,11 +183,18 @@ func (f *faulty) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	answer := httptest.NewRecorder()
+	if f.whole {
+		r.Header.Del("Range")
+	}
+	f.ranges.Store(r.Header.Get("Range"))
 	f.next.ServeHTTP(answer, r)
 	for k, v := range answer.Header() {
 		w.Header()[k] = v
 	}
 	w.Header().Del("Content-Length")
+	if answer.Code == http.StatusPartialContent {
+		w.WriteHeader(answer.Code)
+	}
 	f.how(w, answer.Body.Bytes(), int(f.seen.Add(1)))
 }
 
@@ -263,7 +276,7 @@ func TestRegistryFaults(t *testing.T) {
 			}
 			f.blob = test.blob
 			dir := t.TempDir()
-			err = pullTo(t.Context(), host+"/web:1", "oci:"+dir+"/out", 500*time.Millisecond)
+			err = pullTo(impatient(t), host+"/web:1", "oci:"+dir+"/out")
 			if test.want == "" {
 				if err != nil {
 					t.Error(err)
@@ -280,13 +293,19 @@ func TestRegistryFaults(t *testing.T) {
 	}
 }
 
-func pullTo(ctx context.Context, ref, out string, silence time.Duration) error {
-	s, err := openRegistry(ctx, ref, silence)
+// impatient waits half a second for a registry.
+func impatient(t *testing.T) context.Context {
+	t.Helper()
+	c, err := tenonregistry.New(tenonregistry.Settings{Silence: 500 * time.Millisecond})
 	if err != nil {
-		return err
+		t.Fatal(err)
 	}
-	b := &Bundle{store: s}
-	if err := b.read(); err != nil {
+	return tenonregistry.NewContext(t.Context(), c)
+}
+
+func pullTo(ctx context.Context, ref, out string) error {
+	b, err := Open(ctx, ref)
+	if err != nil {
 		return err
 	}
 	return b.Save(ctx, out, nil)
@@ -311,7 +330,7 @@ func TestPushFails(t *testing.T) {
 	}
 	for part, want := range map[string]string{"/blobs/": "507", "/manifests/sha256:": "507", "silent": "the registry is silent"} {
 		host := newRegistry(t, true, refuse(part))
-		_, err := signed(t, t.TempDir()+"/b").push(t.Context(), host+"/web:1", 500*time.Millisecond, nil)
+		_, err := signed(t, t.TempDir()+"/b").Push(impatient(t), host+"/web:1", nil)
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", part, err)
 		}
@@ -323,5 +342,40 @@ func TestPushFails(t *testing.T) {
 	cancel()
 	if _, err := signed(t, t.TempDir()+"/b").Push(ctx, newRegistry(t, true, nil)+"/web:1", nil); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
+	}
+}
+
+// A blob that breaks off is read on from there, not from its beginning, if the registry can.
+func TestPullResumes(t *testing.T) {
+	t.Parallel()
+	for _, whole := range []bool{false, true} {
+		var f *faulty
+		host := newRegistry(t, true, func(next http.Handler) http.Handler {
+			f = &faulty{next: next, blob: "nothing", whole: whole, how: func(w http.ResponseWriter, body []byte, times int) {
+				if times == 1 {
+					breakOff(w, body)
+				}
+				_, _ = w.Write(body)
+			}}
+			return f
+		})
+		c := content(t, "")
+		if err := os.WriteFile(c.Kernel, bytes.Repeat([]byte("a kernel"), 1<<18), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		b, err := New(c)
+		if err == nil {
+			_, err = b.Push(t.Context(), host+"/web:1", nil)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.blob = "/blobs/" + b.LayerDigest(KernelType).String()
+		if err := pullTo(impatient(t), host+"/web:1", "oci:"+t.TempDir()+"/out"); err != nil {
+			t.Errorf("whole %v: %v", whole, err)
+		}
+		if part := f.ranges.Load(); (part == "") != whole || !whole && !strings.HasPrefix(part.(string), "bytes=1048") {
+			t.Errorf("whole %v: asked for %q", whole, part)
+		}
 	}
 }

@@ -265,10 +265,15 @@ func (b *Bundle) files() ([]blob, error) {
 		add("layer "+string(l.MediaType), l)
 	}
 	add("manifest", b.top)
-	for _, r := range b.referrers {
-		if r.Err != nil {
-			return nil, r.Err // it cannot be copied
+	if b.leftOut {
+		return nil, errAttachments
+	}
+	for i, r := range b.referrers {
+		r, err := b.whole(r)
+		if err != nil {
+			return nil, err // it cannot be copied
 		}
+		b.referrers[i] = r
 		add("referrer "+r.Digest.String(), append(r.layers, r.config, r.desc)...)
 	}
 	index, err := b.indexes(nil)

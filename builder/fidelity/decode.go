@@ -9,7 +9,7 @@ import (
 	"io"
 
 	"github.com/tenon-build/tenon/builder/bundle"
-	"github.com/tenon-build/tenon/builder/limit"
+	"github.com/tenon-build/tenon/builder/bundle/limit"
 	"github.com/tenon-build/tenon/signer/strictjson"
 )
 

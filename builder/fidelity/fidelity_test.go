@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/tenon-build/tenon/builder/limit"
+	"github.com/tenon-build/tenon/builder/bundle/limit"
 	"github.com/tenon-build/tenon/signer/strictjson"
 )
 

@@ -9,9 +9,9 @@ import (
 	"io"
 	"os"
 
+	"github.com/tenon-build/tenon/builder/bundle/limit"
 	"github.com/tenon-build/tenon/builder/bundle/tarfs"
 	"github.com/tenon-build/tenon/builder/decompress"
-	"github.com/tenon-build/tenon/builder/limit"
 	"github.com/tenon-build/tenon/signer/regular"
 )
 

@@ -17,7 +17,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/partial"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
-	"github.com/tenon-build/tenon/builder/limit"
+	"github.com/tenon-build/tenon/builder/bundle/limit"
 )
 
 // dockerImage opens an image in the format of docker save: manifest.json names

@@ -15,19 +15,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
-	"github.com/google/go-containerregistry/pkg/authn"
-	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/remote"
-	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 
-	"github.com/tenon-build/tenon/builder/limit"
+	"github.com/tenon-build/tenon/builder/bundle/limit"
 	"github.com/tenon-build/tenon/signer/regular"
 )
 
@@ -53,8 +48,8 @@ func (i *Image) Close() error {
 	return i.close()
 }
 
-// Open opens the image that reference names: a registry reference, with
-// the credentials of the docker keychain, or oci:DIR[:TAG],
+// Open opens the image that reference names: a registry reference, reached by the
+// registry.Client of ctx, or oci:DIR[:TAG],
 // oci-archive:FILE[:TAG], docker-archive:FILE[:REF], dir:ROOTFS. Archives may be
 // compressed with gzip, bzip2, xz or zstd. From an index it takes the manifest for
 // platform; an image for another platform is refused with ErrPlatform. Layers are not
@@ -181,42 +176,6 @@ func absolute(file string) string {
 		return abs
 	}
 	return file
-}
-
-func remoteImage(ctx context.Context, reference string, platform v1.Platform) (*Image, error) {
-	ref, err := name.ParseReference(reference)
-	if err != nil {
-		return nil, err
-	}
-	desc, err := remote.Get(ref, remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain), remote.WithTransport(modest{remote.DefaultTransport}))
-	if err != nil {
-		var refused *transport.Error
-		if errors.As(err, &refused) && refused.StatusCode == http.StatusNotFound {
-			return nil, fmt.Errorf("%w: %w", ErrNotFound, err)
-		}
-		return nil, err
-	}
-	if !desc.MediaType.IsIndex() {
-		img, err := desc.Image()
-		return finish(img, err, ref.Name(), ref.Name(), nil)
-	}
-	index, err := desc.ImageIndex()
-	if err != nil {
-		return nil, err
-	}
-	if err := checkDocument(desc.Manifest, limit.ImageManifest); err != nil {
-		return nil, fmt.Errorf("index: %w", err)
-	}
-	im, err := index.IndexManifest()
-	if err != nil {
-		return nil, err
-	}
-	child, err := choose(im.Manifests, platform)
-	if err != nil {
-		return nil, err
-	}
-	img, err := index.Image(child.Digest)
-	return finish(img, err, ref.Name(), ref.Name(), nil)
 }
 
 // refNames lists the tags of a layout.

@@ -33,7 +33,7 @@ import (
 	"github.com/klauspost/compress/gzip"
 	"golang.org/x/sys/unix"
 
-	"github.com/tenon-build/tenon/builder/limit"
+	"github.com/tenon-build/tenon/builder/bundle/limit"
 	"github.com/tenon-build/tenon/builder/rootfs"
 	"github.com/tenon-build/tenon/signer/regular"
 )

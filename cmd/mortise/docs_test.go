@@ -40,7 +40,7 @@ func TestDocs(t *testing.T) {
 	}
 	_, config, _ := strings.Cut(string(doc), "```toml\n")
 	config, _, _ = strings.Cut(config, "```")
-	if c, err := parseConfig([]byte(config)); err != nil || c.accel != "kvm" || c.policy == "" || c.reserve.Memory != 2<<30 {
+	if c, err := parseConfig([]byte(config), "/etc/mortise"); err != nil || c.accel != "kvm" || c.policy != "/etc/mortise/policy.toml" || c.registries != "/etc/mortise/registries.toml" || c.reserve.Memory != 2<<30 {
 		t.Errorf("%v, %+v", err, c)
 	}
 }

@@ -13,13 +13,16 @@ import (
 	"github.com/docker/go-units"
 
 	"github.com/tenon-build/tenon/builder/bundle"
+	"github.com/tenon-build/tenon/cmd/internal/cli"
 	"github.com/tenon-build/tenon/loader"
 	"github.com/tenon-build/tenon/loader/alloc"
 	"github.com/tenon-build/tenon/loader/cokernel"
 	"github.com/tenon-build/tenon/loader/instance"
 	"github.com/tenon-build/tenon/loader/qemu"
+	"github.com/tenon-build/tenon/signer/ownership"
 	"github.com/tenon-build/tenon/signer/revocation"
 	"github.com/tenon-build/tenon/signer/strictjson"
+	"github.com/tenon-build/tenon/signer/trust"
 )
 
 // hints are the next steps for errors, the most particular first.
@@ -28,10 +31,12 @@ var hints = []struct {
 	hint string
 }{
 	{loader.ErrNoTrust, "a policy says who may run what on this host: docs/trust.md"},
+	{ownership.ErrUnsafe, "'chown root FILE' and 'chmod go-w FILE', and the same for the directories that it is in"},
 	{loader.ErrPrivateKey, "give the public key, or a certificate with --cert"},
 	{loader.ErrUnsigned, "'tenon sign BUNDLE --key KEY' signs it, where the key is"},
 	{revocation.ErrInvalid, "whoever signs the list issues it anew: 'tenon key revoke --list FILE --key KEY'"},
 	{loader.ErrRollback, "what was seen is in trust.json of the --state directory"},
+	{trust.ErrName, cli.NameHint},
 	{instance.ErrNotFound, "'mortise ps' lists the instances"},
 	{instance.ErrExists, "choose another --name, or remove it: 'mortise rm'; 'mortise run --replace' does so itself"},
 	{instance.ErrUnattended, "'mortise start' attends to it again"},
@@ -55,6 +60,9 @@ func hint(err error) string {
 	}
 	if t := new(instance.TransitionError); errors.As(err, &t) {
 		return stateHint(t)
+	}
+	if h := cli.RegistryHint(err); h != "" {
+		return h
 	}
 	for _, h := range hints {
 		if errors.Is(err, h.err) {

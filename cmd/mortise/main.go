@@ -6,6 +6,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -23,6 +24,7 @@ import (
 	"github.com/tenon-build/tenon/loader/engine"
 	"github.com/tenon-build/tenon/loader/instance"
 	"github.com/tenon-build/tenon/loader/qemu"
+	"github.com/tenon-build/tenon/signer/ownership"
 )
 
 // app is what all verbs share.
@@ -45,6 +47,7 @@ func main() {
 
 func newApp(stdout, stderr io.Writer) *app {
 	a := &app{App: cli.New("mortise", stdout, stderr), sysroot: alloc.Dir("/")}
+	a.Guarded = true
 	a.Hint, a.Failed = hint, map[string]int{"run": cli.ExitRun}
 	return a
 }
@@ -56,9 +59,11 @@ func (a *app) newRootCmd() *cobra.Command {
 		defer a.during("verifying " + args[0])()
 		return check(cmd, args)
 	}
+	reaching := []*cobra.Command{newRunCmd(a), newCreateCmd(a), newPlanCmd(a), verify}
+	a.ReachesRegistries(reaching...)
 	cmd := a.Root("Run bundles as kernels of their own, on CPUs and memory that nobody else has",
-		newRunCmd(a), newCreateCmd(a), newStartCmd(a), newStopCmd(a), newKillCmd(a), newRmCmd(a), newPsCmd(a), newInspectCmd(a),
-		newLogsCmd(a), newConsoleCmd(a), newResizeCmd(a), newPlanCmd(a), newInfoCmd(a), newGCCmd(a), verify)
+		append(reaching, newStartCmd(a), newStopCmd(a), newKillCmd(a), newRmCmd(a), newPsCmd(a), newInspectCmd(a),
+			newLogsCmd(a), newConsoleCmd(a), newResizeCmd(a), newInfoCmd(a), newGCCmd(a))...)
 	f := cmd.PersistentFlags()
 	f.StringVar(&a.root, "root", instance.DefaultDir, "directory of what runs on this host")
 	f.StringVar(&a.config, "config", "", "configuration of this host (default "+defaultConfig+", if there is one)")
@@ -69,7 +74,10 @@ func (a *app) newRootCmd() *cobra.Command {
 		if a.root, err = filepath.Abs(a.root); err != nil {
 			return err
 		}
-		a.Policy, a.State = a.host.policy, a.host.state
+		if err := ownership.CheckParents(a.root); errors.Is(err, ownership.ErrUnsafe) {
+			return fmt.Errorf("--root %s: %w", a.root, err)
+		}
+		a.Policy, a.State, a.RegistryConfig = a.host.policy, a.host.state, a.host.registries
 		if a.backends == nil {
 			a.backends = []loader.Backend{&qemu.Backend{Accel: a.host.accel, Log: a.Log}, &cokernel.Backend{}}
 		}

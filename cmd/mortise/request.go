@@ -69,6 +69,9 @@ func (o *requestOptions) request(a *app) (r instance.Request, err error) {
 	if o.hangTimeout < 0 {
 		return r, fmt.Errorf("--hang-timeout %v: must not be negative", o.hangTimeout)
 	}
+	if err = o.trust.Check(); err != nil {
+		return r, err
+	}
 	o.trust.Default(a.Policy, a.State)
 	r.Trust = o.trust.Trust
 	err = r.Trust.Absolute() // the instance may be started from elsewhere

@@ -16,10 +16,12 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tenon-build/tenon/builder/bundle"
+	"github.com/tenon-build/tenon/builder/bundle/registry"
 	"github.com/tenon-build/tenon/cmd/internal/cli"
 	"github.com/tenon-build/tenon/loader"
 	"github.com/tenon-build/tenon/loader/engine"
 	"github.com/tenon-build/tenon/loader/instance"
+	"github.com/tenon-build/tenon/signer/trust"
 )
 
 // runOptions say how this process takes part in an instance.
@@ -130,7 +132,11 @@ With --attach, it runs in this process, as 'run' does.`,
 				if err != nil {
 					return nil, nil, err
 				}
-				v, err := a.accept(ctx, r.Bundle.Reference, r.Request.Trust, false)
+				client, err := a.Registries(r.Request.Registries)
+				if err != nil {
+					return nil, nil, err
+				}
+				v, err := a.accept(registry.NewContext(ctx, client), r.Bundle.Reference, r.Request.Trust, false)
 				return r, v, err
 			})
 		},
@@ -149,13 +155,29 @@ func (a *app) create(ctx context.Context, ref, name string, r instance.Request, 
 	if err != nil {
 		return nil, nil, err
 	}
+	r.Registries = registry.FromContext(ctx).Settings()
+	e := a.here()
+	said := r.Trust.ExpectName != ""
+	if replace && !said {
+		if r.Trust.ExpectName, err = bundleOf(e, name); err != nil {
+			return nil, nil, err
+		}
+	}
 	v, err := a.accept(ctx, ref, r.Trust, false)
 	if err != nil {
 		return nil, nil, err
 	}
 	m := v.Manifest()
+	if replace && !said && name == "" { // now it is known which one is replaced
+		var before string
+		if before, err = bundleOf(e, m.Name); err == nil && before != "" && before != m.Name {
+			err = fmt.Errorf("%w: %w: its name is %q, and instance %q is of %q", loader.ErrRefused, trust.ErrName, m.Name, m.Name, before)
+		}
+		if err != nil {
+			return nil, nil, errors.Join(err, v.Close())
+		}
+	}
 	name = cmp.Or(name, m.Name)
-	e := a.here()
 	if replace { // nothing for something that cannot be
 		if err = e.CheckPossible(name, m, &r); err == nil {
 			err = e.Remove(ctx, name, true)
@@ -172,6 +194,22 @@ func (a *app) create(ctx context.Context, ref, name string, r instance.Request, 
 		return nil, nil, errors.Join(err, v.Close())
 	}
 	return record, v, nil
+}
+
+// bundleOf is the name of the bundle of an instance. It is empty where there is no such
+// instance, or none whose record can be read.
+func bundleOf(e *engine.Engine, name string) (string, error) {
+	if name == "" {
+		return "", nil
+	}
+	r, err := e.Store().Get(name)
+	if errors.Is(err, instance.ErrNotFound) || errors.Is(err, instance.ErrRecord) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	return r.Bundle.Name, nil
 }
 
 // supervise runs the instance that prepare names, in this process or in the background.

@@ -501,20 +501,21 @@ func TestListings(t *testing.T) {
 
 func TestConfig(t *testing.T) {
 	for _, test := range []struct{ name, text, want string }{
-		{"all", "version = 1\n[reserve]\ncpus = \"0-1\"\nmemory = \"2GiB\"\ndevices = [\"0000:00:1f.2\"]\n[trust]\npolicy = \"/p\"\nstate = \"/s\"\n[qemu]\naccel = \"tcg\"\n", ""},
+		{"all", "version = 1\nregistries = \"r.toml\"\n[reserve]\ncpus = \"0-1\"\nmemory = \"2GiB\"\ndevices = [\"0000:00:1f.2\"]\n[trust]\npolicy = \"/p\"\nstate = \"../s\"\n[qemu]\naccel = \"tcg\"\n", ""},
 		{"empty", "", "version 0: this program reads version 1"},
 		{"newer", "version = 2", "version 2: this program reads version 1"},
 		{"unknown key", "version = 1\n[reserve]\ncpu = \"0\"", `line 3: unknown key "reserve.cpu"`},
 		{"upper case", "version = 1\n[reserve]\nCPUs = \"0\"", `unknown key "CPUs"`},
 		{"CPUs", "version = 1\n[reserve]\ncpus = \"all\"", "reserve.cpus: "},
 		{"memory", "version = 1\n[reserve]\nmemory = \"lots\"", `reserve.memory: "lots" is not a size`},
+		{"device that cannot be", "version = 1\n[reserve]\ndevices = [\"0000:00:1F.2\"]", `reserve.devices: "0000:00:1F.2" is no PCI address`},
 		{"accelerator", "version = 1\n[qemu]\naccel = \"xen\"", `qemu.accel: "xen" is neither kvm nor tcg`},
 	} {
-		c, err := parseConfig([]byte(test.text))
+		c, err := parseConfig([]byte(test.text), "/etc/mortise")
 		if (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s: %v", test.name, err)
 		}
-		want := hostConfig{reserve: alloc.Reserve{CPUs: alloc.NewCPUSet(0, 1), Memory: 2 << 30, Devices: []string{"0000:00:1f.2"}}, policy: "/p", state: "/s", accel: "tcg"}
+		want := hostConfig{reserve: alloc.Reserve{CPUs: alloc.NewCPUSet(0, 1), Memory: 2 << 30, Devices: []string{"0000:00:1f.2"}}, policy: "/p", state: "/etc/s", registries: "/etc/mortise/r.toml", accel: "tcg"}
 		if err == nil && !reflect.DeepEqual(c, want) {
 			t.Errorf("%+v", c)
 		}
@@ -612,6 +613,86 @@ func TestNotify(t *testing.T) {
 	}
 	h.good("kill", "web")
 	if o := end(); o.code != 137 {
+		t.Errorf("%+v", o)
+	}
+}
+
+// An instance is replaced by a bundle of the same name only, whatever its own name is.
+func TestReplaceByAnotherBundle(t *testing.T) {
+	h := newHost(t)
+	named := func(name string) string {
+		return h.bundle(func(m *manifest.Manifest) { m.Name = name })
+	}
+	web, other := named("web"), named("debug-shell")
+	end := h.run("run", "--allow-unsigned", "--name", "cache", web)
+	o := h.mortise("run", "--replace", "--allow-unsigned", "--name", "cache", other)
+	if o.code != 125 || !strings.Contains(o.stderr, `its name is "debug-shell", and "web" is expected`) || !strings.Contains(o.stderr, "hint: if it is the one that you want: --expect-name NAME") {
+		t.Errorf("%+v", o)
+	}
+	h.good("stop", "cache")
+	end()
+	h.good("create", "--allow-unsigned", "--name", "debug-shell", web)
+	if o := h.mortise("run", "--replace", "--allow-unsigned", other); o.code != 125 || !strings.Contains(o.stderr, `its name is "debug-shell", and instance "debug-shell" is of "web"`) {
+		t.Errorf("%+v", o)
+	}
+	next := h.run("run", "--replace", "--rm", "--allow-unsigned", "--name", "cache", "--expect-name", "debug-shell", other)
+	h.good("stop", "cache")
+	if o := next(); o.code != 0 {
+		t.Errorf("%+v", o)
+	}
+	for _, flags := range [][]string{{"--expect-name", ""}, {"--expect-name", "Web"}} {
+		if o := h.mortise(append([]string{"create", "--allow-unsigned", web}, flags...)...); o.code != 2 || !strings.Contains(o.stderr, "--expect-name") {
+			t.Errorf("%q: %+v", flags, o)
+		}
+	}
+	// What was expected is expected at each start.
+	h.good("create", "--allow-unsigned", "--name", "again", "--expect-name", "web", "--plain-http", web)
+	var r []instance.Record
+	if err := json.Unmarshal([]byte(h.good("inspect", "again")), &r); err != nil || r[0].Request.Trust.ExpectName != "web" || !r[0].Request.Registries.PlainHTTP {
+		t.Errorf("%+v, %v", r, err)
+	}
+}
+
+// The paths in a configuration are relative to it, wherever mortise is started; what others can
+// change is refused.
+func TestConfigElsewhere(t *testing.T) {
+	h := newHost(t)
+	bundle := h.bundle(nil)
+	etc := h.dir + "/etc"
+	must(0, os.Mkdir(etc, 0o755))
+	must(0, os.Mkdir(etc+"/state", 0o755))
+	for file, content := range map[string]string{
+		"mortise.toml": "version = 1\nregistries = \"registries.toml\"\n[trust]\npolicy = \"policy.toml\"\nstate = \"state\"\n",
+		"policy.toml":  "version = 1\n[[identity]]\nname = \"x\"\npublic_key = \"missing.pub\"\nbundles = [\"*\"]\n", "registries.toml": "version = 1\n",
+	} {
+		must(0, os.WriteFile(filepath.Join(etc, file), []byte(content), 0o644))
+	}
+	t.Chdir(h.dir)
+	if o := h.mortise("verify", "--config", "etc/mortise.toml", bundle); o.code != 1 || !strings.Contains(o.stderr, etc+"/missing.pub: no such file") {
+		t.Errorf("%+v", o)
+	}
+	must(0, os.WriteFile(etc+"/policy.toml", []byte("version = 1\n"), 0o644))
+	verify := func() outcome { return h.mortise("verify", "--config", "etc/mortise.toml", bundle) }
+	if o := verify(); o.code != 3 || !strings.Contains(o.stderr, "the policy lets nobody sign") {
+		t.Errorf("%+v", o)
+	}
+	for what, mode := range map[string]os.FileMode{"mortise.toml": 0o664, "policy.toml": 0o646, "state": 0o777, ".": 0o775} {
+		path := filepath.Join(etc, what)
+		before := must(os.Stat(path)).Mode()
+		must(0, os.Chmod(path, mode))
+		if o := verify(); o.code != 1 || !strings.Contains(o.stderr, "others can change it: "+path+" can be written by others than its owner") || !strings.Contains(o.stderr, "hint: 'chown root FILE'") {
+			t.Errorf("%s: %+v", what, o)
+		}
+		must(0, os.Chmod(path, before))
+	}
+	must(0, os.Mkdir(h.dir+"/shared", 0o755))
+	must(0, os.Chmod(h.dir+"/shared", 0o777))
+	if o := h.mortise("ps", "--root", h.dir+"/shared/mortise"); o.code != 1 || !strings.Contains(o.stderr, "--root "+h.dir+"/shared/mortise: others can change it") {
+		t.Errorf("%+v", o)
+	}
+	// A registry's certificates come from the configuration that the host's configuration names.
+	must(0, os.WriteFile(etc+"/registries.toml", []byte("version = 1\n[[registry]]\nhost = \"redis\"\n"), 0o644))
+	if o := verify(); o.code != 1 || !strings.Contains(o.stderr, etc+"/registries.toml: registry 1 (\"redis\"): host: is no registry") {
 		t.Errorf("%+v", o)
 	}
 }

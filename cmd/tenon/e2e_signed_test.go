@@ -510,9 +510,9 @@ func TestE2ECopies(t *testing.T) {
 		const copies = `copy() { skopeo copy -q --src-tls-verify=false --dest-tls-verify=false --all "$1:$3" "$2:$3"; }; copy "$0" "$1" probe; copy "$0" "$1" "$2"`
 		shell(t, copies, "oci:"+path, "oci:"+dir+"/layout", signatures)
 		verify(t, dir+"/layout", digest)
-		shell(t, copies, "oci:"+dir+"/layout", "docker://"+r.host+"/skopeo", signatures)
-		verify(t, r.host+"/skopeo:probe", digest)
-		shell(t, copies, "docker://"+r.host+"/skopeo", "oci:"+dir+"/back", signatures)
+		shell(t, copies, "oci:"+dir+"/layout", "docker://"+r.host+"/skopeo/probe", signatures)
+		verify(t, r.host+"/skopeo/probe:probe", digest)
+		shell(t, copies, "docker://"+r.host+"/skopeo/probe", "oci:"+dir+"/back", signatures)
 		verify(t, dir+"/back", digest)
 		if o := e2e.Tenon(t, "pull", dir+"/back", "-o", "oci-archive:"+dir+"/archive"); o.Code != 0 {
 			t.Fatal(o)
@@ -521,11 +521,11 @@ func TestE2ECopies(t *testing.T) {
 		verify(t, dir+"/unpacked", digest)
 	})
 	t.Run("crane", func(t *testing.T) {
-		if o := e2e.Tenon(t, "push", path, r.host+"/from:probe"); o.Code != 0 {
+		if o := e2e.Tenon(t, "push", path, r.host+"/from/probe:probe"); o.Code != 0 {
 			t.Fatal(o)
 		}
-		shell(t, `"$0" copy "$1:probe" "$2:probe"; "$0" copy "$1:$3" "$2:$3"`, crane, r.host+"/from", r.host+"/crane", signatures)
-		verify(t, r.host+"/crane:probe", digest)
+		shell(t, `"$0" copy "$1:probe" "$2:probe"; "$0" copy "$1:$3" "$2:$3"`, crane, r.host+"/from/probe", r.host+"/crane/probe", signatures)
+		verify(t, r.host+"/crane/probe:probe", digest)
 	})
 	t.Run("without the signatures", func(t *testing.T) {
 		shell(t, `skopeo copy -q "oci:$0:probe" "oci:$1:probe"`, path, dir+"/bare")

@@ -3,15 +3,9 @@
 package main
 
 import (
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"io/fs"
-	"net/http"
-	"slices"
 	"syscall"
-
-	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 
 	"github.com/tenon-build/tenon/builder"
 	"github.com/tenon-build/tenon/builder/bundle"
@@ -22,11 +16,13 @@ import (
 	"github.com/tenon-build/tenon/builder/kernel"
 	"github.com/tenon-build/tenon/builder/preflight"
 	"github.com/tenon-build/tenon/builder/rootfs"
+	"github.com/tenon-build/tenon/cmd/internal/cli"
 	"github.com/tenon-build/tenon/loader"
 	"github.com/tenon-build/tenon/loader/qemu"
 	"github.com/tenon-build/tenon/recipes"
 	"github.com/tenon-build/tenon/signer"
 	"github.com/tenon-build/tenon/signer/modsig"
+	"github.com/tenon-build/tenon/signer/ownership"
 	"github.com/tenon-build/tenon/signer/pkcs11uri"
 	"github.com/tenon-build/tenon/signer/regular"
 	"github.com/tenon-build/tenon/signer/request"
@@ -42,12 +38,14 @@ var hints = []struct {
 }{
 	{loader.ErrNoTrust, "a bundle that nobody signed runs on your own machine with 'tenon run --allow-unsigned'"},
 	{loader.ErrUnsigned, "'tenon sign BUNDLE --key KEY' signs it; on your own machine it runs with 'tenon run --allow-unsigned'"},
+	{ownership.ErrUnsafe, "'chown root FILE' and 'chmod go-w FILE', and the same for the directories that it is in"},
 	{loader.ErrPrivateKey, "give the public key, signing.pub, or a certificate with --cert"},
 	{trust.ErrCertificate, "give certificates with --cert"},
 	{trust.ErrPublicKey, "give public keys with --key"},
 	{trust.ErrChain, "give the file of the one that you trust: the authority's, or the leaf's alone"},
 	{revocation.ErrInvalid, "whoever signs the list issues it anew: 'tenon key revoke --list FILE --key KEY'"},
 	{loader.ErrRollback, "what was seen is in trust.json of the --state directory"},
+	{trust.ErrName, cli.NameHint},
 	{loader.ErrUntrusted, "'tenon inspect BUNDLE' shows who signed it"},
 	{builder.ErrChoose, "choose whose signature comes first with --cert"},
 	{modsig.ErrCompressed, "unpack it with gunzip, unxz or 'zstd -d', sign it, and pack it again: kernels look inside"},
@@ -92,16 +90,8 @@ var hints = []struct {
 }
 
 func hint(err error) string {
-	var refused *transport.Error
-	var unknown x509.UnknownAuthorityError
-	var plain tls.RecordHeaderError
-	switch {
-	case errors.As(err, &refused) && slices.Contains([]int{http.StatusUnauthorized, http.StatusForbidden}, refused.StatusCode):
-		return "'docker login HOST' stores credentials, in $DOCKER_CONFIG if it is set"
-	case errors.As(err, &unknown):
-		return "name the file of the registry's CA in $SSL_CERT_FILE"
-	case errors.As(err, &plain):
-		return "only registries on loopback and private addresses are spoken to without TLS"
+	if h := cli.RegistryHint(err); h != "" {
+		return h
 	}
 	for _, h := range hints {
 		if errors.Is(err, h.err) {

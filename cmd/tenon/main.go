@@ -37,11 +37,16 @@ func newApp(stdout, stderr io.Writer) *app {
 	s := &screen{w: stderr}
 	a := &app{cli.New("tenon", stdout, s), s}
 	a.Hint, a.Failed, a.Working = hint, failed, a.working
+	a.RegistryConfig = cli.FindRegistryConfig()
 	return a
 }
 
 func (a *app) newRootCmd() *cobra.Command {
-	return a.Root("Turn an OCI image into a minimal initramfs and a kernel tailored to it",
+	reaching := []*cobra.Command{
 		newBuildCmd(a), newRootfsCmd(a), newSignCmd(a), cli.NewVerifyCmd(a.App), newRunCmd(a), newInspectCmd(a), newDiffCmd(a),
-		newPushCmd(a), newPullCmd(a), newExportCmd(a), newKeyCmd(a), newRecipeCmd(a))
+		newPushCmd(a), newPullCmd(a), newExportCmd(a),
+	}
+	a.ReachesRegistries(reaching...)
+	return a.Root("Turn an OCI image into a minimal initramfs and a kernel tailored to it",
+		append(reaching, newKeyCmd(a), newRecipeCmd(a))...)
 }

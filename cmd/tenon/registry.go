@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -21,9 +22,9 @@ func newPushCmd(a *app) *cobra.Command {
 		Long: `Copy a bundle, with its signatures and whatever else refers to it, to a
 registry, and print where it is by digest. The tag is set last.
 
-Credentials are docker's ('docker login'). A registry on a loopback address is
-spoken to without TLS; $SSL_CERT_FILE names certificates to trust beside a
-system's own.`,
+Credentials and certificates are docker's ('docker login', /etc/docker/certs.d).
+A registry on a loopback or private address is also spoken to without TLS, others
+with --plain-http. docs/bundle.md says what is known of which registry.`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			where, err := a.push(cmd.Context(), args[0], args[1])
@@ -46,10 +47,16 @@ func (a *app) push(ctx context.Context, from, to string) (where string, err erro
 	bars := newBars(a.screen)
 	where, err = b.Push(ctx, to, func(done, total int64) { bars.update(stagePush, done, total) })
 	bars.done(err == nil)
-	if err == nil {
-		a.sayReferrers("pushed", b)
+	if err != nil {
+		return "", err
 	}
-	return where, err
+	a.sayReferrers("pushed", b)
+	repository, _, _ := strings.Cut(where, "@")
+	if last := path.Base(repository); last != b.Manifest.Name {
+		a.Log.Warn("hosts refuse a bundle of another name than they ask for, but with --expect-name or by their policy",
+			"the bundle's name", b.Manifest.Name, "asked for", last)
+	}
+	return where, nil
 }
 
 func newPullCmd(a *app) *cobra.Command {

@@ -25,6 +25,7 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/tenon-build/tenon/loader/limit"
 	"github.com/tenon-build/tenon/signer/strictjson"
 )
 
@@ -35,7 +36,7 @@ const Version = 1
 const HeartbeatInterval = 5 * time.Second
 
 // MaxFrame is the largest JSON document of one frame, in bytes.
-const MaxFrame = 64 << 10
+const MaxFrame = limit.Frame
 
 // MaxCPUs is how many CPUs a machine may have: as many as Linux on x86-64 can be
 // configured for.

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/tenon-build/tenon/loader/limit"
 )
 
 // Host is the host's side of the channel to one guest. Its methods may be called from
@@ -103,6 +105,9 @@ func (h *Host) Signal(number int) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.configure != nil {
+		if len(h.pending) == limit.Signals {
+			return fmt.Errorf("%d signals wait for the guest already", limit.Signals)
+		}
 		h.pending = append(h.pending, number)
 		return nil
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/tenon-build/tenon/loader/alloc"
 	"github.com/tenon-build/tenon/loader/instance"
+	"github.com/tenon-build/tenon/loader/limit"
 )
 
 // dial connects to an instance's supervisor.
@@ -58,7 +59,7 @@ func (e *Engine) open(ctx context.Context, name string, c *call) (*stream, error
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Now()) })
 	defer stop()
 	var in reply
-	decoder := json.NewDecoder(conn)
+	decoder := json.NewDecoder(io.LimitReader(conn, limit.Reply))
 	if err = json.NewEncoder(conn).Encode(c); err == nil {
 		err = decoder.Decode(&in)
 	}

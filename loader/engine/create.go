@@ -13,6 +13,7 @@ import (
 	"github.com/tenon-build/tenon/loader"
 	"github.com/tenon-build/tenon/loader/alloc"
 	"github.com/tenon-build/tenon/loader/instance"
+	"github.com/tenon-build/tenon/loader/limit"
 )
 
 // Create records an instance of a bundle, which was read from ref. It holds nothing
@@ -49,14 +50,10 @@ func (e *Engine) CheckPossible(name string, m *manifest.Manifest, r *instance.Re
 	return nil
 }
 
-// maxRequest is the largest request, in bytes of JSON: a record has to have room for how
-// its instance ends.
-const maxRequest = 16 << 10
-
 func checkSize(r *instance.Request) error {
 	data, err := json.Marshal(r)
-	if err == nil && len(data) > maxRequest {
-		err = fmt.Errorf("what is asked for takes %d bytes to note, at most %d: the values of parameters are too long", len(data), maxRequest)
+	if err == nil && len(data) > limit.Request {
+		err = fmt.Errorf("what is asked for takes %d bytes to note, at most %d: the values of parameters are too long", len(data), limit.Request)
 	}
 	return err
 }

@@ -28,6 +28,7 @@ import (
 	"github.com/tenon-build/tenon/loader/alloc/alloctest"
 	"github.com/tenon-build/tenon/loader/control"
 	"github.com/tenon-build/tenon/loader/instance"
+	"github.com/tenon-build/tenon/loader/limit"
 	"github.com/tenon-build/tenon/loader/loadertest"
 	"github.com/tenon-build/tenon/testdata/testbundle"
 )
@@ -578,7 +579,7 @@ func TestRemoveOwn(t *testing.T) {
 		t.Error(err)
 	}
 	h.record(t, "web")
-	if _, err := h.Create(t.Context(), "large", "oci:web", v, instance.Request{Settings: loader.Settings{Hostname: strings.Repeat("x", maxRequest)}}); err == nil || !strings.Contains(err.Error(), "are too long") {
+	if _, err := h.Create(t.Context(), "large", "oci:web", v, instance.Request{Settings: loader.Settings{Hostname: strings.Repeat("x", limit.Request)}}); err == nil || !strings.Contains(err.Error(), "are too long") {
 		t.Error(err)
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tenon-build/tenon/loader/alloc"
+	"github.com/tenon-build/tenon/loader/limit"
 )
 
 // socketFile is the socket of an instance's supervisor, in the instance's directory.
@@ -38,9 +39,6 @@ type reply struct {
 	Error string `json:"error,omitempty"`
 	Taken bool   `json:"taken,omitempty"` // the error is alloc.ErrTaken
 }
-
-// maxCall is the largest call, in bytes.
-const maxCall = 4096
 
 // listen makes the socket. Its directory is open to this user alone.
 func (s *supervisor) listen() (net.Listener, error) {
@@ -76,7 +74,9 @@ func cause(err error) error {
 
 // serve answers calls until the listener is closed.
 func (s *supervisor) serve() {
+	free := make(chan struct{}, limit.Calls)
 	for {
+		free <- struct{}{} // when there are too many, the others wait
 		conn, err := s.listener.Accept()
 		if errors.Is(err, net.ErrClosed) {
 			return
@@ -84,9 +84,11 @@ func (s *supervisor) serve() {
 		if err != nil {
 			s.Log.Warn("accepting a call", "why", err)
 			time.Sleep(100 * time.Millisecond)
+			<-free
 			continue
 		}
 		s.calls.Go(func() {
+			defer func() { <-free }()
 			defer conn.Close()
 			s.answer(conn)
 		})
@@ -113,7 +115,7 @@ func (s *supervisor) goodbye() {
 func (s *supervisor) answer(conn net.Conn) {
 	var c call
 	_ = conn.SetReadDeadline(time.Now().Add(5 * time.Second))
-	in := json.NewDecoder(io.LimitReader(conn, maxCall))
+	in := json.NewDecoder(io.LimitReader(conn, limit.Call))
 	if err := in.Decode(&c); err != nil {
 		return // whoever it was is gone
 	}

@@ -24,17 +24,16 @@ import (
 	"time"
 
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
+	"github.com/tenon-build/tenon/builder/bundle/registry"
 	"github.com/tenon-build/tenon/loader"
 	"github.com/tenon-build/tenon/loader/alloc"
 	"github.com/tenon-build/tenon/loader/control"
+	"github.com/tenon-build/tenon/loader/limit"
 	"github.com/tenon-build/tenon/signer/strictjson"
 )
 
 // Version is the version of records that this package reads and writes.
 const Version = 1
-
-// maxRecord is the largest record, in bytes of JSON.
-const maxRecord = 64 << 10
 
 // ErrRecord says that an instance is there, but its record cannot be used. Of a
 // record of another version, the error also wraps strictjson.ErrVersion.
@@ -86,14 +85,15 @@ type Bundle struct {
 // asks for again. What is zero is left to the bundle.
 type Request struct {
 	loader.Settings
-	Backend     manifest.Target `json:"backend,omitempty"`     // that it is to run on; another one than the bundle's target refuses it
-	CPUList     alloc.CPUSet    `json:"cpuList,omitempty"`     // exactly these
-	SplitCores  bool            `json:"splitCores,omitempty"`  // siblings may run other kernels
-	PageSize    int64           `json:"pageSize,omitempty"`    // bytes of the huge pages of the memory; 0: ordinary memory
-	Node        *int            `json:"node,omitempty"`        // NUMA node of all of it
-	Devices     []string        `json:"devices,omitempty"`     // PCI addresses
-	HangTimeout time.Duration   `json:"hangTimeout,omitempty"` // nanoseconds without a sign of life after which it is ended; 0: never
-	Trust       loader.Trust    `json:"trust"`
+	Backend     manifest.Target   `json:"backend,omitempty"`     // that it is to run on; another one than the bundle's target refuses it
+	CPUList     alloc.CPUSet      `json:"cpuList,omitempty"`     // exactly these
+	SplitCores  bool              `json:"splitCores,omitempty"`  // siblings may run other kernels
+	PageSize    int64             `json:"pageSize,omitempty"`    // bytes of the huge pages of the memory; 0: ordinary memory
+	Node        *int              `json:"node,omitempty"`        // NUMA node of all of it
+	Devices     []string          `json:"devices,omitempty"`     // PCI addresses
+	HangTimeout time.Duration     `json:"hangTimeout,omitempty"` // nanoseconds without a sign of life after which it is ended; 0: never
+	Trust       loader.Trust      `json:"trust"`
+	Registries  registry.Settings `json:"registries,omitzero"` // how the bundle's registry is reached
 }
 
 // Held is what the instance has of the host, in plain values. What is planned counts
@@ -126,7 +126,7 @@ func CheckName(name string) error {
 // decode reads a record strictly and checks it.
 func decode(data []byte) (*Record, error) {
 	var r Record
-	if err := strictjson.DecodeVersion(data, maxRecord, Version, &r); err != nil {
+	if err := strictjson.DecodeVersion(data, limit.Record, Version, &r); err != nil {
 		return nil, err
 	}
 	return &r, r.check()
@@ -148,8 +148,8 @@ func (r *Record) encode() ([]byte, error) {
 	out := json.NewEncoder(&data)
 	out.SetEscapeHTML(false) // what a guest says must not grow
 	err := out.Encode(r)
-	if err == nil && data.Len() > maxRecord {
-		err = fmt.Errorf("larger than %d bytes", maxRecord)
+	if err == nil && data.Len() > limit.Record {
+		err = fmt.Errorf("larger than %d bytes", limit.Record)
 	}
 	return data.Bytes(), err
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/tenon-build/tenon/loader"
 	"github.com/tenon-build/tenon/loader/alloc"
 	"github.com/tenon-build/tenon/loader/control"
+	"github.com/tenon-build/tenon/loader/limit"
 	"github.com/tenon-build/tenon/signer/strictjson"
 )
 
@@ -97,7 +98,7 @@ func TestDecode(t *testing.T) {
 		{"repeated field inside", edit(`"pid":7`, `"pid":7,"pid":8`), `"pid" occurs twice`},
 		{"unknown field", edit(`"state"`, `"mood":"good","state"`), `unknown field "mood"`},
 		{"another case", edit(`"state"`, `"State"`), `unknown field "State"`},
-		{"too large", fullJSON + strings.Repeat(" ", maxRecord), "larger than"},
+		{"too large", fullJSON + strings.Repeat(" ", limit.Record), "larger than"},
 		{"no version", edit(`"version":1,`, ``), "no version"},
 		{"newer version with its own fields", edit(`"version":1`, `"version":2,"new":1`), "unsupported version 2: this program reads version 1"},
 		{"version 0", edit(`"version":1`, `"version":0`), "unsupported version 0"},
@@ -170,7 +171,7 @@ func FuzzDecode(f *testing.F) {
 		}
 		first, err := r.encode()
 		if err != nil {
-			if len(data)*6 < maxRecord { // escapes make it longer, nothing else can
+			if len(data)*6 < limit.Record { // escapes make it longer, nothing else can
 				t.Fatalf("accepted, but not written: %v", err)
 			}
 			return

@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -19,6 +20,7 @@ import (
 	"github.com/google/renameio/v2"
 	"golang.org/x/sys/unix"
 
+	"github.com/tenon-build/tenon/loader/limit"
 	"github.com/tenon-build/tenon/signer/flock"
 )
 
@@ -48,6 +50,7 @@ type Store struct{ Dir string }
 const (
 	recordFile = "record.json"
 	scratch    = ".tmp" // what comes or goes; no instance has that name
+	hidden     = 64     // names that are no instances, at most
 )
 
 // Path returns an instance's directory. Sockets, logs and what else belongs to the
@@ -281,14 +284,16 @@ func (s *Store) Names() ([]string, error) {
 		return nil, err
 	}
 	defer dir.Close()
-	entries, err := os.ReadDir(s.Dir)
-	var out []string
-	for _, e := range entries {
-		if !strings.HasPrefix(e.Name(), ".") {
-			out = append(out, e.Name())
-		}
+	names, err := dir.Readdirnames(limit.Instances + hidden + 1)
+	if err != nil && err != io.EOF { // of which it says that it is empty
+		return nil, err
 	}
-	return out, err
+	names = slices.DeleteFunc(names, func(name string) bool { return strings.HasPrefix(name, ".") })
+	if len(names) > limit.Instances {
+		return nil, fmt.Errorf("%s has more than %d instances", s.Dir, limit.Instances)
+	}
+	slices.Sort(names)
+	return names, nil
 }
 
 // read reads the record in a directory.
@@ -304,7 +309,7 @@ func read(dir string) (*Record, error) {
 	if err := checkOwn(f, "a regular file", fs.FileMode.IsRegular); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrRecord, err)
 	}
-	data, err := io.ReadAll(io.LimitReader(f, maxRecord+1))
+	data, err := io.ReadAll(io.LimitReader(f, limit.Record+1))
 	if err != nil {
 		return nil, err
 	}

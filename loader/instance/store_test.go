@@ -21,6 +21,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tenon-build/tenon/loader/limit"
 	"github.com/tenon-build/tenon/signer/strictjson"
 )
 
@@ -255,7 +256,7 @@ func TestDamaged(t *testing.T) {
 		"duplicate": {content(edit(`"state":"failed"`, `"state":"failed","state":"stopped"`)), `field "state" occurs twice`},
 		"version":   {content(`{"version":2,"mood":"good"}`), "unsupported version 2: this program reads version 1"},
 		"elsewhere": {content(fullJSON), `it is of "web"`},
-		"large":     {content(strings.Repeat(" ", maxRecord) + fullJSON), "larger than"},
+		"large":     {content(strings.Repeat(" ", limit.Record) + fullJSON), "larger than"},
 		"missing":   {func(path string) error { return os.Mkdir(path, 0o700) }, "no such file"},
 		"file":      {func(path string) error { return os.WriteFile(path, nil, 0o600) }, "not a directory"},
 		"link":      {func(path string) error { return os.Symlink("good", path) }, "not a directory"},

@@ -36,6 +36,7 @@ import (
 	"github.com/tenon-build/tenon/signer/authenticode"
 	"github.com/tenon-build/tenon/signer/sigstore"
 	"github.com/tenon-build/tenon/signer/statement"
+	"github.com/tenon-build/tenon/signer/strictjson"
 )
 
 // MaxSize is the largest request, in bytes.
@@ -152,6 +153,9 @@ func Parse(data []byte) (*Request, error) {
 func parse(data []byte) (*Request, error) {
 	if len(data) > MaxSize {
 		return nil, fmt.Errorf("larger than %d bytes", MaxSize)
+	}
+	if err := strictjson.CheckValues(data, MaxSize/64); err != nil {
+		return nil, err
 	}
 	d := json.NewDecoder(bytes.NewReader(data))
 	d.DisallowUnknownFields()

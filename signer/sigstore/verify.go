@@ -19,6 +19,7 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/tenon-build/tenon/signer"
+	"github.com/tenon-build/tenon/signer/strictjson"
 )
 
 // Verify says which of the keys at hand signed the digest of a manifest: the leaf
@@ -78,6 +79,9 @@ func unmarshal(data []byte, into proto.Message) error {
 func parse(data []byte) (*protodsse.Envelope, string, error) {
 	if len(data) > MaxSize {
 		return nil, "", fmt.Errorf("larger than %d bytes", MaxSize)
+	}
+	if err := strictjson.CheckValues(data, MaxSize/64); err != nil {
+		return nil, "", err
 	}
 	var b protobundle.Bundle
 	if err := unmarshal(data, &b); err != nil {

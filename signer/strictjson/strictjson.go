@@ -4,7 +4,8 @@
 //
 // In: a document whole, and how large it may be. Out: a struct whose fields are tagged.
 // Refused: larger documents, other versions, fields that are unknown, in another case or
-// there twice, deep nesting, and anything after the value.
+// there twice, deep nesting, more values than one for 16 bytes of the limit, and anything
+// after the value.
 package strictjson
 
 import (
@@ -45,10 +46,14 @@ func DecodeVersion(data []byte, limit, version int, into any) error {
 
 // Decode decodes one JSON value into into, a pointer. It refuses more
 // than limit bytes, field names that are unknown or in another case, names that
-// occur twice in one object, deep nesting, and anything after the value.
+// occur twice in one object, deep nesting, more than limit/16 values (1,024 are never too many),
+// and anything after the value.
 func Decode(data []byte, limit int, into any) error {
 	if len(data) > limit {
 		return fmt.Errorf("larger than %d bytes", limit)
+	}
+	if err := CheckValues(data, max(limit/bytesPerValue, fewValues)); err != nil {
+		return err
 	}
 	dec := json.NewDecoder(bytes.NewReader(data))
 	if err := checkKeys(dec, reflect.TypeOf(into), 0); err != nil {
@@ -60,7 +65,37 @@ func Decode(data []byte, limit int, into any) error {
 	return json.Unmarshal(data, into)
 }
 
-const maxDepth = 32
+const (
+	maxDepth      = 32
+	bytesPerValue = 16 // on average, in the largest document
+	fewValues     = 1024
+	maxString     = 1 << 20 // in bytes
+)
+
+// CheckValues refuses a document with more than most values, objects and lists among them, or
+// with a string of more than 1 MiB: a value may take two bytes in JSON, and hundreds when it is
+// decoded, and decoders hold a long string several times. What is no JSON, it leaves to whoever
+// decodes it.
+func CheckValues(data []byte, most int) error {
+	values, inString, begin := 1, false, 0
+	for i := 0; i < len(data); i++ {
+		switch c := data[i]; {
+		case inString && c == '\\':
+			i++ // what is escaped ends nothing
+		case c == '"':
+			if inString && i-begin > maxString {
+				return fmt.Errorf("a string of more than %d bytes", maxString)
+			}
+			inString, begin = !inString, i
+		case !inString && (c == ',' || c == '{' || c == '['):
+			values++
+		}
+	}
+	if values > most {
+		return fmt.Errorf("more than %d values", most)
+	}
+	return nil
+}
 
 // checkKeys walks one value, which is to be decoded into t. encoding/json takes
 // a field's name in any case and the last of several, so that two readers could

@@ -3,28 +3,28 @@
 package trust
 
 import (
-	"bytes"
 	"crypto"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"maps"
-	"path"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/docker/go-units"
-	"github.com/pelletier/go-toml/v2"
 	"github.com/sigstore/sigstore/pkg/cryptoutils"
 	"golang.org/x/mod/semver"
 
 	"github.com/tenon-build/tenon/signer"
+	"github.com/tenon-build/tenon/signer/stricttoml"
 )
 
 // MaxSize is the largest policy, in bytes.
 const MaxSize = 1 << 20
+
+// maxAuthorities is how many certificates a file may hold: each is compared with each.
+const maxAuthorities = 100
 
 // ErrInvalid says that a policy cannot be used.
 var ErrInvalid = errors.New("invalid policy")
@@ -38,11 +38,12 @@ var (
 
 // document is the form of a policy on disk. What may be left out and limits
 // something is a pointer: when it is there and empty, somebody's template failed.
-// All keys are of lower case: package toml takes any (see checkCase).
+// All keys are of lower case: package toml takes any (see package stricttoml).
 type document struct {
 	Version    int              `toml:"version"`
 	Identity   []entry          `toml:"identity"`
 	Bundle     []ruleEntry      `toml:"bundle"`
+	Reference  []referenceEntry `toml:"reference"`
 	Revocation *revocationEntry `toml:"revocation"`
 }
 
@@ -69,6 +70,11 @@ type ruleEntry struct {
 	MinimumVersion *string  `toml:"minimum_version"`
 }
 
+type referenceEntry struct {
+	Repositories []string `toml:"repositories"`
+	Names        []string `toml:"names"`
+}
+
 type revocationEntry struct {
 	List   string `toml:"list"`
 	Signer string `toml:"signer"`
@@ -90,7 +96,7 @@ func parse(data []byte, read func(path string) ([]byte, error)) (*Policy, error)
 		return nil, fmt.Errorf("larger than %d bytes", MaxSize)
 	}
 	var d document
-	if err := DecodeTOML(data, &d); err != nil {
+	if err := stricttoml.Decode(data, &d); err != nil {
 		return nil, err
 	}
 	if d.Version != 1 {
@@ -118,6 +124,13 @@ func parse(data []byte, read func(path string) ([]byte, error)) (*Policy, error)
 		}
 		p.Rules = append(p.Rules, r)
 	}
+	for n, e := range d.Reference {
+		r, err := e.reference()
+		if err != nil {
+			return nil, fmt.Errorf("reference %d (%q): %w", n+1, e.Repositories, err)
+		}
+		p.References = append(p.References, r)
+	}
 	if d.Revocation != nil {
 		var err error
 		if p.Revocation, err = d.Revocation.revocation(p, read); err != nil {
@@ -127,62 +140,11 @@ func parse(data []byte, read func(path string) ([]byte, error)) (*Policy, error)
 	return p, nil
 }
 
-// DecodeTOML decodes a document whose keys are all known, and in lower case. The error
-// names the line.
-func DecodeTOML(data []byte, into any) error {
-	if err := toml.NewDecoder(bytes.NewReader(data)).DisallowUnknownFields().Decode(into); err != nil {
-		return tomlError(err)
-	}
-	var tree map[string]any
-	if err := toml.Unmarshal(data, &tree); err != nil {
-		return tomlError(err)
-	}
-	return checkCase(tree)
-}
-
 func (p *Policy) identity(name string) *Identity {
 	if i := slices.IndexFunc(p.Identities, func(i Identity) bool { return i.Name == name }); i >= 0 {
 		return &p.Identities[i]
 	}
 	return nil
-}
-
-// checkCase refuses keys that are not as they are documented: of Threshold and
-// threshold, both taken for one key, the last would count.
-func checkCase(value any) error {
-	switch v := value.(type) {
-	case map[string]any:
-		for _, key := range slices.Sorted(maps.Keys(v)) {
-			if key != strings.ToLower(key) {
-				return fmt.Errorf("unknown key %q: keys are in lower case", key)
-			}
-			if err := checkCase(v[key]); err != nil {
-				return err
-			}
-		}
-	case []any:
-		for _, element := range v {
-			if err := checkCase(element); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// tomlError names the line, and the key where it is unknown.
-func tomlError(err error) error {
-	var strict *toml.StrictMissingError
-	if errors.As(err, &strict) && len(strict.Errors) > 0 {
-		line, _ := strict.Errors[0].Position()
-		return fmt.Errorf("line %d: unknown key %q", line, strings.Join(strict.Errors[0].Key(), "."))
-	}
-	var decode *toml.DecodeError
-	if errors.As(err, &decode) {
-		line, _ := decode.Position()
-		return fmt.Errorf("line %d: %s", line, strings.TrimPrefix(decode.Error(), "toml: "))
-	}
-	return err
 }
 
 func (e *entry) identity(read func(string) ([]byte, error)) (i Identity, err error) {
@@ -200,7 +162,7 @@ func (e *entry) identity(read func(string) ([]byte, error)) (i Identity, err err
 			return i, errors.New("subject: empty")
 		}
 	}
-	if err := checkPatterns(e.Bundles); err != nil {
+	if err := checkPatterns(e.Bundles, "name of a bundle", isBundleName); len(e.Bundles) > 0 && err != nil {
 		return i, fmt.Errorf("bundles: %w", err)
 	}
 	for _, u := range e.Usages {
@@ -231,15 +193,6 @@ func (e *entry) identity(read func(string) ([]byte, error)) (i Identity, err err
 	return i, nil
 }
 
-func checkPatterns(patterns []string) error {
-	for _, pattern := range patterns {
-		if _, err := path.Match(pattern, ""); err != nil {
-			return fmt.Errorf("%q: %w", pattern, err)
-		}
-	}
-	return nil
-}
-
 // duration is positive, as time.ParseDuration reads it.
 func duration(s string) (time.Duration, error) {
 	d, err := time.ParseDuration(s)
@@ -268,10 +221,7 @@ func (e *claimsEntry) claims() (Claims, error) {
 
 func (e *ruleEntry) rule() (Rule, error) {
 	r := Rule{Bundles: e.Names, Threshold: 1}
-	if len(e.Names) == 0 {
-		return r, errors.New("names: empty")
-	}
-	if err := checkPatterns(e.Names); err != nil {
+	if err := checkPatterns(e.Names, "name of a bundle", isBundleName); err != nil {
 		return r, fmt.Errorf("names: %w", err)
 	}
 	if e.Threshold != nil {
@@ -285,6 +235,16 @@ func (e *ruleEntry) rule() (Rule, error) {
 		}
 	}
 	return r, nil
+}
+
+func (e *referenceEntry) reference() (Reference, error) {
+	if err := checkPatterns(e.Repositories, "repository: want HOST/NAME, without a tag", isRepository); err != nil {
+		return Reference{}, fmt.Errorf("repositories: %w", err)
+	}
+	if err := checkPatterns(e.Names, "name of a bundle", isBundleName); err != nil {
+		return Reference{}, fmt.Errorf("names: %w", err)
+	}
+	return Reference{e.Repositories, e.Names}, nil
 }
 
 func (e *revocationEntry) revocation(p *Policy, read func(string) ([]byte, error)) (*Revocation, error) {
@@ -329,6 +289,9 @@ func ParseCertificates(data []byte) ([]*x509.Certificate, error) {
 	certs, err := signer.ParseCertificates(data)
 	if err != nil {
 		return nil, err
+	}
+	if len(certs) > maxAuthorities {
+		return nil, fmt.Errorf("%d certificates, want at most %d", len(certs), maxAuthorities)
 	}
 	for _, c := range certs {
 		for _, issuer := range certs {

@@ -37,6 +37,7 @@ var ErrOld = errors.New("too old")
 type Policy struct {
 	Identities []Identity
 	Rules      []Rule
+	References []Reference
 	Revocation *Revocation // nil: nothing is revoked
 }
 

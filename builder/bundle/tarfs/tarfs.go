@@ -15,7 +15,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/tenon-build/tenon/builder/limit"
+	"github.com/tenon-build/tenon/builder/bundle/limit"
 	"github.com/tenon-build/tenon/signer/regular"
 )
 

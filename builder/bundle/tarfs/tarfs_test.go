@@ -13,7 +13,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/tenon-build/tenon/builder/limit"
+	"github.com/tenon-build/tenon/builder/bundle/limit"
 )
 
 func archive(t testing.TB, members ...*tar.Header) []byte {

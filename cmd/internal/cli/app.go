@@ -40,6 +40,8 @@ type App struct {
 	Failed         map[string]int     // exit codes of verbs whose failures have their own
 	Working        func() func()      // shows that long work goes on, until what it returns is called
 	Policy, State  string             // of TrustFlags, where the command line says nothing of trust
+	Guarded        bool               // files that say whom to trust are refused where others can change them
+	RegistryConfig string             // configuration of registries, where the command line names none; may be empty
 }
 
 // New returns the App of a command, without hints.

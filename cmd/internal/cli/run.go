@@ -15,6 +15,7 @@ import (
 // Accept verifies a bundle that is to be run, and warns of what is weaker than it could
 // be. With readOnly, what the host has seen is compared, and nothing is remembered.
 func (a *App) Accept(ctx context.Context, ref string, t loader.Trust, readOnly bool) (*loader.Verified, error) {
+	t.Guarded = a.Guarded
 	policy, err := t.Load(readOnly)
 	if err != nil {
 		return nil, err

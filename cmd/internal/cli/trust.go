@@ -3,13 +3,14 @@
 package cli
 
 import (
-	"errors"
+	"fmt"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"github.com/tenon-build/tenon/loader"
 	"github.com/tenon-build/tenon/signer/regular"
+	"github.com/tenon-build/tenon/signer/trust"
 )
 
 // TrustFlags are the flags that say whom a verb trusts.
@@ -23,6 +24,7 @@ func (o *TrustFlags) Flags(f *pflag.FlagSet) {
 	f.StringVar(&o.Key, "key", "", "trust this public key (PEM file)")
 	f.StringVar(&o.Cert, "cert", "", "trust this certificate and those that it issued (PEM file)")
 	f.StringVar(&o.Policy, "policy", "", "trust whom this policy names (TOML file)")
+	f.StringVar(&o.ExpectName, "expect-name", "", "the bundle has to have this name (default: of HOST/NAME:TAG what the policy says, or else the last part of NAME)")
 	f.StringVar(&o.State, "state", "", "directory with what this host has seen: older versions and revocation lists are refused")
 }
 
@@ -49,11 +51,21 @@ func (o *TrustFlags) Default(policy, state string) {
 
 // Check refuses what the flags alone can tell.
 func (o *TrustFlags) Check() error {
-	if o.State == "" && o.changed != nil && o.changed("state") { // a variable that is not set, perhaps
-		return Exit(ExitUsage, errors.New("--state is empty"))
+	for flag, value := range map[string]string{"state": o.State, "expect-name": o.ExpectName} {
+		if value == "" && o.changed != nil && o.changed(flag) { // a variable that is not set, perhaps
+			return Exit(ExitUsage, fmt.Errorf("--%s is empty", flag))
+		}
+	}
+	if o.ExpectName != "" {
+		if err := trust.CheckBundleName(o.ExpectName); err != nil {
+			return Exit(ExitUsage, fmt.Errorf("--expect-name: %w", err))
+		}
 	}
 	return nil
 }
+
+// NameHint is the next step after trust.ErrName.
+const NameHint = "if it is the one that you want: --expect-name NAME, or a [[reference]] in the policy (docs/trust.md)"
 
 // maxSmall is the largest configuration, list or certificate file that is read, in bytes.
 const maxSmall = 1 << 20

@@ -37,6 +37,7 @@ BUNDLE is oci:DIR, oci-archive:FILE, a path to either, or HOST/NAME:TAG.`,
 			if err := trust.Check(); err != nil {
 				return err
 			}
+			trust.Guarded = a.Guarded
 			policy, err := trust.Load(true)
 			if errors.Is(err, loader.ErrNoTrust) {
 				return Usage(cmd, err)

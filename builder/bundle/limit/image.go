@@ -13,7 +13,4 @@ const (
 
 	ArchiveMembers = 100_000 // members of an archive of an image or a bundle
 	ArchiveNames   = 16 << 20
-
-	Report        = 16 << 20 // a fidelity report
-	ReportEntries = 100_000  // entries of all lists of a report
 )

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package ownership says whether other users can change what a path leads to.
+//
+// In: a path. Out: nothing, or an error that names the file or directory, its owner or its
+// mode. Refused: every file, directory and symbolic link on the way that belongs to somebody
+// else than root and this user, and what others can write to. They can write to a directory with
+// the sticky bit, such as /tmp, but not replace what is not theirs in it.
+package ownership
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+)
+
+// ErrUnsafe says that others can change a file; test with errors.Is.
+var ErrUnsafe = errors.New("others can change it")
+
+const maxLinks = 40 // as the kernel
+
+// Check refuses a path of which others can change what it leads to, or where.
+func Check(path string) error { return check(path, true) }
+
+// CheckParents does so for all but the last part of the path, which need not be there.
+func CheckParents(path string) error { return check(path, false) }
+
+func check(path string, last bool) error {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return err
+	}
+	if !last {
+		path = filepath.Dir(path)
+	}
+	at, rest, links := "/", parts(path), 0
+	if err := checkOne(at, len(rest) > 0 || !last); err != nil {
+		return err
+	}
+	for len(rest) > 0 {
+		next := filepath.Join(at, rest[0]) // at has no links, so that ".." is where it seems to be
+		rest = rest[1:]
+		if err := checkOne(next, len(rest) > 0 || !last); err != nil {
+			return err
+		}
+		to, err := os.Readlink(next)
+		if err != nil { // it is no link
+			at = next
+			continue
+		}
+		if links++; links > maxLinks {
+			return &fs.PathError{Op: "readlink", Path: path, Err: syscall.ELOOP}
+		}
+		if filepath.IsAbs(to) {
+			at = "/"
+		}
+		rest = slices.Concat(parts(to), rest)
+	}
+	return nil
+}
+
+// parts are the elements of a path, ".." among them.
+func parts(path string) []string {
+	return slices.DeleteFunc(strings.Split(path, "/"), func(s string) bool { return s == "" || s == "." })
+}
+
+// checkOne looks at one file, directory or link. With through, it is a directory in which the
+// path goes on.
+func checkOne(path string, through bool) error {
+	info, err := os.Lstat(path)
+	if err != nil {
+		return err
+	}
+	owner, mode := int(info.Sys().(*syscall.Stat_t).Uid), info.Mode()
+	switch {
+	case owner != 0 && owner != os.Geteuid():
+		return fmt.Errorf("%w: %s belongs to user %d", ErrUnsafe, path, owner)
+	case mode&fs.ModeSymlink != 0 || mode.Perm()&0o022 == 0 || through && mode&fs.ModeSticky != 0:
+		return nil
+	}
+	return fmt.Errorf("%w: %s can be written by others than its owner (mode %04o)", ErrUnsafe, path, mode.Perm())
+}

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package ownership
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestCheck(t *testing.T) {
+	dir := t.TempDir()
+	at := func(name string) string { return filepath.Join(dir, name) }
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, mode := range map[string]fs.FileMode{"safe": 0o755, "group": 0o775, "others": 0o757, "sticky": 0o777 | fs.ModeSticky} {
+		must(os.Mkdir(at(name), 0o755))
+		must(os.WriteFile(at(name)+"/file", nil, 0o644))
+		must(os.WriteFile(at(name)+"/shared", nil, 0o644))
+		must(os.Chmod(at(name)+"/shared", 0o664))
+		must(os.Chmod(at(name), mode))
+	}
+	must(os.Symlink("group/../safe/file", at("by-group")))
+	must(os.Symlink(at("safe"), at("link")))
+	must(os.Symlink("loop", at("loop")))
+	for name, want := range map[string]string{
+		"safe/file": "", "safe": "", "link/file": "", "sticky/file": "",
+		"safe/shared": "safe/shared can be written by others than its owner (mode 0664)", "sticky/shared": "sticky/shared can",
+		"sticky": "sticky can be written", "group/file": "group can be written", "others/file": "others can be written", "by-group": "group can be written",
+	} {
+		err := Check(at(name))
+		if (err == nil) != (want == "") || err != nil && (!errors.Is(err, ErrUnsafe) || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if err := Check(at("safe/none")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("missing: %v", err)
+	}
+	if err := Check(at("loop")); err == nil || errors.Is(err, ErrUnsafe) {
+		t.Errorf("loop: %v", err)
+	}
+	for name, safe := range map[string]bool{"safe/none": true, "sticky/none": true, "group/none": false} {
+		if err := CheckParents(at(name)); (err == nil) != safe {
+			t.Errorf("parents of %s: %v", name, err)
+		}
+	}
+	if os.Geteuid() != 0 {
+		return
+	}
+	must(os.Chown(at("safe/file"), 12, 12))
+	must(os.Lchown(at("link"), 12, 12))
+	for _, name := range []string{"safe/file", "link/shared"} {
+		if err := Check(at(name)); !errors.Is(err, ErrUnsafe) || !strings.Contains(err.Error(), "belongs to user 12") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
