@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"slices"
-	"strconv"
 	"sync"
 	"time"
 
@@ -173,18 +172,21 @@ func (b *bars) say(stage builder.Stage, text string) {
 
 // text is how far it is: in percent if that is known, else in bytes.
 func (p *progress) text(bytes bool, now time.Time) string {
-	unit := func(n int64) string { return strconv.FormatInt(n, 10) }
-	if bytes {
-		unit = size
+	unit, steps := size, ""
+	if !bytes {
+		unit, steps = func(n int64) string { return fmt.Sprint(n) }, " steps"
 	}
 	took := now.Sub(p.began).Round(time.Second)
 	switch {
 	case p.total > 0:
-		return fmt.Sprintf("%d%% (%s of %s), %s", 100*min(p.done, p.total)/p.total, unit(p.done), unit(max(p.done, p.total)), took)
+		return fmt.Sprintf("%d%% (%s of %s%s), %s", 100*min(p.done, p.total)/p.total, unit(p.done), unit(max(p.done, p.total)), steps, took)
 	case p.done > 0:
-		return fmt.Sprintf("%s, %s", unit(p.done), took)
+		return fmt.Sprintf("%s%s, %s", unit(p.done), steps, took)
 	}
-	return fmt.Sprintf("%s read, %s", size(max(0, bytesRead()-p.read)), took)
+	if read := bytesRead() - p.read; read >= 1<<20 { // less is not this process's work
+		return fmt.Sprintf("%s read, %s", size(read), took)
+	}
+	return took.String()
 }
 
 // bytesRead returns how many bytes this process has read of files, pipes and sockets: proc(5).
