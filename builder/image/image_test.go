@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -33,6 +34,8 @@ import (
 	"github.com/klauspost/compress/gzip"
 	"golang.org/x/sys/unix"
 
+	"github.com/tenon-build/tenon/builder/limit"
+	tenonregistry "github.com/tenon-build/tenon/builder/registry"
 	"github.com/tenon-build/tenon/builder/rootfs"
 	"github.com/tenon-build/tenon/signer/regular"
 )
@@ -688,5 +691,47 @@ func TestOpenRemoteThatLies(t *testing.T) {
 				t.Errorf("got %q, %v", got, err)
 			}
 		})
+	}
+}
+
+// A registry cannot make us hold more than the limits, or wait for ever.
+func TestOpenRemoteThatHasTooMuch(t *testing.T) {
+	manifest := func(size int) []byte {
+		return fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":%q,"config":{"mediaType":%q,"size":%d,"digest":"sha256:%s"},"layers":[]}`,
+			types.OCIManifestSchema1, types.OCIConfigJSON, size, hashOf(""))
+	}
+	for name, test := range map[string]struct {
+		media types.MediaType
+		body  []byte
+		want  string
+	}{
+		"configuration of a gigabyte": {types.OCIManifestSchema1, manifest(1 << 30), "image config: 1073741824 bytes, want at most"},
+		"configuration of no size":    {types.OCIManifestSchema1, manifest(-1), "image config: -1 bytes"},
+		"manifest of 4 MiB":           {types.OCIManifestSchema1, append(manifest(2), bytes.Repeat([]byte(" "), limit.Answer)...), "the registry's answer is larger than 4194304 bytes"},
+		"index of millions":           {types.OCIImageIndex, []byte(`{"manifests":[` + strings.Repeat("{},", 1<<20) + `{}]}`), "more than 262144 values"},
+	} {
+		host := server(t, func(w http.ResponseWriter, r *http.Request) bool {
+			if !strings.Contains(r.URL.Path, "/manifests/") {
+				return false
+			}
+			w.Header().Set("Content-Type", string(test.media))
+			_, _ = w.Write(test.body)
+			return true
+		})
+		if _, _, err := who(t, host+"/app:one", amd64); err == nil || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s: %.300v", name, err)
+		}
+	}
+	client, err := tenonregistry.New(tenonregistry.Settings{Silence: 300 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	if _, err := Open(tenonregistry.NewContext(t.Context(), client), silent.Addr().String()+"/app:one", amd64); !errors.Is(err, tenonregistry.ErrSilent) {
+		t.Errorf("silent: %v", err)
 	}
 }
