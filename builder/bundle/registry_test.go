@@ -226,13 +226,13 @@ func TestRegistryFaults(t *testing.T) {
 			w.Header().Set("Content-Length", fmt.Sprint(len(body)))
 			_, _ = w.Write(body[:len(body)/2])
 			w.(http.Flusher).Flush()
-			time.Sleep(3 * time.Second)
-		}, "the registry is silent: nothing moved for 500ms", false},
+			time.Sleep(6 * time.Second)
+		}, "the registry is silent: nothing moved for 2s", false},
 		{"is slow, but goes on", kernel, func(w http.ResponseWriter, body []byte, _ int) {
 			for part := range slices.Chunk(body, len(body)/5+1) {
 				_, _ = w.Write(part)
 				w.(http.Flusher).Flush()
-				time.Sleep(200 * time.Millisecond)
+				time.Sleep(600 * time.Millisecond)
 			}
 		}, "", false},
 		{"fails", kernel, func(w http.ResponseWriter, _ []byte, _ int) { w.WriteHeader(http.StatusForbidden) }, "403", false},
@@ -293,10 +293,10 @@ func TestRegistryFaults(t *testing.T) {
 	}
 }
 
-// impatient waits half a second for a registry.
+// impatient waits two seconds for a registry.
 func impatient(t *testing.T) context.Context {
 	t.Helper()
-	c, err := tenonregistry.New(tenonregistry.Settings{Silence: 500 * time.Millisecond})
+	c, err := tenonregistry.New(tenonregistry.Settings{Silence: 2 * time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}

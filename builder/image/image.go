@@ -82,8 +82,8 @@ func (i *Image) check(platform v1.Platform) error {
 	if len(manifest.Layers) > limit.ImageLayers {
 		return fmt.Errorf("manifest: %d layers, at most %d are read", len(manifest.Layers), limit.ImageLayers)
 	}
-	if manifest.Config.Size > limit.ImageConfig { // before a registry is asked for it
-		return fmt.Errorf("image config: larger than %d bytes", limit.ImageConfig)
+	if size := manifest.Config.Size; size < 0 || size > limit.ImageConfig { // before a registry is asked for it
+		return fmt.Errorf("image config: %d bytes, want at most %d", size, limit.ImageConfig)
 	}
 	if raw, err = i.RawConfigFile(); err != nil {
 		return err

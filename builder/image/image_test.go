@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -34,6 +35,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tenon-build/tenon/builder/bundle/limit"
+	tenonregistry "github.com/tenon-build/tenon/builder/bundle/registry"
 	"github.com/tenon-build/tenon/builder/rootfs"
 	"github.com/tenon-build/tenon/signer/regular"
 )
@@ -691,5 +693,45 @@ func TestOpenRemoteThatLies(t *testing.T) {
 				t.Errorf("got %q, %v", got, err)
 			}
 		})
+	}
+}
+
+// A registry cannot make us hold more than the limits, or wait for ever.
+func TestOpenRemoteThatHasTooMuch(t *testing.T) {
+	manifest := func(size int) []byte {
+		return fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":%q,"config":{"mediaType":%q,"size":%d,"digest":"sha256:%s"},"layers":[]}`,
+			types.OCIManifestSchema1, types.OCIConfigJSON, size, hashOf(""))
+	}
+	for name, test := range map[string]struct {
+		media types.MediaType
+		body  []byte
+		want  string
+	}{
+		"configuration of no size": {types.OCIManifestSchema1, manifest(-1), "image config: -1 bytes"},
+		"index of millions":        {types.OCIImageIndex, []byte(`{"manifests":[` + strings.Repeat("{},", 1<<20) + `{}]}`), "more than 100000 values"},
+	} {
+		host := server(t, func(w http.ResponseWriter, r *http.Request) bool {
+			if !strings.Contains(r.URL.Path, "/manifests/") {
+				return false
+			}
+			w.Header().Set("Content-Type", string(test.media))
+			_, _ = w.Write(test.body)
+			return true
+		})
+		if _, _, err := who(t, host+"/app:one", amd64); err == nil || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s: %.300v", name, err)
+		}
+	}
+	client, err := tenonregistry.New(tenonregistry.Settings{Silence: 300 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	if _, err := Open(tenonregistry.NewContext(t.Context(), client), silent.Addr().String()+"/app:one", amd64, func(int64) {}); !errors.Is(err, tenonregistry.ErrSilent) {
+		t.Errorf("silent: %v", err)
 	}
 }

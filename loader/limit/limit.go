@@ -8,7 +8,7 @@
 package limit
 
 const (
-	Frame   = 64 << 10 // the JSON document of one control frame; of the statement of an app's end as well
+	Frame   = 64 << 10 // the JSON document of one control frame
 	Signals = 64       // signals that wait until PID 1 listens
 
 	Call  = 4 << 10  // what a supervisor is asked for

@@ -132,8 +132,7 @@ func (c *Client) PutManifest(ctx context.Context, ref name.Reference, mt types.M
 	}
 	for try := 1; ; try++ {
 		err := put(ctx, client, address(ref.Context(), "manifests", ref.Identifier()), mt, data)
-		var refused *transport.Error
-		if err == nil || try == tries || !broken(err) && !(errors.As(err, &refused) && refused.Temporary()) {
+		if err == nil || try == tries || !broken(err) && !temporary(err) {
 			return err
 		}
 		select {
@@ -142,6 +141,12 @@ func (c *Client) PutManifest(ctx context.Context, ref name.Reference, mt types.M
 		case <-time.After(time.Duration(try) * time.Second):
 		}
 	}
+}
+
+// temporary says whether a registry said that it may do better later.
+func temporary(err error) bool {
+	var refused *transport.Error
+	return errors.As(err, &refused) && refused.Temporary()
 }
 
 func put(ctx context.Context, client *http.Client, address string, mt types.MediaType, data []byte) error {

@@ -184,11 +184,11 @@ func (b *resumed) resume() bool {
 	if b.size > 0 {
 		again.Header.Set("Range", fmt.Sprintf("bytes=%d-%d", b.done, b.size-1))
 	}
-	resp, err := b.next.RoundTrip(again)
+	resp, err := b.next.RoundTrip(again) //nolint:bodyclose // it is the body from now on
 	if err != nil {
 		return broken(err) && b.resume()
 	}
-	b.ReadCloser.Close()
+	b.Close()
 	b.ReadCloser = resp.Body
 	if resp.StatusCode == http.StatusOK { // all of it
 		_, err = io.CopyN(io.Discard, resp.Body, b.done)
