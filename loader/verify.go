@@ -275,7 +275,7 @@ func (v *Verified) readLayers(ctx context.Context, b *bundle.Bundle, report func
 	}
 	s, err := seal.Of(v.initramfs, b.Size(bundle.InitramfsType))
 	if err == nil {
-		err = seal.Check(v.kernel, config, s)
+		err = seal.Check(v.kernel, config, b.Manifest.CommandLine, s)
 	}
 	if err != nil {
 		report(Check{"seal", CheckFailed, err.Error()})

@@ -121,7 +121,7 @@ func Resolve(ctx context.Context, cache *Cache, req Request) ([]byte, error) {
 	if err != nil || !req.Sealed {
 		return data, err
 	}
-	return data, seal.CheckConfig(data)
+	return data, seal.CheckConfig(data, req.CommandLine)
 }
 
 func resolve(ctx context.Context, cache *Cache, req Request) ([]byte, error) {

@@ -72,9 +72,9 @@ func Write(ctx context.Context, dir string, kernel []byte, initramfs string, cha
 	return path, b.Digest, b.Save(ctx, path, nil)
 }
 
-// Config is a .config of which a sealed kernel may be made.
+// Config is a .config of which a sealed kernel may be made that has the command line of Manifest.
 func Config() []byte {
-	var out []byte
+	out := []byte("CONFIG_CMDLINE=\"quiet\"\n")
 	for _, symbol := range seal.On {
 		out = fmt.Appendf(out, "CONFIG_%s=y\n", symbol)
 	}

@@ -20,7 +20,7 @@ var ErrConfig = errors.New("the kernel cannot be sealed")
 var (
 	Off = []string{
 		"MODULES", "KEXEC", "KEXEC_FILE", "KEXEC_HANDOVER", "HIBERNATION", "BOOT_CONFIG", "ACPI_TABLE_UPGRADE", "EFI_CUSTOM_SSDT_OVERLAYS",
-		"MICROCODE", "MICROCODE_LATE_LOADING", "DEVMEM", "DEVPORT", "EARLY_PRINTK", "AMD_MEM_ENCRYPT", "MEMORY_HOTREMOVE", "INTEL_TXT", "OF", "X86_INTEL_MID", "XEN", "JAILHOUSE_GUEST",
+		"MICROCODE", "MICROCODE_LATE_LOADING", "DEVMEM", "DEVPORT", "EARLY_PRINTK", "AMD_MEM_ENCRYPT", "MEMORY_HOTREMOVE", "INTEL_TXT", "OF", "X86_INTEL_MID", "XEN", "JAILHOUSE_GUEST", "RANDOM_TRUST_BOOTLOADER",
 	}
 	On = []string{
 		"TENON_SEAL", "KERNEL_ZSTD", "CMDLINE_BOOL", "CMDLINE_OVERRIDE", "BLK_DEV_INITRD", "EFI_STUB",
@@ -28,8 +28,12 @@ var (
 	}
 )
 
-// CheckConfig refuses a .config with which a kernel cannot be sealed. The error wraps ErrConfig.
-func CheckConfig(config []byte) error {
+// quoted escapes what a text in a .config must not have.
+var quoted = strings.NewReplacer(`\`, `\\`, `"`, `\"`)
+
+// CheckConfig refuses a .config with which a kernel cannot be sealed, or that has another
+// command line. The error wraps ErrConfig.
+func CheckConfig(config []byte, commandLine string) error {
 	values := map[string]string{}
 	for line := range strings.Lines(string(config)) {
 		if symbol, value, set := strings.Cut(strings.TrimSpace(line), "="); set {
@@ -46,6 +50,9 @@ func CheckConfig(config []byte) error {
 		if v := cmp.Or(values["CONFIG_"+s], "n"); v != "y" {
 			wrong = append(wrong, s+"="+v)
 		}
+	}
+	if v := values["CONFIG_CMDLINE"]; v != `"`+quoted.Replace(commandLine)+`"` {
+		wrong = append(wrong, "CMDLINE="+v)
 	}
 	if len(wrong) == 0 {
 		return nil

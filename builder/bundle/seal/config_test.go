@@ -22,25 +22,28 @@ func config(without string, lines ...string) []byte {
 }
 
 func TestCheckConfig(t *testing.T) {
-	if err := CheckConfig(config("", "CONFIG_NET=y", `CONFIG_CMDLINE="a MODULES=y"`)); err != nil {
+	if err := CheckConfig(config("", "CONFIG_NET=y", `CONFIG_CMDLINE="a MODULES=y b=\"\\\""`), `a MODULES=y b="\"`); err != nil {
 		t.Fatal(err)
 	}
 	want := func(data []byte, text string) {
 		t.Helper()
-		if err := CheckConfig(data); !errors.Is(err, ErrConfig) || err.Error() != "the kernel cannot be sealed: "+text {
+		if err := CheckConfig(data, "quiet"); !errors.Is(err, ErrConfig) || err.Error() != "the kernel cannot be sealed: "+text {
 			t.Errorf("got %v, want %s", err, text)
 		}
 	}
+	const line = `CONFIG_CMDLINE="quiet"`
 	for _, s := range Off {
-		want(config("", "CONFIG_"+s+"=y"), s+"=y")
-		want(config("", "CONFIG_"+s+"=m"), s+"=m")
+		want(config("", line, "CONFIG_"+s+"=y"), s+"=y")
+		want(config("", line, "CONFIG_"+s+"=m"), s+"=m")
 	}
 	for _, s := range On {
-		want(config(s), s+"=n")
-		want(config(s, "CONFIG_"+s+"=m"), s+"=m")
+		want(config(s, line), s+"=n")
+		want(config(s, line, "CONFIG_"+s+"=m"), s+"=m")
 	}
-	want(config("EFI_STUB", "CONFIG_MODULES=y", "CONFIG_DEVMEM=y\r"), "DEVMEM=y, EFI_STUB=n, MODULES=y")
-	if err := CheckConfig(nil); !errors.Is(err, ErrConfig) {
+	want(config("EFI_STUB", line, "CONFIG_MODULES=y", "CONFIG_DEVMEM=y\r"), "DEVMEM=y, EFI_STUB=n, MODULES=y")
+	want(config("", `CONFIG_CMDLINE="quiet init=/evil"`), `CMDLINE="quiet init=/evil"`)
+	want(config(""), "CMDLINE=")
+	if err := CheckConfig(nil, "quiet"); !errors.Is(err, ErrConfig) {
 		t.Errorf("nothing: %v", err)
 	}
 }

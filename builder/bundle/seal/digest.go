@@ -102,10 +102,10 @@ func Of(initramfs io.ReaderAt, size int64) (Seal, error) {
 	return Seal{Size: size, Digest: Digest(list.Sum(nil))}, nil
 }
 
-// Check refuses a kernel that is not sealed to the initramfs, or that lets something else in, as
-// its .config says. The error wraps ErrImage, ErrOther or ErrConfig.
-func Check(bzImage io.ReaderAt, config []byte, initramfs Seal) error {
-	if err := CheckConfig(config); err != nil {
+// Check refuses a kernel that is not sealed to the initramfs, or that has another command line or
+// lets something else in, as its .config says. The error wraps ErrImage, ErrOther or ErrConfig.
+func Check(bzImage io.ReaderAt, config []byte, commandLine string, initramfs Seal) error {
+	if err := CheckConfig(config, commandLine); err != nil {
 		return err
 	}
 	want, err := Read(bzImage)

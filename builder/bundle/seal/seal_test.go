@@ -196,20 +196,20 @@ func TestWrite(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return Check(bytes.NewReader(bzImage), config, s)
+		return Check(bytes.NewReader(bzImage), config, "quiet", s)
 	}
-	if err := check(sealed, config(""), initramfs); err != nil {
+	if err := check(sealed, config("", `CONFIG_CMDLINE="quiet"`), initramfs); err != nil {
 		t.Error(err)
 	}
 	if err := check(sealed, config("TENON_SEAL"), initramfs); !errors.Is(err, ErrConfig) {
 		t.Errorf("a configuration without the driver: %v", err)
 	}
-	if err := check(image, config(""), initramfs); !errors.Is(err, ErrImage) {
+	if err := check(image, config("", `CONFIG_CMDLINE="quiet"`), initramfs); !errors.Is(err, ErrImage) {
 		t.Errorf("an image that is not sealed yet: %v", err)
 	}
 	initramfs[chunk] ^= 1
 	for name, data := range map[string][]byte{"one bit": initramfs, "longer": append(initramfs, 0), "shorter": initramfs[1:]} {
-		if err := check(sealed, config(""), data); !errors.Is(err, ErrOther) || !strings.Contains(err.Error(), "is sealed to one of 2097157 bytes") {
+		if err := check(sealed, config("", `CONFIG_CMDLINE="quiet"`), data); !errors.Is(err, ErrOther) || !strings.Contains(err.Error(), "is sealed to one of 2097157 bytes") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

@@ -77,7 +77,7 @@ func signedSubject(ctx context.Context, b *bundle.Bundle) (*request.Subject, err
 		if err != nil {
 			return nil, err
 		}
-		if err := seal.Check(kernel, config, initramfs); err != nil {
+		if err := seal.Check(kernel, config, b.Manifest.CommandLine, initramfs); err != nil {
 			return nil, err
 		}
 	}
