@@ -74,9 +74,9 @@ func TestCacheSweepsWhenAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	write(t, left+"/deep/file", "x")
-	write(t, first.Path("objects", "k/work/file"), "x")
-	write(t, first.Path("objects", "k/config/file"), "x")
-	write(t, first.Path("objects", "held/work/file"), "x")
+	for _, folder := range []string{"k/work", "k/config", "held/work"} {
+		write(t, filepath.Join(first.Path("objects", folder), "file"), "x")
+	}
 	held, err := first.lock(t.Context(), "objects", "held")
 	if err != nil {
 		t.Fatal(err)
@@ -93,7 +93,7 @@ func TestCacheSweepsWhenAlone(t *testing.T) {
 	if got := names(t, third.Path("tmp", "")); len(got) != 0 || third.has("objects", "k/work") {
 		t.Errorf("alone: %v", got)
 	}
-	if !third.has("objects", "k/config/file") || !third.has("objects", "held/work/file") {
+	if !third.has("objects", "k/config") || !third.has("objects", "held/work") {
 		t.Error("more is gone than killed builds left")
 	}
 }

@@ -42,7 +42,7 @@ func TestSteps(t *testing.T) {
 	}
 }
 
-// The fragment asks for all that a sealed kernel must have, and must not.
+// The fragment asks for nothing that a sealed kernel must not have.
 func TestSealedFragment(t *testing.T) {
 	f, err := fragments.Open("sealed")
 	if err != nil {

@@ -67,7 +67,7 @@ func beside(t *testing.T, m debian.Machine, f func(h *besideHost)) {
 }
 
 // complaint is how a kernel says that something is wrong with it.
-var complaint = regexp.MustCompile(`(?m)^.*(BUG|WARNING|Oops|general protection|\bstall|INFO: task|Call Trace|No irq handler).*$`)
+var complaint = regexp.MustCompile(`(?m)^.*(BUG|WARNING|Oops|general protection|detected stall|INFO: task|Call Trace|No irq handler).*$`)
 
 // beatHeart notes the longest time that a thread of the host did not run for.
 func (h *besideHost) beatHeart() (stop func()) {

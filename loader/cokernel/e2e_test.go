@@ -72,7 +72,7 @@ func withModule(t *testing.T, m debian.Machine, module, parameters string, f fun
 }
 
 // complaint is how a kernel says that something is wrong with it.
-var complaint = regexp.MustCompile(`(?m)^.*(BUG|WARNING|Oops|general protection|\bstall|KASAN|INFO: task|possible circular|Call Trace).*$`)
+var complaint = regexp.MustCompile(`(?m)^.*(BUG|WARNING|Oops|general protection|detected stall|KASAN|INFO: task|possible circular|Call Trace).*$`)
 
 func dmesg(t *testing.T) string {
 	t.Helper()

@@ -131,10 +131,23 @@ func TestDocs(t *testing.T) {
 	}
 }
 
-// DKMS and the module say the same version.
+// dkmsPackage returns the module's name for DKMS, such as "mortise/2".
+func dkmsPackage(t *testing.T) string {
+	t.Helper()
+	versions := matches(read(t, "module/dkms.conf"), `PACKAGE_VERSION="(.*)"`)
+	if len(versions) != 1 {
+		t.Fatalf("dkms.conf has versions %q", versions)
+	}
+	return "mortise/" + versions[0]
+}
+
+// DKMS, the module and the documentation say the same version.
 func TestModuleVersion(t *testing.T) {
-	dkms, module := matches(read(t, "module/dkms.conf"), `PACKAGE_VERSION="(.*)"`), matches(read(t, "module/main.c"), `MODULE_VERSION\("(.*)"\)`)
-	if !slices.Equal(dkms, module) || len(dkms) != 1 {
-		t.Errorf("dkms.conf has %q, main.c %q", dkms, module)
+	want := []string{dkmsPackage(t)}
+	if module := matches(read(t, "module/main.c"), `MODULE_VERSION\("(.*)"\)`); len(module) != 1 || "mortise/"+module[0] != want[0] {
+		t.Errorf("dkms.conf has %q, main.c %q", want, module)
+	}
+	if doc := matches(read(t, "../../docs/cokernel.md"), `dkms install (\S+)`); !slices.Equal(doc, want) {
+		t.Errorf("dkms.conf has %q, docs/cokernel.md %q", want, doc)
 	}
 }

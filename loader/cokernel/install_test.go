@@ -36,14 +36,14 @@ func TestE2EDKMS(t *testing.T) {
 		sh(t, `make -s -C ../.. module MODULE="$1/module" && mkdir "$1/tree" "$1/src" && unshare -m sh -ec '
 			mount -t tmpfs tmpfs /var/lib/dkms
 			dkms add --dkmstree "$1/tree" --sourcetree "$1/src" "$1/module"
-			dkms build --dkmstree "$1/tree" --sourcetree "$1/src" -k "$2" mortise/1
-		' sh "$1" "$2"`, dir, release)
+			dkms build --dkmstree "$1/tree" --sourcetree "$1/src" -k "$2" "$3"
+		' sh "$1" "$2" "$3"`, dir, release, dkmsPackage(t))
 	}
 	(&debian.Machine{Small: true}).In(t, func() {
 		// depmod takes a minute here.
 		sh(t, `ln -s /proc/self/fd /dev/fd
-			dkms install --no-depmod --dkmstree "$1/tree" --sourcetree "$1/src" -k "$(uname -r)" mortise/1
-			insmod "/lib/modules/$(uname -r)/updates/dkms/mortise.ko"`, os.Getenv(dkmsEnv))
+			dkms install --no-depmod --dkmstree "$1/tree" --sourcetree "$1/src" -k "$(uname -r)" "$2"
+			insmod "/lib/modules/$(uname -r)/updates/dkms/mortise.ko"`, os.Getenv(dkmsEnv), dkmsPackage(t))
 		ok(t, "check", (&Backend{}).Check())
 	})
 }

@@ -34,7 +34,7 @@ import (
 
 var comparisons = []comparison{
 	{"boot", "from QEMU's start to PID 1 with everything mounted, redis's root file system", boot},
-	{"seal", "build a bundle again when only the image has changed, and boot it; against the form with the initramfs inside the kernel", sealed},
+	{"seal", "build again when only the image has changed, and boot it; against a kernel with its initramfs inside", sealed},
 	{"pid1", "from the exec of PID 1 to that of the app, without DHCP, under QEMU", pid1},
 	{"verify", "verify a bundle of about 100 MiB, against the digest of its initramfs alone", verify},
 	{"sign", "sign a kernel: three signatures against one", sign},

@@ -10,8 +10,8 @@ import (
 	"strings"
 )
 
-// ErrConfig says that a kernel's configuration lets something else in than the initramfs that
-// it is sealed to.
+// ErrConfig says that a kernel with this configuration takes more from outside than the initramfs
+// that it is sealed to; test with errors.Is.
 var ErrConfig = errors.New("the kernel cannot be sealed")
 
 // Off and On are the symbols that have to be off, and built in, in a sealed kernel, so that the
@@ -32,7 +32,7 @@ var (
 var quoted = strings.NewReplacer(`\`, `\\`, `"`, `\"`)
 
 // CheckConfig refuses a .config with which a kernel cannot be sealed, or that has another
-// command line. The error wraps ErrConfig.
+// command line. The error wraps ErrConfig, and names each symbol that is wrong, with its value.
 func CheckConfig(config []byte, commandLine string) error {
 	values := map[string]string{}
 	for line := range strings.Lines(string(config)) {
