@@ -3,6 +3,7 @@
 package loader
 
 import (
+	"context"
 	"errors"
 	"io"
 	"log"
@@ -11,11 +12,13 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/registry"
 
 	"github.com/tenon-build/tenon/builder/bundle"
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
+	"github.com/tenon-build/tenon/signer/flock"
 	"github.com/tenon-build/tenon/signer/ownership"
 	"github.com/tenon-build/tenon/signer/trust"
 	"github.com/tenon-build/tenon/testdata/testbundle"
@@ -77,6 +80,40 @@ func TestNameThatWasAskedFor(t *testing.T) {
 		if (err == nil) != good {
 			t.Errorf("unsigned, expected %q: %v", expect, err)
 		}
+	}
+}
+
+// A file in the working directory does not take the place of a bundle in a registry: of a file,
+// nobody asked for a name.
+func TestFileNamedAsRegistry(t *testing.T) {
+	path, _ := newBundleOf(t, testpe.Image(nil), "", func(m *manifest.Manifest) { m.Name = "debug-shell" })
+	attach(t, path, keyOf(t, "ours"))
+	t.Chdir(t.TempDir())
+	const ref = "registry.example/team/payments:1.4"
+	for _, local := range []string{ref, "web.tenon", "out/web.tenon", ".hidden/web"} {
+		if err := errors.Join(os.MkdirAll(filepath.Dir(local), 0o755), os.CopyFS(local, os.DirFS(path))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	policy := policyOf(identity(t, "ours", "*"))
+	_, err := Verify(t.Context(), ref, policy, nil)
+	if !errors.Is(err, bundle.ErrAmbiguous) {
+		t.Errorf("got %v, want %v", err, bundle.ErrAmbiguous)
+	}
+	if _, err := bundle.Absolute(ref); !errors.Is(err, bundle.ErrAmbiguous) {
+		t.Errorf("absolute: got %v, want %v", err, bundle.ErrAmbiguous)
+	}
+	for _, local := range []string{"./" + ref, "oci:" + ref, "web.tenon", "out/web.tenon", ".hidden/web"} {
+		absolute, err := bundle.Absolute(local)
+		if err != nil || !strings.Contains(absolute, "/"+filepath.Base(local)) || absolute == local {
+			t.Errorf("%s: %s, %v", local, absolute, err)
+		}
+		v, err := Verify(t.Context(), local, policy, nil)
+		if err != nil {
+			t.Errorf("%s: %v", local, err)
+			continue
+		}
+		v.Close()
 	}
 }
 
@@ -149,6 +186,25 @@ func TestFilesThatOthersCanChange(t *testing.T) {
 				modes(what, 0o644)
 			}
 		}
+	}
+}
+
+// A directory that others can write to is refused at once, also where one of them has the lock.
+func TestUnsafeStateDoesNotWait(t *testing.T) {
+	dir := t.TempDir()
+	lock, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_RDWR|os.O_CREATE, 0o666)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	if err := errors.Join(flock.Lock(t.Context(), lock), os.Chmod(dir, 0o777)); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	err = (&State{Dir: dir}).update(ctx, func(*seen) (bool, error) { return false, nil })
+	if !errors.Is(err, ownership.ErrUnsafe) {
+		t.Errorf("got %v, want %v", err, ownership.ErrUnsafe)
 	}
 }
 

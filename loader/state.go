@@ -92,21 +92,35 @@ func (s *State) accepted(ctx context.Context, m *manifest.Manifest) error {
 // update applies a change to what was seen, while nobody else does.
 func (s *State) update(ctx context.Context, raise func(*seen) (raised bool, err error)) error {
 	var verdict error // which is not about the directory
-	err := s.locked(ctx, func() error {
-		have, err := s.read()
-		if err != nil {
-			return err
-		}
-		var raised bool
-		if raised, verdict = raise(have); verdict != nil || !raised || s.ReadOnly {
-			return nil
-		}
-		return s.write(have)
-	})
+	err := s.checkDir()
+	if err == nil {
+		err = s.locked(ctx, func() error {
+			have, err := s.read()
+			if err != nil {
+				return err
+			}
+			var raised bool
+			if raised, verdict = raise(have); verdict != nil || !raised || s.ReadOnly {
+				return nil
+			}
+			return s.write(have)
+		})
+	}
 	if err != nil {
 		return fmt.Errorf("state %q: %w", s.Dir, err)
 	}
 	return verdict
+}
+
+// checkDir refuses a directory that others can write to. It comes before the lock, for which
+// they could keep us waiting there.
+func (s *State) checkDir() error {
+	if info, err := os.Stat(s.Dir); err != nil {
+		return err
+	} else if !info.IsDir() {
+		return errors.New("not a directory")
+	}
+	return ownership.Check(s.Dir)
 }
 
 // locked holds a lock meanwhile, where something is to be remembered. The lock is
@@ -145,14 +159,6 @@ func (s *State) write(have *seen) error {
 // is an error, as a host that has forgotten would accept what is old.
 func (s *State) read() (*seen, error) {
 	have := &seen{Version: stateVersion, Bundles: map[string]string{}}
-	if info, err := os.Stat(s.Dir); err != nil {
-		return nil, err
-	} else if !info.IsDir() {
-		return nil, errors.New("not a directory")
-	}
-	if err := ownership.Check(s.Dir); err != nil {
-		return nil, err
-	}
 	path := filepath.Join(s.Dir, stateFile)
 	data, err := regular.Read(path, limit.State)
 	if errors.Is(err, fs.ErrNotExist) {

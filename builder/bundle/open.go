@@ -49,7 +49,8 @@ type store interface {
 
 // Open opens a bundle: oci:DIR, oci-archive:FILE or a path to either, or a
 // reference in a registry, with or without docker:// before it: HOST/NAME with
-// a tag or a digest; the host is never implied. Credentials come from the docker
+// a tag or a digest; the host is never implied. Where a path begins like a host
+// (my.dir/web), it needs ./ before it; ErrAmbiguous says so. Credentials come from the docker
 // keychain. Errors about what was found there wrap ErrInvalid; accidents on the
 // way, such as too many open files, do not. ctx also ends what is read later.
 func Open(ctx context.Context, ref string) (*Bundle, error) {

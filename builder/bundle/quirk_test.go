@@ -13,7 +13,10 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 
 	"github.com/tenon-build/tenon/builder/bundle/limit"
 	tenonregistry "github.com/tenon-build/tenon/builder/bundle/registry"
@@ -166,6 +169,46 @@ func onPages(next http.Handler) http.Handler {
 		}
 		list.Manifests = list.Manifests[page : page+1]
 	})
+}
+
+// A registry that refuses to show the list of signatures does not have an empty one: attaching
+// would replace it, and the bundle would seem to be unsigned.
+func TestReferrersTagRefused(t *testing.T) {
+	for _, status := range []int{http.StatusUnauthorized, http.StatusForbidden, http.StatusNotAcceptable, http.StatusNotImplemented, http.StatusOK} {
+		t.Run(strconv.Itoa(status), func(t *testing.T) {
+			t.Parallel()
+			var refuse atomic.Bool
+			ref := newRegistry(t, false, answering(func(w http.ResponseWriter, r *http.Request, _ http.Handler) bool {
+				hidden := refuse.Load() && r.Method == http.MethodGet && (isReferrers(r) || strings.Contains(r.URL.Path, "/manifests/sha256-"))
+				switch {
+				case hidden && status == http.StatusOK && !isReferrers(r):
+					_, _ = io.WriteString(w, "<html>")
+				case hidden && status == http.StatusOK:
+					w.WriteHeader(http.StatusNotFound)
+				case hidden:
+					w.WriteHeader(status)
+				}
+				return hidden
+			})) + "/team/web:1"
+			if _, err := signed(t, t.TempDir()+"/a").Push(t.Context(), ref, nil); err != nil {
+				t.Fatal(err)
+			}
+			b := opened(t, ref)
+			refuse.Store(true)
+			if err := b.Attach(t.Context(), attachment(SigstoreType, "three")); err == nil {
+				t.Error("attached to a list that cannot be read")
+			}
+			_, err := Open(t.Context(), ref)
+			var refused *transport.Error
+			if err == nil || errors.Is(err, ErrInvalid) || status != http.StatusOK && (!errors.As(err, &refused) || refused.StatusCode != status) {
+				t.Errorf("opened: %v", err)
+			}
+			refuse.Store(false)
+			if got := contents(t, opened(t, ref)); len(got) < 2 {
+				t.Errorf("what was there is lost: %q", got)
+			}
+		})
+	}
 }
 
 func TestRegistryQuirks(t *testing.T) {

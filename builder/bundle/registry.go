@@ -31,27 +31,43 @@ import (
 	"github.com/tenon-build/tenon/builder/bundle/registry"
 )
 
-// openStore opens what a reference leads to. Without a transport, what exists
-// as a file or directory is taken for that.
+// ErrAmbiguous says that a reference to a registry is the path of a file, too; test with
+// errors.Is.
+var ErrAmbiguous = errors.New("it is a reference to a registry, and there is a file of that name")
+
+// openStore opens what a reference leads to.
 func openStore(ctx context.Context, ref string) (store, error) {
-	transportName, rest := cutTransport(ref)
-	if transportName == "docker://" {
+	transport, rest, err := locate(ref)
+	switch {
+	case err != nil:
+		return nil, err
+	case transport == "docker://":
 		return openRegistry(ctx, rest)
 	}
-	s, err := openLocal(rest)
-	if transportName == "" && errors.Is(err, fs.ErrNotExist) && registry.HasHost(ref) {
-		return openRegistry(ctx, ref)
+	return openLocal(rest)
+}
+
+// locate splits a reference into transport and the rest. Without a transport, what begins with
+// a registry's host lies in the registry. A file of that name must not take its place, as the
+// file would be trusted whatever its bundle's name is.
+func locate(ref string) (transport, rest string, err error) {
+	transport, rest = cutTransport(ref)
+	if transport != "" || !registry.HasHost(ref) {
+		return transport, rest, nil
 	}
-	return s, err
+	if _, err := os.Lstat(ref); err == nil {
+		return "", "", ErrAmbiguous
+	}
+	return "docker://", rest, nil
 }
 
 // Absolute returns a reference that is good from every directory: paths become absolute.
 func Absolute(ref string) (string, error) {
-	transport, rest := cutTransport(ref)
-	if transport == "docker://" {
-		return ref, nil
+	transport, rest, err := locate(ref)
+	if err != nil {
+		return "", fmt.Errorf("bundle %q: %w", ref, err)
 	}
-	if _, err := os.Stat(rest); transport == "" && errors.Is(err, fs.ErrNotExist) && registry.HasHost(ref) {
+	if transport == "docker://" {
 		return ref, nil
 	}
 	path, err := filepath.Abs(rest)

@@ -4,7 +4,10 @@ package registry
 
 import (
 	"bytes"
+	"cmp"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -31,9 +34,8 @@ import (
 var ErrNoReferrers = errors.New("the registry cannot hold signatures")
 
 // Referrers lists the image manifests whose subject is the one given, without annotations. They come from the referrers
-// API, or, where there is none, from the index with the referrers tag, sha256-HEX. What is no
-// index counts as no referrers: registry.gitlab.com takes that tag for a digest, and answers
-// with the subject. api says which of the two it was.
+// API, or, where there is none, from the index with the referrers tag, sha256-HEX; see
+// referrersTag. api says which of the two it was.
 func (c *Client) Referrers(ctx context.Context, subject name.Digest) (list []v1.Descriptor, api bool, err error) {
 	client, err := c.HTTP(ctx, subject.Context(), transport.PullScope)
 	if err != nil {
@@ -163,17 +165,34 @@ func put(ctx context.Context, client *http.Client, address string, mt types.Medi
 	return transport.CheckError(resp, http.StatusOK, http.StatusCreated, http.StatusAccepted)
 }
 
-// referrersTag reads the index with the referrers tag; it is empty where there is none.
+// referrersTag reads the index with the referrers tag. It is empty only where the registry says
+// that there is none, or answers with the subject, as GitLab does: whoever attaches replaces
+// what was there, and whoever reads would take a bundle for an unsigned one.
 func (c *Client) referrersTag(ctx context.Context, client *http.Client, subject name.Digest) (*v1.IndexManifest, error) {
-	resp, err := get(ctx, client, address(subject.Context(), "manifests", tagOf(subject)))
+	tag := tagOf(subject)
+	resp, err := get(ctx, client, address(subject.Context(), "manifests", tag))
 	if err != nil {
 		return &v1.IndexManifest{}, err
 	}
-	index, _, err := readPage(resp)
-	if index == nil {
-		index = &v1.IndexManifest{}
+	defer resp.Body.Close()
+	if resp.StatusCode == http.StatusNotFound {
+		return &v1.IndexManifest{}, nil
 	}
-	return index, err
+	if err := transport.CheckError(resp, http.StatusOK); err != nil {
+		return &v1.IndexManifest{}, fmt.Errorf("tag %s: %w", tag, err)
+	}
+	data, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return &v1.IndexManifest{}, fmt.Errorf("tag %s: %w", tag, err)
+	}
+	index, err := parseIndex(resp, data)
+	if index != nil || err != nil {
+		return cmp.Or(index, &v1.IndexManifest{}), err
+	}
+	if sum := sha256.Sum256(data); "sha256:"+hex.EncodeToString(sum[:]) != subject.DigestStr() {
+		err = fmt.Errorf("tag %s: it is no list of referrers", tag)
+	}
+	return &v1.IndexManifest{}, err
 }
 
 // tagOf is the referrers tag of a manifest.
@@ -204,26 +223,34 @@ func readPage(resp *http.Response) (index *v1.IndexManifest, next string, err er
 	if err := transport.CheckError(resp, http.StatusOK); err != nil {
 		return nil, "", err
 	}
-	mt, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
-	if mt != string(types.OCIImageIndex) {
-		return nil, "", nil
-	}
 	data, err := io.ReadAll(resp.Body)
 	if err != nil {
 		return nil, "", err
 	}
-	if err := strictjson.CheckValues(data, limit.ListValues); err != nil {
-		return nil, "", fmt.Errorf("the registry's list of referrers: %w", err)
-	}
-	index = &v1.IndexManifest{}
-	if err := json.Unmarshal(data, index); err != nil {
-		return nil, "", fmt.Errorf("the registry's list of referrers: %w", err)
-	}
-	if index.MediaType != "" && index.MediaType != types.OCIImageIndex {
-		return nil, "", nil
+	if index, err = parseIndex(resp, data); index == nil || err != nil {
+		return nil, "", err
 	}
 	next, err = nextPage(resp)
 	return index, next, err
+}
+
+// parseIndex returns the index that an answer is, nil where it is something else.
+func parseIndex(resp *http.Response, data []byte) (*v1.IndexManifest, error) {
+	mt, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
+	if mt != string(types.OCIImageIndex) {
+		return nil, nil
+	}
+	if err := strictjson.CheckValues(data, limit.ListValues); err != nil {
+		return nil, fmt.Errorf("the registry's list of referrers: %w", err)
+	}
+	index := &v1.IndexManifest{}
+	if err := json.Unmarshal(data, index); err != nil {
+		return nil, fmt.Errorf("the registry's list of referrers: %w", err)
+	}
+	if index.MediaType != "" && index.MediaType != types.OCIImageIndex {
+		return nil, nil
+	}
+	return index, nil
 }
 
 // unknown are the answers of registries that do not know a question: an unknown path, method

@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"github.com/spf13/cobra"
 
+	"github.com/tenon-build/tenon/builder/bundle"
 	"github.com/tenon-build/tenon/builder/bundle/registry"
 )
 
@@ -74,6 +75,8 @@ func RegistryHint(err error) string {
 	var unknown x509.UnknownAuthorityError
 	var plain tls.RecordHeaderError
 	switch {
+	case errors.Is(err, bundle.ErrAmbiguous):
+		return "write ./PATH for the file, or docker://HOST/NAME:TAG for the registry"
 	case errors.Is(err, registry.ErrNoReferrers):
 		return "push to a registry that takes OCI 1.1 artifacts (docs/bundle.md lists some), or carry the bundle as a file: -o oci-archive:FILE"
 	case errors.Is(err, registry.ErrSilent):
