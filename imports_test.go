@@ -80,7 +80,7 @@ func below(pkg string, trees ...string) bool {
 }
 
 // bottom are small packages that any other may import.
-var bottom = []string{"./signer/flock", "./signer/ownership", "./signer/regular", "./signer/strictjson", "./signer/stricttoml"}
+var bottom = []string{"./signer/flock", "./signer/ownership", "./signer/regular", "./signer/rename", "./signer/strictjson", "./signer/stricttoml"}
 
 // isLocal says whether a package is one of the module, above the bottom.
 func isLocal(pkg string) bool { return strings.HasPrefix(pkg, "./") && !slices.Contains(bottom, pkg) }

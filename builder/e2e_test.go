@@ -16,7 +16,7 @@ import (
 // TestE2EFragments resolves every recipe for every target, sealed and
 // detached, against the real tree: no symbol may be dropped or changed.
 func TestE2EFragments(t *testing.T) {
-	cache, err := kernel.OpenCache(t.Context(), t.TempDir(), nil)
+	cache, err := kernel.OpenCache(t.Context(), kernel.CacheOptions{Dir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/v1/types"
-	"golang.org/x/sys/unix"
 
 	"github.com/tenon-build/tenon/builder/bundle"
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
@@ -24,6 +23,7 @@ import (
 	"github.com/tenon-build/tenon/signer"
 	"github.com/tenon-build/tenon/signer/authenticode"
 	"github.com/tenon-build/tenon/signer/regular"
+	"github.com/tenon-build/tenon/signer/rename"
 	"github.com/tenon-build/tenon/signer/trust"
 )
 
@@ -230,10 +230,7 @@ func (e *Export) Dir(ctx context.Context, dir string) (err error) {
 	if err := os.Chmod(tmp, 0o755); err != nil {
 		return err
 	}
-	if err := unix.Renameat2(unix.AT_FDCWD, tmp, unix.AT_FDCWD, dir, unix.RENAME_NOREPLACE); err != nil {
-		return &os.LinkError{Op: "rename", Old: tmp, New: dir, Err: err}
-	}
-	return nil
+	return rename.NoReplace(tmp, dir)
 }
 
 func (e *Export) fill(ctx context.Context, dir string) error {

@@ -24,7 +24,7 @@ func TestSoakLinux612(t *testing.T) {
 	if len(tarball) != 1 {
 		t.Fatal("the package has no source")
 	}
-	cache, err := kernel.OpenCache(t.Context(), e2e.Cache(), nil)
+	cache, err := kernel.OpenCache(t.Context(), kernel.CacheOptions{Dir: e2e.Cache()})
 	if err != nil {
 		t.Fatal(err)
 	}

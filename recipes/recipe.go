@@ -7,7 +7,6 @@
 package recipes
 
 import (
-	"bytes"
 	"embed"
 	"encoding/json"
 	"errors"
@@ -20,11 +19,11 @@ import (
 	"time"
 
 	"github.com/docker/go-units"
-	"github.com/pelletier/go-toml/v2"
 	"github.com/pelletier/go-toml/v2/unstable"
 
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
 	"github.com/tenon-build/tenon/kconfig"
+	"github.com/tenon-build/tenon/signer/stricttoml"
 )
 
 //go:embed *.toml
@@ -154,9 +153,7 @@ func Parse(filename string, data []byte) (*Recipe, error) {
 		return nil, fmt.Errorf("%s: larger than %d bytes", filename, maxSize)
 	}
 	var f file
-	dec := toml.NewDecoder(bytes.NewReader(data))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&f); err != nil {
+	if err := stricttoml.Decode(data, &f); err != nil {
 		return nil, positioned(filename, err)
 	}
 	r := &Recipe{
@@ -321,17 +318,11 @@ func configLines(data []byte) []int {
 	return lines
 }
 
-// positioned makes one line of the TOML library's errors.
+// positioned puts the file in front of an error, as FILE:LINE where the line is known.
 func positioned(filename string, err error) error {
-	var strict *toml.StrictMissingError
-	if errors.As(err, &strict) && len(strict.Errors) > 0 {
-		row, _ := strict.Errors[0].Position()
-		return fmt.Errorf("%s:%d: unknown key %q", filename, row, strings.Join(strict.Errors[0].Key(), "."))
-	}
-	var decode *toml.DecodeError
-	if errors.As(err, &decode) {
-		row, _ := decode.Position()
-		return fmt.Errorf("%s:%d: %s", filename, row, strings.TrimPrefix(decode.Error(), "toml: "))
+	var at *stricttoml.Error
+	if errors.As(err, &at) {
+		return fmt.Errorf("%s:%d: %s", filename, at.Line, at.Text)
 	}
 	return fmt.Errorf("%s: %w", filename, err)
 }

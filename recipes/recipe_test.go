@@ -198,6 +198,10 @@ func TestParseRefuses(t *testing.T) {
 	if _, err := Parse("my.toml", make([]byte, maxSize+1)); err == nil || err.Error() != "my.toml: larger than 1048576 bytes" {
 		t.Error(err)
 	}
+	// The TOML library takes minutes to list the places of so many.
+	if _, err := Parse("my.toml", []byte(strings.Repeat("[[x]]\n", 100_000))); err == nil || err.Error() != "my.toml: more than 8192 lines" {
+		t.Error(err)
+	}
 	if _, err := Parse("my.toml", nil); err == nil {
 		t.Error("an empty file is taken")
 	}

@@ -96,7 +96,7 @@ func TestE2EKexecJudgeSecureBoot(t *testing.T) {
 // at run time. The cache has it after the first time: the CA never changes.
 func hostKernel(t *testing.T) (*kernel.Kernel, *kernel.Source) {
 	t.Helper()
-	cache := e2e.Must(kernel.OpenCache(t.Context(), os.Getenv("TENON_CACHE"), nil))
+	cache := e2e.Must(kernel.OpenCache(t.Context(), kernel.CacheOptions{Dir: os.Getenv("TENON_CACHE")}))
 	t.Cleanup(func() { _ = cache.Close() })
 	// The configuration names the file, so its name stands for its content.
 	ca := e2e.Must(os.ReadFile(judgeDir() + "/ca.crt"))

@@ -11,7 +11,8 @@ import (
 
 	"github.com/sigstore/sigstore/pkg/cryptoutils"
 	"github.com/youmark/pkcs8"
-	"golang.org/x/sys/unix"
+
+	"github.com/tenon-build/tenon/signer/rename"
 )
 
 // file is one file of a folder of keys.
@@ -68,12 +69,12 @@ func writeDir(path string, files []file) (err error) {
 	if err := errors.Join(os.Chmod(tmp, 0o755), syncDir(tmp)); err != nil {
 		return err
 	}
-	err = unix.Renameat2(unix.AT_FDCWD, tmp, unix.AT_FDCWD, path, unix.RENAME_NOREPLACE)
-	if err == unix.EEXIST {
+	err = rename.NoReplace(tmp, path)
+	if errors.Is(err, fs.ErrExist) {
 		return ErrExists
 	}
 	if err != nil {
-		return &os.LinkError{Op: "rename", Old: tmp, New: path, Err: err}
+		return err
 	}
 	return syncDir(filepath.Dir(path))
 }

@@ -17,9 +17,9 @@ import (
 	"time"
 
 	"github.com/sigstore/sigstore/pkg/cryptoutils"
-	"golang.org/x/sys/unix"
 
 	"github.com/tenon-build/tenon/signer/flock"
+	"github.com/tenon-build/tenon/signer/rename"
 )
 
 // ErrNoLeaf says that a folder holds no leaf that Rotate could replace.
@@ -44,10 +44,13 @@ type Rotation struct {
 
 // Rotate replaces the leaf in a folder that Create made by a new one with the
 // same name and profile, and a new key of the same algorithm. The old one stays,
-// as signing-SERIAL.key, .crt and .pub. All is done in one step, or nothing.
-func Rotate(dir string, o RotateOptions) (*Rotation, error) { return rotate(dir, o, time.Now()) }
+// as signing-SERIAL.key, .crt and .pub. All is done in one step, or nothing. It waits, until ctx
+// ends, for other rotations beside it.
+func Rotate(ctx context.Context, dir string, o RotateOptions) (*Rotation, error) {
+	return rotate(ctx, dir, o, time.Now())
+}
 
-func rotate(dir string, o RotateOptions, now time.Time) (*Rotation, error) {
+func rotate(ctx context.Context, dir string, o RotateOptions, now time.Time) (*Rotation, error) {
 	fail := func(err error) (*Rotation, error) { return nil, fmt.Errorf("rotating the leaf of %q: %w", dir, err) }
 	old, err := leafOf(dir, o.Issuer)
 	if err != nil {
@@ -80,7 +83,7 @@ func rotate(dir string, o RotateOptions, now time.Time) (*Rotation, error) {
 		return fail(err)
 	}
 	kept := fmt.Sprintf("signing-%x", old.SerialNumber)
-	if err := exchangeDir(dir, kept, files); err != nil {
+	if err := exchangeDir(ctx, dir, kept, files); err != nil {
 		return fail(err)
 	}
 	return &Rotation{Old: old, New: made, Kept: filepath.Join(dir, kept+".crt")}, nil
@@ -127,7 +130,7 @@ func checkOldKey(dir string, passphrase []byte) error {
 
 // exchangeDir puts new files into a directory in one step. The files signing.*
 // that are there get the stem kept.
-func exchangeDir(path, kept string, files []file) (err error) {
+func exchangeDir(ctx context.Context, path, kept string, files []file) (err error) {
 	path, err = filepath.EvalSymlinks(path)
 	if err != nil {
 		return err
@@ -136,7 +139,7 @@ func exchangeDir(path, kept string, files []file) (err error) {
 	if err != nil {
 		return err
 	}
-	unlock, err := lockDir(filepath.Dir(path))
+	unlock, err := lockDir(ctx, filepath.Dir(path))
 	if err != nil {
 		return err
 	}
@@ -169,8 +172,8 @@ func exchangeDir(path, kept string, files []file) (err error) {
 	if err := errors.Join(giveTo(tmp, info, files), os.Chmod(tmp, info.Mode().Perm()), syncDir(tmp)); err != nil {
 		return err
 	}
-	if err := unix.Renameat2(unix.AT_FDCWD, tmp, unix.AT_FDCWD, path, unix.RENAME_EXCHANGE); err != nil {
-		return &os.LinkError{Op: "exchange", Old: tmp, New: path, Err: err}
+	if err := rename.Exchange(tmp, path); err != nil {
+		return err
 	}
 	return syncDir(filepath.Dir(path))
 }
@@ -190,12 +193,12 @@ func giveTo(dir string, like fs.FileInfo, files []file) error {
 }
 
 // lockDir keeps other rotations waiting.
-func lockDir(path string) (unlock func() error, err error) {
+func lockDir(ctx context.Context, path string) (unlock func() error, err error) {
 	d, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
-	if err := flock.Lock(context.Background(), d); err != nil {
+	if err := flock.Lock(ctx, d); err != nil {
 		return nil, errors.Join(&os.PathError{Op: "lock", Path: path, Err: err}, d.Close())
 	}
 	return d.Close, nil

@@ -4,6 +4,7 @@ package signer
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -23,7 +24,7 @@ func TestRotate(t *testing.T) {
 		t.Fatal(err)
 	}
 	oldKey, old := read(t, release, "signing.key"), mustParse(t, release, "signing.crt")[0]
-	done, err := Rotate(release, RotateOptions{Issuer: issuer})
+	done, err := Rotate(t.Context(), release, RotateOptions{Issuer: issuer})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,7 +52,7 @@ func TestRotate(t *testing.T) {
 	if err := os.Symlink("release", link); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Rotate(link, RotateOptions{Issuer: issuer, Valid: time.Minute, Passphrase: []byte("x")}); err != nil {
+	if _, err := Rotate(t.Context(), link, RotateOptions{Issuer: issuer, Valid: time.Minute, Passphrase: []byte("x")}); err != nil {
 		t.Fatal(err)
 	}
 	names, err := fileNames(release)
@@ -63,14 +64,14 @@ func TestRotate(t *testing.T) {
 		t.Errorf("left behind: %v, %v", entries, err)
 	}
 	// From here on, the key has to be encrypted.
-	if _, err := Rotate(release, RotateOptions{Issuer: issuer}); !errors.Is(err, ErrEncrypted) {
+	if _, err := Rotate(t.Context(), release, RotateOptions{Issuer: issuer}); !errors.Is(err, ErrEncrypted) {
 		t.Errorf("got %v", err)
 	}
 }
 
 func TestRotateDevelopment(t *testing.T) {
 	dir := newDir(t)
-	done, err := Rotate(dir, RotateOptions{Issuer: mustOpenIssuer(t, dir)})
+	done, err := Rotate(t.Context(), dir, RotateOptions{Issuer: mustOpenIssuer(t, dir)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,11 +91,11 @@ func TestRotateKeyElsewhere(t *testing.T) {
 	if err := os.Remove(filepath.Join(release, "signing.key")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Rotate(release, RotateOptions{Issuer: issuer}); !errors.Is(err, ErrElsewhere) {
+	if _, err := Rotate(t.Context(), release, RotateOptions{Issuer: issuer}); !errors.Is(err, ErrElsewhere) {
 		t.Errorf("got %v", err)
 	}
 	key := newKey(t)
-	done, err := Rotate(release, RotateOptions{Issuer: issuer, PublicKey: key.Public()})
+	done, err := Rotate(t.Context(), release, RotateOptions{Issuer: issuer, PublicKey: key.Public()})
 	if err != nil || Fingerprint(done.New.PublicKey) != Fingerprint(key.Public()) {
 		t.Fatalf("%v", err)
 	}
@@ -134,7 +135,7 @@ func TestRotateRefuses(t *testing.T) {
 		{"another issuer", "release", `the issuer "CN=test root" did not issue "CN=test release"`, RotateOptions{Issuer: root}},
 		{"outlives its issuer", "release", "validity: ends after that of issuer", RotateOptions{Issuer: ca, Valid: 2 * time.Hour}},
 	} {
-		if _, err := Rotate(in(test.dir), test.o); err == nil || !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "\n") {
+		if _, err := Rotate(t.Context(), in(test.dir), test.o); err == nil || !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%s: got %v", test.name, err)
 		}
 	}
@@ -144,6 +145,27 @@ func TestRotateRefuses(t *testing.T) {
 	entries, err := os.ReadDir(dir)
 	if err != nil || len(entries) != 7 {
 		t.Errorf("left behind: %v, %v", entries, err)
+	}
+}
+
+// Waiting for another rotation ends with ctx.
+func TestRotateInterrupted(t *testing.T) {
+	dir := hierarchy(t)
+	release, issuer := filepath.Join(dir, "release"), mustOpenIssuer(t, filepath.Join(dir, "ca"))
+	unlock, err := lockDir(t.Context(), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := Rotate(ctx, release, RotateOptions{Issuer: issuer}); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v", err)
+	}
+	if names, err := fileNames(release); err != nil || len(names) != 3 {
+		t.Errorf("has %q, %v", names, err)
+	}
+	if err := unlock(); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -157,7 +179,7 @@ func TestRotateAtOnce(t *testing.T) {
 	for range 4 {
 		group.Go(func() {
 			for range 20 {
-				_, err := Rotate(release, RotateOptions{Issuer: issuer})
+				_, err := Rotate(t.Context(), release, RotateOptions{Issuer: issuer})
 				if err == nil {
 					done.Add(1)
 				} else if !strings.HasSuffix(err.Error(), "another rotation came first") {

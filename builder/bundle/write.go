@@ -19,9 +19,9 @@ import (
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
-	"golang.org/x/sys/unix"
 
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
+	"github.com/tenon-build/tenon/signer/rename"
 )
 
 // ErrExists says that the output exists and is not a bundle, or not only one,
@@ -321,7 +321,7 @@ func writeDir(ctx context.Context, path string, files []blob) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(tmp)) }()
+	defer func() { err = remove(tmp, err) }()
 	if err := errors.Join(os.Chmod(tmp, 0o755), os.MkdirAll(filepath.Join(tmp, "blobs", "sha256"), 0o755)); err != nil {
 		return err
 	}
@@ -337,9 +337,9 @@ func writeDir(ctx context.Context, path string, files []blob) (err error) {
 
 // replace puts what is at tmp at path. What stood there, a directory or a file, has the name tmp
 // afterwards, for the caller to remove. What check refuses of that is put back: it appeared there
-// meanwhile.
+// meanwhile. Where that fails, the error is errKept.
 func replace(tmp, path string, check func(old string) error) error {
-	err := rename(tmp, path, unix.RENAME_NOREPLACE)
+	err := rename.NoReplace(tmp, path)
 	if errors.Is(err, fs.ErrExist) {
 		err = exchange(tmp, path, check)
 	}
@@ -349,23 +349,40 @@ func replace(tmp, path string, check func(old string) error) error {
 	return syncDir(filepath.Dir(path))
 }
 
+// errKept says that what has the temporary name is not ours to remove.
+var errKept = errors.New("it is kept")
+
+// remove removes what has a temporary name when the work is done, unless err is errKept.
+func remove(tmp string, err error) error {
+	if errors.Is(err, errKept) {
+		return err
+	}
+	return errors.Join(err, os.RemoveAll(tmp))
+}
+
 // exchange exchanges two names, and looks at what it took away: before, somebody could still write
 // there.
 func exchange(tmp, path string, check func(old string) error) error {
-	if err := rename(tmp, path, unix.RENAME_EXCHANGE); err != nil {
+	ours, err := os.Lstat(tmp)
+	if err != nil {
 		return err
 	}
-	if err := check(tmp); err != nil {
-		return errors.Join(err, rename(tmp, path, unix.RENAME_EXCHANGE))
+	if err := rename.Exchange(tmp, path); err != nil {
+		return err
 	}
-	return nil
-}
-
-func rename(from, to string, flags uint) error {
-	if err := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, flags); err != nil {
-		return &os.LinkError{Op: "rename", Old: from, New: to, Err: err}
+	refused := check(tmp)
+	if refused == nil {
+		return nil
 	}
-	return nil
+	err = rename.Exchange(tmp, path)
+	if errors.Is(err, fs.ErrNotExist) { // somebody took ours away
+		err = rename.NoReplace(tmp, path)
+	}
+	left, statErr := os.Lstat(tmp)
+	if errors.Is(statErr, fs.ErrNotExist) || statErr == nil && os.SameFile(ours, left) {
+		return errors.Join(refused, err)
+	}
+	return fmt.Errorf("%w; what somebody put at %q meanwhile is now %q: %w", errors.Join(refused, err, statErr), path, tmp, errKept)
 }
 
 func copyBlob(ctx context.Context, w io.Writer, b blob) error {
@@ -403,7 +420,7 @@ func writeTar(path string, check func(old string) error, write func(*tar.Writer)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, f.Close(), os.RemoveAll(f.Name())) }()
+	defer func() { err = remove(f.Name(), errors.Join(err, f.Close())) }()
 	tw := tar.NewWriter(f)
 	if err := write(tw); err != nil {
 		return err

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tenon-build/tenon/signer/flock"
+	"github.com/tenon-build/tenon/signer/rename"
 )
 
 // Cache is a directory of build results, each named by what it was made from:
@@ -37,11 +38,17 @@ type Cache struct {
 	waiting func(what string)
 }
 
-// OpenCache opens the cache at dir, which is made when missing. An empty dir
-// means the user's cache folder (~/.cache/tenon). One to which others can write is
-// refused with ErrShared. waiting is called about every ten seconds while another process
-// holds what is needed, with a text of who that is; it may be nil.
-func OpenCache(ctx context.Context, dir string, waiting func(what string)) (*Cache, error) {
+// CacheOptions say how OpenCache opens a cache.
+type CacheOptions struct {
+	Dir      string            // made when missing; empty: the user's cache folder (~/.cache/tenon)
+	TrustDir bool              // use Dir even when others can write to it: what they write there can get into kernels
+	Waiting  func(what string) // called about every ten seconds while another process holds what is needed, with who that is; may be nil
+}
+
+// OpenCache opens a cache. One to which others can write is refused with ErrShared, unless
+// TrustDir is set.
+func OpenCache(ctx context.Context, o CacheOptions) (*Cache, error) {
+	dir := o.Dir
 	if dir == "" {
 		base, err := os.UserCacheDir()
 		if err != nil {
@@ -56,8 +63,8 @@ func OpenCache(ctx context.Context, dir string, waiting func(what string)) (*Cac
 	if strings.ContainsAny(dir, " \t\n:'\"\\$#%") {
 		return nil, fmt.Errorf("opening the cache: %q: the kernel's build cannot work in a folder with spaces, colons, quotes or one of $#%% in its path", dir)
 	}
-	c := &Cache{dir: dir, waiting: waiting}
-	if err := c.prepare(); err != nil {
+	c := &Cache{dir: dir, waiting: o.Waiting}
+	if err := c.prepare(o.TrustDir); err != nil {
 		return nil, fmt.Errorf("opening the cache: %w", err)
 	}
 	if err := c.enter(ctx); err != nil {
@@ -69,31 +76,30 @@ func OpenCache(ctx context.Context, dir string, waiting func(what string)) (*Cac
 // kinds are the folders of a cache. Who can open a lock can hold it, so that those are for nobody else.
 var kinds = map[string]fs.FileMode{"source": 0o755, "config": 0o755, "objects": 0o755, "kernel": 0o755, "lock": 0o700, "tmp": 0o755}
 
-// prepare makes the folders, and looks who else can write to them, before anything in them is read.
-func (c *Cache) prepare() error {
+// prepare makes the folders. Unless the cache is trusted, it looks who else can write to them, before
+// anything in them is read.
+func (c *Cache) prepare(trusted bool) error {
 	if err := os.MkdirAll(c.dir, 0o755); err != nil {
 		return err
 	}
-	if err := checkPath(c.dir); err != nil {
-		return err
+	if !trusted {
+		if err := checkPath(c.dir); err != nil {
+			return err
+		}
 	}
 	for kind, mode := range kinds {
 		dir := c.Path(kind, "")
 		if err := os.MkdirAll(dir, mode); err != nil {
 			return err
 		}
-		if err := checkPrivate(dir); err != nil {
-			return err
-		}
-		entries, err := os.ReadDir(dir)
-		if err != nil {
-			return err
-		}
-		for _, e := range entries {
-			if err := checkPrivate(c.Path(kind, e.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) { // another build removes what it no longer needs
+		if !trusted {
+			if err := checkEntries(dir); err != nil {
 				return err
 			}
 		}
+	}
+	if trusted {
+		return nil // a folder of somebody else has the mode that its owner wants
 	}
 	return closeLocks(c.Path("lock", ""))
 }
@@ -212,9 +218,8 @@ func (c *Cache) commit(from, kind, key string) error {
 	if err := syncFS(from); err != nil {
 		return err
 	}
-	err := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_NOREPLACE)
-	if err != nil && err != unix.EEXIST {
-		return &os.LinkError{Op: "rename", Old: from, New: to, Err: err}
+	if err := rename.NoReplace(from, to); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
 	}
 	return nil
 }

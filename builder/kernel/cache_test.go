@@ -17,7 +17,7 @@ import (
 
 func openCache(t *testing.T, dir string) *Cache {
 	t.Helper()
-	c, err := OpenCache(t.Context(), dir, nil)
+	c, err := OpenCache(t.Context(), CacheOptions{Dir: dir})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,7 +59,7 @@ func TestCacheDir(t *testing.T) {
 	if !filepath.IsAbs(c.Path("tmp", "")) {
 		t.Errorf("path is %s", c.Path("tmp", ""))
 	}
-	if _, err := OpenCache(t.Context(), write(t, "file", ""), nil); err == nil {
+	if _, err := OpenCache(t.Context(), CacheOptions{Dir: write(t, "file", "")}); err == nil {
 		t.Error("a file is taken for a folder")
 	}
 }
@@ -144,12 +144,19 @@ func TestCacheOfOthers(t *testing.T) {
 			if err := errors.Join(os.MkdirAll(dir, 0o755), test.change(t, base, dir)); err != nil {
 				t.Fatal(err)
 			}
-			c, err := OpenCache(t.Context(), dir, nil)
+			c, err := OpenCache(t.Context(), CacheOptions{Dir: dir})
 			if err == nil {
 				err = c.Close()
 			}
 			if test.want == "" && err != nil || test.want != "" && (!errors.Is(err, ErrShared) || !strings.Contains(err.Error(), test.want)) {
 				t.Errorf("got %v", err)
+			}
+			trusted, err := OpenCache(t.Context(), CacheOptions{Dir: dir, TrustDir: true})
+			if err == nil {
+				err = trusted.Close()
+			}
+			if err != nil {
+				t.Errorf("trusted: %v", err)
 			}
 		})
 	}
@@ -176,7 +183,7 @@ func TestCacheThatAnotherHolds(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 3*patience/2)
 	defer cancel()
 	var said []string
-	_, err = OpenCache(ctx, dir, func(what string) { said = append(said, what) })
+	_, err = OpenCache(ctx, CacheOptions{Dir: dir, Waiting: func(what string) { said = append(said, what) }})
 	want := fmt.Sprintf("process %d ", os.Getpid())
 	if !errors.Is(err, context.DeadlineExceeded) || len(said) != 1 || !strings.Contains(said[0], "which holds "+dir+"/lock/use") || !strings.Contains(err.Error(), "lock/use") {
 		t.Errorf("%v, said %q", err, said)

@@ -5,6 +5,7 @@ package kernel
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -84,6 +85,23 @@ func checkPrivate(path string) error {
 		return nil // has no mode
 	case mode&0o002 != 0, mode&0o020 != 0 && !own:
 		return fmt.Errorf("%w: %s has the mode %04o, owner %d and group %d", ErrShared, path, mode, info.Uid, info.Gid)
+	}
+	return nil
+}
+
+// checkEntries checks a folder of the cache and what is in it.
+func checkEntries(dir string) error {
+	if err := checkPrivate(dir); err != nil {
+		return err
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if err := checkPrivate(filepath.Join(dir, e.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) { // another build removes what it no longer needs
+			return err
+		}
 	}
 	return nil
 }

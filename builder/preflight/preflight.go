@@ -89,7 +89,7 @@ func (r Request) run(name string, argv []string, warning bool) []Problem {
 	if warning {
 		p.Name = name
 	}
-	p.Warning = p.Warning || warning
+	p.Warning = p.Warning || warning || errors.Is(p.Err, errVolume)
 	return []Problem{*p}
 }
 
@@ -132,25 +132,45 @@ func (r Request) find(name string) (*file, error) {
 		}
 	}
 	var refused error
+	volume := false
 	for _, dir := range strings.Split(search, ":") {
 		f, err := r.executable(path.Join(dir, name))
 		if err == nil || errors.Is(err, errUnknown) {
 			return f, err
 		}
+		volume = volume || errors.Is(err, errVolume)
 		if refused == nil && !errors.Is(err, errMissing) && !errors.Is(err, errDirectory) {
 			refused = err
 		}
 	}
-	if refused != nil {
-		return nil, refused
+	if refused == nil {
+		refused = fmt.Errorf("%q is not in PATH=%s", name, search)
 	}
-	return nil, fmt.Errorf("%q is not in PATH=%s", name, search)
+	if volume && !errors.Is(refused, errVolume) {
+		refused = fmt.Errorf("%w, %w", refused, errVolume)
+	}
+	return nil, refused
 }
 
 var (
 	errMissing   = errors.New("not in the image")
 	errDirectory = errors.New("a directory")
+	errVolume    = errors.New("unless a volume brings it")
 )
+
+// orVolume marks an error of what is at a path, without symlinks, to which a volume may bring something else.
+func (r Request) orVolume(err error, real string) error {
+	if errors.Is(err, errVolume) {
+		return err
+	}
+	for _, v := range r.App.Volumes {
+		dir, _, _ := r.Tree.Resolve(v)
+		if strings.HasPrefix(real+"/", dir+"/") {
+			return fmt.Errorf("%w, %w", err, errVolume)
+		}
+	}
+	return err
+}
 
 // executable returns the file at a path that the kernel may execute.
 func (r Request) executable(name string) (*file, error) {
@@ -159,23 +179,33 @@ func (r Request) executable(name string) (*file, error) {
 	case errors.Is(err, errUnknown):
 		return nil, err
 	case err != nil:
-		return nil, fmt.Errorf("%q: %w", name, err)
+		err = fmt.Errorf("%q: %w", name, err)
 	case f.Type == rootfs.Directory:
-		return nil, fmt.Errorf("%q is %w", name, errDirectory)
+		err = fmt.Errorf("%q is %w", name, errDirectory)
 	case f.Type != rootfs.Regular:
-		return nil, fmt.Errorf("%q is not a regular file", name)
+		err = fmt.Errorf("%q is not a regular file", name)
 	case f.Perm&0o111 == 0:
-		return nil, fmt.Errorf("%q is not executable: its mode is %04o", name, f.Perm)
+		err = fmt.Errorf("%q is not executable: its mode is %04o", name, f.Perm)
+	}
+	if err != nil {
+		real, _, _ := r.Tree.Resolve(r.absolute(name))
+		return nil, r.orVolume(err, real)
 	}
 	return f, nil
+}
+
+// absolute is a path from the root: PID 1 starts the app in its working directory.
+func (r Request) absolute(name string) string {
+	if path.IsAbs(name) {
+		return name
+	}
+	return path.Join("/", r.App.WorkingDir, name)
 }
 
 // lookup follows a path from the working directory. The error wraps errMissing where there is
 // nothing, and is errUnknown where the path leads to what PID 1 mounts.
 func (r Request) lookup(name string) (*file, error) {
-	if !path.IsAbs(name) {
-		name = path.Join("/", r.App.WorkingDir, name)
-	}
+	name = r.absolute(name)
 	real, n, err := r.Tree.Resolve(name)
 	switch {
 	case manifest.ReservedDir("/"+real) != "":

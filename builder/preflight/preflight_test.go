@@ -115,6 +115,9 @@ func TestCheck(t *testing.T) {
 		{"script of env", script("#!/usr/bin/env sh"), command("/run"), ""},
 		{"script of env with options", script("#!/usr/bin/env -S A=1 sh -e"), command("/run"), ""},
 		{"script of env with what only env reads", script("#!/usr/bin/env -i python"), command("/run"), ""},
+		{"script of env with a PATH", script("#!/usr/bin/env -S PATH=/opt/bin:${PATH} tool"), command("/run"), ""},
+		{"script of env with a PATH in quotes", script(`#!/usr/bin/env -S A=1 "PATH=/opt/bin" tool`), command("/run"), ""},
+		{"script of env with another variable", script("#!/usr/bin/env -S MYPATH=/opt/bin tool"), command("/run"), `interpreter: the interpreter of the script "/run": "tool" is not in PATH`},
 		{"script of a script", files("run", "x #!/two\n", "two", "x #!/bin/sh\n"), command("/run"), ""},
 		{"in PATH", nil, command("sh", "-c", "true"), ""},
 		{"in the image's PATH", files("opt/x/app", "x "+static), manifest.App{Cmd: []string{"app"}, Env: []string{"PATH=/usr/bin:/opt/x"}}, ""},
@@ -170,6 +173,13 @@ func TestCheck(t *testing.T) {
 		{"working directory on a file", files("app", "x "+static), manifest.App{Cmd: []string{"/app"}, WorkingDir: "/srv/data"}, `workdir: "/srv/data" is not a directory in the image`},
 		{"working directory below a file", files("app", "x "+static), manifest.App{Cmd: []string{"/app"}, WorkingDir: "/srv/data/x"}, `workdir: "/srv/data/x": "/srv/data" is not a directory`},
 		{"volume on a file", files("app", "x "+static), manifest.App{Cmd: []string{"/app"}, Volumes: []string{"/var/empty", "/srv/data"}}, `volume: "/srv/data" is not a directory`},
+		{"missing, in a volume", nil, manifest.App{Cmd: []string{"/data/bin/app"}, Volumes: []string{"/data"}}, `warning entrypoint: "/data/bin/app": not in the image, unless a volume brings it`},
+		{"missing, in a volume through a link", files("data", "-> /var/empty", "app", "-> /data/app"), manifest.App{Cmd: []string{"/app"}, Volumes: []string{"/var/empty"}}, `warning entrypoint: "/app": it leads to "/var/empty/app"`},
+		{"missing, beside a volume", nil, manifest.App{Cmd: []string{"/data2/app"}, Volumes: []string{"/data"}}, `entrypoint: "/data2/app": not in the image`},
+		{"missing from a PATH with a volume", nil, manifest.App{Cmd: []string{"app"}, Env: []string{"PATH=/usr/bin:/data/bin"}, Volumes: []string{"/data"}}, `warning entrypoint: "app" is not in PATH=/usr/bin:/data/bin, unless a volume brings it`},
+		{"not executable, in a volume", files("data/app", "f "+static), manifest.App{Cmd: []string{"/data/app"}, Volumes: []string{"/data"}}, `warning entrypoint: "/data/app" is not executable: its mode is 0644, unless`},
+		{"text, in a volume", files("data/app", "x hello\n"), manifest.App{Cmd: []string{"/data/app"}, Volumes: []string{"/data"}}, `warning format: "/data/app" is neither`},
+		{"script whose interpreter is in a volume", script("#!/data/python"), manifest.App{Cmd: []string{"/run"}, Volumes: []string{"/data"}}, `warning interpreter: the interpreter of the script "/run": "/data/python": not in the image, unless`},
 		{"health check that is missing", files("app", "x "+static), manifest.App{Cmd: []string{"/app"}, Health: &manifest.Health{Exec: []string{"curl"}}}, `warning health: "curl" is not in PATH`},
 	}
 	for _, test := range tests {
@@ -186,7 +196,7 @@ func TestCheck(t *testing.T) {
 				got = append(got, line)
 			}
 			switch {
-			case test.want == "" && len(got) > 0, test.want != "" && (len(got) != 1 || !strings.Contains(got[0], test.want)):
+			case test.want == "" && len(got) > 0, test.want != "" && (len(got) != 1 || !strings.Contains(got[0], test.want) || strings.HasPrefix(got[0], "warning") != strings.HasPrefix(test.want, "warning")):
 				t.Errorf("got  %q\nwant %q", got, test.want)
 			}
 		})

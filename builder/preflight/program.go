@@ -21,6 +21,14 @@ const (
 
 // execute checks a file that is executable, which is called name.
 func (r Request) execute(f *file, name string, depth int) *Problem {
+	p := r.format(f, name, depth)
+	if p != nil {
+		p.Err = r.orVolume(p.Err, f.path)
+	}
+	return p
+}
+
+func (r Request) format(f *file, name string, depth int) *Problem {
 	head := make([]byte, headSize)
 	n, err := io.ReadFull(f.Open(), head)
 	if err != nil && err != io.ErrUnexpectedEOF && err != io.EOF {
@@ -78,7 +86,14 @@ func (r Request) env(argument, name string) *Problem {
 	if split, ok := strings.CutPrefix(argument, "-S"); ok {
 		words = strings.Fields(split)
 	}
-	for len(words) > 0 && strings.ContainsRune(words[0], '=') {
+	for len(words) > 0 {
+		variable, _, assigned := strings.Cut(words[0], "=")
+		if !assigned {
+			break
+		}
+		if strings.Trim(variable, "'\"") == "PATH" {
+			return nil // env looks there
+		}
 		words = words[1:]
 	}
 	if len(words) == 0 || words[0] == "" || strings.ContainsAny(words[0], "-'\"$\\ ") && !strings.HasSuffix(words[0], "\r") {

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -31,6 +32,8 @@ var errNoAppinit = errors.New("PID 1 (appinit) not found")
 
 type buildOptions struct {
 	recipe, output, target, source, name, version, cacheDir, format string
+
+	trustCache bool
 
 	image    imageOptions
 	detached bool
@@ -75,17 +78,26 @@ that will run. --detached makes the weaker form.`,
 	o.image.flags(f)
 	f.StringSliceVar(&o.allow, "allow", nil, "build an app that could not start as the image is, where that comes right at run time: "+strings.Join(preflight.Names, ", ")+" (repeatable)")
 	f.StringVar(&o.cacheDir, "cache-dir", os.Getenv("TENON_CACHE"), "folder of the build cache, also $TENON_CACHE (default ~/.cache/tenon)")
+	f.BoolVar(&o.trustCache, "trust-cache-dir", false, "use the build cache even when others can write to it, also $"+trustCacheVariable+"=true: what they write there can get into kernels")
 	f.StringVar(&o.format, "format", "text", "text or json")
 	return cmd
 }
 
+// trustCacheVariable is --trust-cache-dir for CI systems, which set it once for all jobs.
+const trustCacheVariable = "TENON_TRUST_CACHE_DIR"
+
 func (a *app) build(cmd *cobra.Command, image string, o buildOptions) (err error) {
+	if value := os.Getenv(trustCacheVariable); value != "" && !cmd.Flags().Changed("trust-cache-dir") {
+		if o.trustCache, err = strconv.ParseBool(value); err != nil {
+			return cli.Exit(cli.ExitUsage, fmt.Errorf("$%s is %q: must be true or false", trustCacheVariable, value))
+		}
+	}
 	req, err := a.buildRequest(cmd.Context(), image, o)
 	if err != nil {
 		return err
 	}
-	waiting := func(what string) { a.Log.Info("waiting for " + what) }
-	if req.Cache, err = kernel.OpenCache(cmd.Context(), o.cacheDir, waiting); err != nil {
+	cache := kernel.CacheOptions{Dir: o.cacheDir, TrustDir: o.trustCache, Waiting: func(what string) { a.Log.Info("waiting for " + what) }}
+	if req.Cache, err = kernel.OpenCache(cmd.Context(), cache); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, req.Cache.Close()) }()

@@ -78,7 +78,7 @@ var hints = []struct {
 	{builder.ErrTooLarge, "make the image smaller: what a recipe lists under drop is left out"},
 	{image.ErrPlatform, "only linux/amd64 can be built so far: give an image that is made for it; --platform linux/amd64/v3 takes one that needs a newer CPU"},
 	{image.ErrNotFound, "IMAGE is a registry reference, or oci:DIR[:TAG], oci-archive:FILE, docker-archive:FILE, dir:ROOTFS"},
-	{kernel.ErrShared, "take the cache for yourself (chown, chmod go-w) after you emptied it, or choose another --cache-dir"},
+	{kernel.ErrShared, "choose another --cache-dir; or 'chown' and 'chmod go-w' what the error names, and empty the cache; where nobody else can reach it, as in a CI job: --trust-cache-dir"},
 	{kernel.ErrNoSource, "apt-get install linux-source-6.1, or give a folder or a tarball with --kernel-source"},
 	{kernel.ErrMissingTools, "apt-get install make gcc flex bison bc libelf-dev zstd perl xz-utils"},
 	{syscall.ENOSPC, "make room; temporary files go to $TMPDIR, the cache of a build to its --cache-dir"},

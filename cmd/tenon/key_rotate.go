@@ -62,7 +62,7 @@ func (a *app) keyRotate(cmd *cobra.Command, dir string, o issuerOptions, asJSON 
 	if err != nil {
 		return err
 	}
-	done, err := signer.Rotate(dir, signer.RotateOptions{
+	done, err := signer.Rotate(cmd.Context(), dir, signer.RotateOptions{
 		Issuer: options.Issuer, Valid: options.Valid, PublicKey: options.PublicKey, Passphrase: options.Passphrase,
 	})
 	if err != nil {

@@ -447,6 +447,35 @@ func TestInterrupted(t *testing.T) {
 	}
 }
 
+// CI systems give jobs caches that others could write to.
+func TestBuildWithASharedCache(t *testing.T) {
+	installAppinit(t)
+	fakeTools(t)
+	base := t.TempDir()
+	if err := os.Chmod(base, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	build := func(args ...string) reply {
+		return invoke(t, append([]string{"build", "--cache-dir", base + "/cache", "oci:nosuch"}, args...)...)
+	}
+	if r := build(); r.code != 1 || !strings.Contains(r.stderr, base+" has the mode 0777") || !strings.Contains(r.stderr, "'chmod go-w' what the error names") || !strings.Contains(r.stderr, "--trust-cache-dir") {
+		t.Errorf("%+v", r)
+	}
+	if r := build("--trust-cache-dir"); strings.Contains(r.stderr, "others can write") {
+		t.Errorf("%+v", r)
+	}
+	for value, want := range map[string]string{"true": "", "1": "", "false": "others can write", "yes": `$TENON_TRUST_CACHE_DIR is "yes": must be true or false`} {
+		t.Setenv(trustCacheVariable, value)
+		r := build()
+		if want == "" && strings.Contains(r.stderr, "others can write") || !strings.Contains(r.stderr, want) {
+			t.Errorf("%q: %+v", value, r)
+		}
+		if r := build("--trust-cache-dir=false"); !strings.Contains(r.stderr, "others can write") {
+			t.Errorf("the flag does not count: %+v", r)
+		}
+	}
+}
+
 // A report that says nothing, or is of another version, is one line and no panic.
 func TestInspectFidelity(t *testing.T) {
 	for report, want := range map[string]string{

@@ -22,7 +22,7 @@ func TestSoakSanitized(t *testing.T) {
 	tree := ""
 	m := debian.Machine{Small: true, Args: []string{"-m", "4096"}}
 	if !debian.Inside() {
-		cache, err := kernel.OpenCache(t.Context(), os.Getenv("TENON_CACHE"), nil)
+		cache, err := kernel.OpenCache(t.Context(), kernel.CacheOptions{Dir: os.Getenv("TENON_CACHE")})
 		ok(t, "cache", err)
 		defer cache.Close()
 		source, err := kernel.OpenSource(t.Context(), cache, "debian:6.1")

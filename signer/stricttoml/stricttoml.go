@@ -9,6 +9,7 @@ package stricttoml
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -19,8 +20,16 @@ import (
 	"github.com/pelletier/go-toml/v2"
 )
 
-// Decode decodes a document whose keys are all known, and in lower case. The error
-// names the line.
+// Error is an error of which the line is known.
+type Error struct {
+	Line int // from 1
+	Text string
+}
+
+func (e *Error) Error() string { return fmt.Sprintf("line %d: %s", e.Line, e.Text) }
+
+// Decode decodes a document whose keys are all known, and in lower case. The error is an *Error
+// where the line is known.
 func Decode(data []byte, into any) error {
 	for _, what := range []struct{ name, mark string }{{"lines", "\n"}, {"keys", "="}} {
 		if bytes.Count(data, []byte(what.mark)) > maxEntries {
@@ -62,7 +71,8 @@ func unknownKeys(value any, t reflect.Type) (out []string) {
 		}
 		known := map[string]reflect.Type{}
 		for i := range t.NumField() {
-			known[t.Field(i).Tag.Get("toml")] = t.Field(i).Type
+			name := cmp.Or(t.Field(i).Tag.Get("toml"), strings.ToLower(t.Field(i).Name))
+			known[name] = t.Field(i).Type
 		}
 		for _, key := range slices.Sorted(maps.Keys(v)) {
 			if of, ok := known[key]; ok {
@@ -106,12 +116,12 @@ func explain(err error) error {
 	var strict *toml.StrictMissingError
 	if errors.As(err, &strict) && len(strict.Errors) > 0 {
 		line, _ := strict.Errors[0].Position()
-		return fmt.Errorf("line %d: unknown key %q", line, strings.Join(strict.Errors[0].Key(), "."))
+		return &Error{line, fmt.Sprintf("unknown key %q", strings.Join(strict.Errors[0].Key(), "."))}
 	}
 	var decode *toml.DecodeError
 	if errors.As(err, &decode) {
 		line, _ := decode.Position()
-		return fmt.Errorf("line %d: %s", line, strings.TrimPrefix(decode.Error(), "toml: "))
+		return &Error{line, strings.TrimPrefix(decode.Error(), "toml: ")}
 	}
 	return err
 }
