@@ -24,7 +24,7 @@ const (
 // Limits of what a registry answers.
 const (
 	Answer     = 4 << 20   // a manifest or a list
-	ListValues = 256 << 10 // JSON values of one list
+	ListValues = 128 << 10 // JSON values of one list
 	Listed     = 16 << 10  // manifests of all pages of a list
 	Pages      = 1 << 10   // of a list
 	MediaType  = 255       // an artifact type: RFC 6838, section 4.2
