@@ -11,9 +11,11 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 
+	"github.com/tenon-build/tenon/signer/ownership"
 	"github.com/tenon-build/tenon/signer/regular"
 	"github.com/tenon-build/tenon/signer/stricttoml"
 )
@@ -21,8 +23,9 @@ import (
 // host is what a configuration says of one registry.
 type host struct {
 	plainHTTP bool
-	certDir   string   // empty: docker's
-	mirrors   []string // HOST, or HOST/PATH
+	certDir   string        // empty: docker's
+	mirrors   []string      // HOST, or HOST/PATH
+	timeout   time.Duration // 0: the default
 }
 
 // file is the form of a configuration.
@@ -33,6 +36,7 @@ type file struct {
 		PlainHTTP bool     `toml:"plain_http"`
 		CertDir   string   `toml:"cert_dir"`
 		Mirrors   []string `toml:"mirrors"`
+		Timeout   string   `toml:"timeout"` // "5m"
 	} `toml:"registry"`
 }
 
@@ -40,8 +44,8 @@ type file struct {
 const maxFile = 1 << 20
 
 // readConfig reads a configuration. Paths in it are relative to its directory.
-func readConfig(path string) (map[string]host, error) {
-	data, err := regular.Read(path, maxFile)
+func (c *Client) readConfig(path string) (map[string]host, error) {
+	data, err := c.read(path)
 	if err != nil {
 		return nil, fmt.Errorf("reading the configuration of registries: %w", err)
 	}
@@ -50,6 +54,16 @@ func readConfig(path string) (map[string]host, error) {
 		return nil, fmt.Errorf("configuration of registries %s: %w", path, err)
 	}
 	return hosts, nil
+}
+
+// read reads a file, which nobody else may be able to change where the Client is guarded.
+func (c *Client) read(path string) ([]byte, error) {
+	if c.settings.Guarded {
+		if err := ownership.Check(path); err != nil {
+			return nil, err
+		}
+	}
+	return regular.Read(path, maxFile)
 }
 
 func parseConfig(data []byte, dir string) (map[string]host, error) {
@@ -86,7 +100,13 @@ func parseConfig(data []byte, dir string) (map[string]host, error) {
 		if r.CertDir != "" && !filepath.IsAbs(r.CertDir) {
 			r.CertDir = filepath.Join(dir, r.CertDir)
 		}
-		hosts[registry] = host{r.PlainHTTP, r.CertDir, r.Mirrors}
+		var timeout time.Duration
+		if r.Timeout != "" {
+			if timeout, err = time.ParseDuration(r.Timeout); err != nil || timeout < time.Second {
+				return nil, fmt.Errorf("%s: timeout: %q is no time of a second or more, such as 5m", at, r.Timeout)
+			}
+		}
+		hosts[registry] = host{r.PlainHTTP, r.CertDir, r.Mirrors, timeout}
 	}
 	return hosts, nil
 }
@@ -128,7 +148,7 @@ func (c *Client) certificates(r name.Registry) (*tls.Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("certificates of a registry: %w", err)
 	}
-	config, err := readCertificates(dir, entries)
+	config, err := c.readCertificates(dir, entries)
 	if err == nil && config == nil && named {
 		err = errors.New("has no file NAME.crt, and no NAME.cert with NAME.key")
 	}
@@ -138,7 +158,7 @@ func (c *Client) certificates(r name.Registry) (*tls.Config, error) {
 	return config, nil
 }
 
-func readCertificates(dir string, entries []fs.DirEntry) (*tls.Config, error) {
+func (c *Client) readCertificates(dir string, entries []fs.DirEntry) (*tls.Config, error) {
 	var config *tls.Config
 	for _, e := range entries {
 		path := filepath.Join(dir, e.Name())
@@ -156,7 +176,7 @@ func readCertificates(dir string, entries []fs.DirEntry) (*tls.Config, error) {
 			}
 			config = &tls.Config{RootCAs: roots}
 		}
-		data, err := regular.Read(path, maxFile)
+		data, err := c.read(path)
 		if err != nil {
 			return nil, err
 		}
@@ -166,7 +186,7 @@ func readCertificates(dir string, entries []fs.DirEntry) (*tls.Config, error) {
 			}
 			continue
 		}
-		key, err := regular.Read(stem+".key", maxFile)
+		key, err := c.read(stem + ".key")
 		if err != nil {
 			return nil, err
 		}

@@ -4,14 +4,16 @@
 //
 // In: settings, and a reference. Out: where to ask for it, and the options or the HTTP client
 // to ask with: docker's credentials and certificates, mirrors, plain HTTP where it is wanted,
-// time-outs and retries. Refused: a registry that is silent for a minute, answers that are
-// larger than package limit allows, and a configuration that cannot be meant.
+// time-outs and retries. Refused: a registry that is silent for a minute, or sends less than
+// 1 KiB a second in one, answers that are larger than package limit allows, plain HTTP to other
+// machines unless it is asked for, and a configuration that cannot be meant.
 package registry
 
 import (
 	"cmp"
 	"context"
 	"fmt"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -30,13 +32,13 @@ type Settings struct {
 	CertDir   string        `json:"certDir,omitempty"`   // directory of certificates for every registry; empty: docker's
 	Config    string        `json:"config,omitempty"`    // configuration file; empty: none
 	Fallback  string        `json:"-"`                   // configuration file where Config is empty; may be empty
-	Silence   time.Duration `json:"-"`                   // how long a registry may neither send nor take a byte; 0: a minute
+	Silence   time.Duration `json:"-"`                   // how long a registry may be silent; 0: what the configuration says, else a minute
+	Guarded   bool          `json:"-"`                   // refuse files that others than root and this user can change
 }
 
 // Client reaches registries.
 type Client struct {
 	settings Settings
-	silence  time.Duration
 	hosts    map[string]host // by name, as name.Registry has it
 
 	mutex      sync.Mutex
@@ -45,10 +47,10 @@ type Client struct {
 
 // New returns a Client, and reads the configuration file for it.
 func New(s Settings) (*Client, error) {
-	c := &Client{settings: s, silence: cmp.Or(s.Silence, time.Minute), transports: map[string]http.RoundTripper{}}
+	c := &Client{settings: s, transports: map[string]http.RoundTripper{}}
 	var err error
 	if config := cmp.Or(s.Config, s.Fallback); config != "" {
-		c.hosts, err = readConfig(config)
+		c.hosts, err = c.readConfig(config)
 	}
 	return c, err
 }
@@ -133,6 +135,20 @@ func (c *Client) plain(r name.Registry) bool {
 	return c.settings.PlainHTTP || c.hosts[r.RegistryStr()].plainHTTP
 }
 
+// patience is how long a registry may be silent.
+func (c *Client) patience(r name.Registry) time.Duration {
+	return cmp.Or(c.settings.Silence, c.hosts[r.RegistryStr()].timeout, time.Minute)
+}
+
+// loopback says whether a registry is on this machine, so that plain HTTP leaves it not.
+func loopback(r name.Registry) bool {
+	host := r.RegistryStr()
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	return host == "localhost" || net.ParseIP(strings.Trim(host, "[]")).IsLoopback()
+}
+
 // transport is the one of a registry, so that its connections are used again.
 func (c *Client) transport(r name.Registry) (http.RoundTripper, error) {
 	c.mutex.Lock()
@@ -144,9 +160,12 @@ func (c *Client) transport(r name.Registry) (http.RoundTripper, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := newTransport(certificates, c.silence)
-	if c.plain(r) {
-		t = plain{t, r.RegistryStr()}
+	t := newTransport(certificates, c.patience(r))
+	switch {
+	case c.plain(r):
+		t = oneScheme{t, r.RegistryStr(), "https"}
+	case certificates != nil || !loopback(r):
+		t = oneScheme{t, r.RegistryStr(), "http"}
 	}
 	c.transports[r.RegistryStr()] = t
 	return t, nil

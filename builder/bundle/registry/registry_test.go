@@ -22,6 +22,8 @@ import (
 	fake "github.com/google/go-containerregistry/pkg/registry"
 	"github.com/google/go-containerregistry/pkg/v1/random"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
+
+	"github.com/tenon-build/tenon/signer/ownership"
 )
 
 // atHost has every name lead to a server's address, for as long as the test runs.
@@ -116,6 +118,42 @@ func TestPlainHTTP(t *testing.T) {
 	}
 	if err := client(t, Settings{Config: this}).get(t.Context(), "other.example/team/web:1"); err == nil {
 		t.Error("with plain_http of another registry")
+	}
+}
+
+// Credentials go to other machines with TLS alone, unless plain HTTP is asked for.
+func TestPrivateAddress(t *testing.T) {
+	served := 0
+	h := holding(t)
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		served++
+		h.ServeHTTP(w, r)
+	}))
+	defer s.Close()
+	atHost(t, s)
+	certs := t.TempDir()
+	write(t, certs, "ca.crt", newPair(t).certificate)
+	for _, test := range []struct {
+		host     string
+		settings Settings
+		plain    bool
+	}{
+		{"10.1.2.3:5000", Settings{}, false},
+		{"192.168.0.1:5000", Settings{}, false},
+		{"127.0.0.1:5000", Settings{CertDir: certs}, false},
+		{"10.1.2.3:5000", Settings{PlainHTTP: true}, true},
+		{"127.0.0.1:5000", Settings{}, true},
+		{"localhost:5000", Settings{}, true},
+		{"[::1]:5000", Settings{}, true},
+	} {
+		served = 0
+		err := client(t, test.settings).get(t.Context(), test.host+"/team/web:1")
+		if (err == nil) != test.plain || (served > 0) != test.plain {
+			t.Errorf("%s, %+v: %v, %d requests", test.host, test.settings, err, served)
+		}
+		if err != nil && !errors.Is(err, ErrPlainHTTP) {
+			t.Errorf("%s: %v", test.host, err)
+		}
 	}
 }
 
@@ -214,6 +252,82 @@ func TestSilent(t *testing.T) {
 	}
 }
 
+// An answer that comes a byte at a time is given up, in the head and in the body.
+func TestSlow(t *testing.T) {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		for r.Context().Err() == nil {
+			_, _ = w.Write([]byte(" "))
+			_ = http.NewResponseController(w).Flush()
+			time.Sleep(50 * time.Millisecond)
+		}
+	}))
+	defer s.Close()
+	t.Setenv("DOCKER_CONFIG", t.TempDir())
+	begin := time.Now()
+	err := client(t, Settings{Silence: 300 * time.Millisecond}).get(t.Context(), strings.TrimPrefix(s.URL, "http://")+"/team/web:1")
+	if took := time.Since(begin); !errors.Is(err, ErrSilent) || took > 5*time.Second {
+		t.Errorf("body: %v after %v", err, took)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				for head := "HTTP/1.1 200 OK\r\nX-Slow: "; err == nil; head = "x" {
+					_, err = c.Write([]byte(head))
+					time.Sleep(50 * time.Millisecond)
+				}
+			}()
+		}
+	}()
+	begin = time.Now()
+	err = client(t, Settings{PlainHTTP: true, Silence: 300 * time.Millisecond}).get(t.Context(), l.Addr().String()+"/team/web:1")
+	if took := time.Since(begin); err == nil || took > 20*time.Second {
+		t.Errorf("head: %v after %v", err, took)
+	}
+}
+
+// What mortise reads as root nobody else may change.
+func TestGuarded(t *testing.T) {
+	dir := t.TempDir()
+	config := write(t, dir, "registries.toml", "version = 1\n")
+	write(t, dir, "certs/ca.crt", newPair(t).certificate)
+	get := func() error {
+		c, err := New(Settings{Config: config, CertDir: filepath.Join(dir, "certs"), Guarded: true})
+		if err == nil {
+			_, err = c.Options(t.Context(), name.Registry{})
+		}
+		return err
+	}
+	if err := get(); err != nil {
+		t.Error(err)
+	}
+	for _, file := range []string{"registries.toml", "certs", "certs/ca.crt"} {
+		path := filepath.Join(dir, file)
+		info, err := os.Stat(path)
+		if err == nil {
+			err = os.Chmod(path, info.Mode()|0o002)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := get(); !errors.Is(err, ownership.ErrUnsafe) || !strings.Contains(err.Error(), file+" can be written") {
+			t.Errorf("%s: %v", file, err)
+		}
+		if err := os.Chmod(path, info.Mode()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestConfig(t *testing.T) {
 	for name, test := range map[string]struct{ text, want string }{
 		"empty":             {"", "version 0"},
@@ -224,14 +338,15 @@ func TestConfig(t *testing.T) {
 		"a repository":      {"version = 1\n[[registry]]\nhost = \"a.b/team\"\n", "is no registry"},
 		"twice":             {"version = 1\n[[registry]]\nhost = \"docker.io\"\n[[registry]]\nhost = \"index.docker.io\"\n", "another one of this host"},
 		"mirror of itself":  {"version = 1\n[[registry]]\nhost = \"a.b\"\nmirrors = [\"a.b\"]\n", "it is the registry itself"},
+		"a timeout of none": {"version = 1\n[[registry]]\nhost = \"a.b\"\ntimeout = \"0s\"\n", `timeout: "0s" is no time`},
 		"mirror in capital": {"version = 1\n[[registry]]\nhost = \"a.b\"\nmirrors = [\"c.d/Team\"]\n", "Team"},
 	} {
 		if _, err := parseConfig([]byte(test.text), "/etc"); err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	hosts, err := parseConfig([]byte("version = 1\n[[registry]]\nhost = \"docker.io\"\ncert_dir = \"hub\"\nmirrors = [\"m.example:5000/hub\", \"localhost:1\"]\n"), "/etc/tenon")
-	if h := hosts["index.docker.io"]; err != nil || h.certDir != "/etc/tenon/hub" || len(h.mirrors) != 2 {
+	hosts, err := parseConfig([]byte("version = 1\n[[registry]]\nhost = \"docker.io\"\ncert_dir = \"hub\"\nmirrors = [\"m.example:5000/hub\", \"localhost:1\"]\ntimeout = \"5m\"\n"), "/etc/tenon")
+	if h := hosts["index.docker.io"]; err != nil || h.timeout != 5*time.Minute || h.certDir != "/etc/tenon/hub" || len(h.mirrors) != 2 {
 		t.Errorf("%+v, %v", hosts, err)
 	}
 	if _, err := New(Settings{Config: "/nowhere/registries.toml"}); !errors.Is(err, os.ErrNotExist) {

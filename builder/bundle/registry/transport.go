@@ -25,7 +25,13 @@ var (
 	ErrSilent   = errors.New("the registry is silent")
 	ErrTooLarge = fmt.Errorf("the registry's answer is larger than %d bytes", limit.Answer)
 	ErrTooMany  = errors.New("the registry lists too many referrers")
+
+	// ErrPlainHTTP says that a registry was to be asked without TLS, and nothing allows that.
+	ErrPlainHTTP = errors.New("plain HTTP is not allowed for this registry")
 )
+
+// slowest is how fast an answer has to come, in bytes per second over each time of silence.
+const slowest = 1 << 10
 
 // newTransport is the library's transport, which gives up on a peer that is silent, goes on
 // with blobs that break off, and refuses answers that have to be held in memory and are too
@@ -35,12 +41,13 @@ func newTransport(certificates *tls.Config, silence time.Duration) http.RoundTri
 	if t, ok := base.(*http.Transport); ok {
 		t = t.Clone()
 		t.TLSClientConfig = certificates
-		t.TLSHandshakeTimeout = 0   // silence is one everywhere
+		t.TLSHandshakeTimeout = 2 * silence // of a peer that is not silent
+		t.ResponseHeaderTimeout = 2 * silence
 		t.DisableCompression = true // a part of a blob begins at a byte of it
 		t.DialContext = patient(t.DialContext, silence)
 		base = t
 	}
-	return modest{resuming{base}}
+	return modest{resuming{steady{base, silence}}}
 }
 
 type dial = func(ctx context.Context, network, address string) (net.Conn, error)
@@ -82,17 +89,59 @@ func (c *patientConn) move(fn func([]byte) (int, error), p []byte) (int, error) 
 	return n, err
 }
 
-// plain keeps the library from trying TLS first.
-type plain struct {
-	next http.RoundTripper
-	host string
+// steady gives up on an answer that comes too slowly, as one that never ends does.
+type steady struct {
+	next    http.RoundTripper
+	silence time.Duration
 }
 
-func (p plain) RoundTrip(r *http.Request) (*http.Response, error) {
-	if r.URL.Scheme == "https" && r.URL.Host == p.host {
-		return nil, errors.New("plain HTTP is asked for")
+func (t steady) RoundTrip(r *http.Request) (*http.Response, error) {
+	resp, err := t.next.RoundTrip(r)
+	if err == nil {
+		resp.Body = &steadyBody{ReadCloser: resp.Body, window: t.silence}
 	}
-	return p.next.RoundTrip(r)
+	return resp, err
+}
+
+type steadyBody struct {
+	io.ReadCloser
+	window time.Duration
+	waited time.Duration // for the bytes of this window
+	got    int
+}
+
+func (b *steadyBody) Read(p []byte) (int, error) {
+	asked := time.Now()
+	n, err := b.ReadCloser.Read(p)
+	b.got += n
+	b.waited += time.Since(asked)
+	if b.waited < b.window || err != nil {
+		return n, err
+	}
+	if want := int(slowest * b.window.Seconds()); b.got < want {
+		return n, fmt.Errorf("%w: %d bytes in %s, and it takes %d", ErrSilent, b.got, b.window, want)
+	}
+	b.got, b.waited = 0, 0
+	return n, nil
+}
+
+// oneScheme refuses requests of a registry by the other scheme than that which it is reached
+// by: the library tries TLS first where plain HTTP is asked for, and plain HTTP after TLS at
+// private addresses, where credentials would go in the clear.
+type oneScheme struct {
+	next    http.RoundTripper
+	host    string
+	refused string // "http" or "https"
+}
+
+func (t oneScheme) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.URL.Host != t.host || r.URL.Scheme != t.refused {
+		return t.next.RoundTrip(r)
+	}
+	if t.refused == "http" {
+		return nil, ErrPlainHTTP
+	}
+	return nil, errors.New("plain HTTP is asked for")
 }
 
 // blobPath is the end of the path under which a registry has a blob.

@@ -50,7 +50,7 @@ func (a *App) ReachesRegistries(verbs ...*cobra.Command) {
 // Registries returns the client of the settings. Where they name no configuration, it is the
 // command's own.
 func (a *App) Registries(s registry.Settings) (*registry.Client, error) {
-	s.Fallback = a.RegistryConfig
+	s.Fallback, s.Guarded = a.RegistryConfig, a.Guarded
 	return registry.New(s)
 }
 
@@ -80,14 +80,14 @@ func RegistryHint(err error) string {
 	case errors.Is(err, registry.ErrNoReferrers):
 		return "push to a registry that takes OCI 1.1 artifacts (docs/bundle.md lists some), or carry the bundle as a file: -o oci-archive:FILE"
 	case errors.Is(err, registry.ErrSilent):
-		return "is it the right host and port, and does a proxy or firewall lie between?"
+		return "is it the right host and port, and does a proxy or firewall lie between? Or give it longer, with timeout in the configuration of registries"
 	case errors.As(err, &refused) && slices.Contains([]int{http.StatusUnauthorized, http.StatusForbidden}, refused.StatusCode):
 		return "'docker login HOST' stores credentials, in $DOCKER_CONFIG if it is set"
 	case errors.As(err, &refused) && refused.StatusCode == http.StatusTooManyRequests:
 		return "the registry limits how often it is asked: wait, or 'docker login HOST' for a higher limit"
 	case errors.As(err, &unknown):
 		return "name the file of the registry's CA in $SSL_CERT_FILE, or put it into /etc/docker/certs.d/HOST/ca.crt or a --cert-dir"
-	case errors.As(err, &plain):
+	case errors.As(err, &plain), errors.Is(err, registry.ErrPlainHTTP):
 		return "a registry that speaks plain HTTP is reached with --plain-http, or plain_http in the configuration of registries"
 	}
 	return ""
