@@ -144,7 +144,7 @@ func TestFilesThatOthersCanChange(t *testing.T) {
 	if err := verify(); err != nil {
 		t.Fatal(err)
 	}
-	for what, mode := range map[string]os.FileMode{state: 0o775, filepath.Dir(state): 0o757, filepath.Join(state, stateFile): 0o666} {
+	for what, mode := range map[string]os.FileMode{state: 0o757, filepath.Dir(state): 0o757, filepath.Join(state, stateFile): 0o666} {
 		before, err := os.Stat(what)
 		if err != nil {
 			if err = os.WriteFile(what, []byte(`{"version":1,"bundles":{},"revocationList":{"number":0,"digest":""}}`), 0o644); err == nil {
@@ -170,7 +170,7 @@ func TestFilesThatOthersCanChange(t *testing.T) {
 		}
 	}
 	for _, files := range []Trust{{Policy: policy}, {Cert: authorities}} {
-		for what, mode := range map[string]os.FileMode{policy: 0o664, authorities: 0o646} {
+		for what, mode := range map[string]os.FileMode{policy: 0o646, authorities: 0o666} {
 			if what == policy && files.Policy == "" {
 				continue
 			}

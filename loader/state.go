@@ -160,13 +160,14 @@ func (s *State) write(have *seen) error {
 func (s *State) read() (*seen, error) {
 	have := &seen{Version: stateVersion, Bundles: map[string]string{}}
 	path := filepath.Join(s.Dir, stateFile)
-	data, err := regular.Read(path, limit.State)
+	err := ownership.Check(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return have, nil
 	}
-	if err == nil {
-		err = ownership.Check(path)
+	if err != nil {
+		return nil, err
 	}
+	data, err := regular.Read(path, limit.State)
 	if err != nil {
 		return nil, err
 	}

@@ -102,23 +102,30 @@ func (t *Trust) readPolicy() (*trust.Policy, error) {
 	return p, nil
 }
 
-// read reads one of the files.
+// read reads one of the files. Who can change it is looked at first: what nobody else can change
+// stays as it was when it is read.
 func (t *Trust) read(path string) ([]byte, error) {
-	data, err := regular.Read(path, limit.TrustFile)
-	if err == nil && t.Guarded {
-		err = ownership.Check(path)
+	if err := t.guard(path); err != nil {
+		return nil, err
 	}
-	return data, err
+	return regular.Read(path, limit.TrustFile)
 }
 
 func (t *Trust) readPEM(path string, parse func([]byte) error) error {
-	err := ReadPEM(path, parse)
-	if err == nil && t.Guarded {
-		if err = ownership.Check(path); err != nil {
-			err = fmt.Errorf("%s: %w", path, err)
-		}
+	if err := t.guard(path); err != nil {
+		return err
 	}
-	return err
+	return ReadPEM(path, parse)
+}
+
+func (t *Trust) guard(path string) error {
+	if !t.Guarded {
+		return nil
+	}
+	if err := ownership.Check(path); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return nil
 }
 
 // ReadPEM reads a file and has it parsed; a private key gets a word of its own.

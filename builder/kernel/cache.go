@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tenon-build/tenon/signer/flock"
+	"github.com/tenon-build/tenon/signer/ownership"
 	"github.com/tenon-build/tenon/signer/rename"
 )
 
@@ -38,6 +39,9 @@ type Cache struct {
 	waiting func(what string)
 }
 
+// ErrShared says that others than the user and root can write to the cache; test with errors.Is.
+var ErrShared = errors.New("the cache is not private")
+
 // CacheOptions say how OpenCache opens a cache.
 type CacheOptions struct {
 	Dir      string            // made when missing; empty: the user's cache folder (~/.cache/tenon)
@@ -46,7 +50,7 @@ type CacheOptions struct {
 }
 
 // OpenCache opens a cache. One to which others can write is refused with ErrShared, unless
-// TrustDir is set.
+// TrustDir is set; the error wraps ownership.ErrUnsafe, too.
 func OpenCache(ctx context.Context, o CacheOptions) (*Cache, error) {
 	dir := o.Dir
 	if dir == "" {
@@ -83,7 +87,7 @@ func (c *Cache) prepare(trusted bool) error {
 		return err
 	}
 	if !trusted {
-		if err := checkPath(c.dir); err != nil {
+		if err := shared(ownership.Check(c.dir)); err != nil {
 			return err
 		}
 	}
@@ -102,6 +106,41 @@ func (c *Cache) prepare(trusted bool) error {
 		return nil // a folder of somebody else has the mode that its owner wants
 	}
 	return closeLocks(c.Path("lock", ""))
+}
+
+// shared says of an error whether others can write to the cache.
+func shared(err error) error {
+	if errors.Is(err, ownership.ErrUnsafe) {
+		return fmt.Errorf("%w: %w", ErrShared, err)
+	}
+	return err
+}
+
+// checkEntries checks a folder of the cache and what is in it.
+func checkEntries(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	err = ownership.CheckEntry(dir)
+	for _, e := range entries {
+		if err == nil {
+			err = ownership.CheckEntry(filepath.Join(dir, e.Name()))
+		}
+		if errors.Is(err, fs.ErrNotExist) { // another build removes what it no longer needs
+			err = nil
+		}
+	}
+	return shared(err)
+}
+
+// closeLocks keeps others from opening locks: an older version made them for all to read.
+func closeLocks(dir string) error {
+	info, err := os.Stat(dir)
+	if err != nil || info.Mode().Perm() == kinds["lock"] {
+		return err
+	}
+	return os.Chmod(dir, kinds["lock"])
 }
 
 // enter clears what killed builds left when nobody else uses the cache, then marks it as used. What

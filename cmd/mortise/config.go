@@ -55,9 +55,10 @@ func readConfig(path string) (hostConfig, error) {
 	if name == "" {
 		name = defaultConfig
 	}
-	data, err := cli.ReadSmall(name)
+	var data []byte
+	err := ownership.Check(name)
 	if err == nil {
-		err = ownership.Check(name)
+		data, err = cli.ReadSmall(name)
 	}
 	if path == "" && errors.Is(err, fs.ErrNotExist) {
 		return hostConfig{}, nil

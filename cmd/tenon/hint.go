@@ -38,6 +38,7 @@ var hints = []struct {
 }{
 	{loader.ErrNoTrust, "a bundle that nobody signed runs on your own machine with 'tenon run --allow-unsigned'"},
 	{loader.ErrUnsigned, "'tenon sign BUNDLE --key KEY' signs it; on your own machine it runs with 'tenon run --allow-unsigned'"},
+	{kernel.ErrShared, "choose another --cache-dir; or 'chown' and 'chmod go-w' what the error names, and empty the cache; where nobody else can reach it, as in a CI job: --trust-cache-dir"},
 	{ownership.ErrUnsafe, "'chown root FILE' and 'chmod go-w FILE', and the same for the directories that it is in"},
 	{loader.ErrPrivateKey, "give the public key, signing.pub, or a certificate with --cert"},
 	{trust.ErrCertificate, "give certificates with --cert"},
@@ -78,7 +79,6 @@ var hints = []struct {
 	{builder.ErrTooLarge, "make the image smaller: what a recipe lists under drop is left out"},
 	{image.ErrPlatform, "only linux/amd64 can be built so far: give an image that is made for it; --platform linux/amd64/v3 takes one that needs a newer CPU"},
 	{image.ErrNotFound, "IMAGE is a registry reference, or oci:DIR[:TAG], oci-archive:FILE, docker-archive:FILE, dir:ROOTFS"},
-	{kernel.ErrShared, "choose another --cache-dir; or 'chown' and 'chmod go-w' what the error names, and empty the cache; where nobody else can reach it, as in a CI job: --trust-cache-dir"},
 	{kernel.ErrNoSource, "apt-get install linux-source-6.1, or give a folder or a tarball with --kernel-source"},
 	{kernel.ErrMissingTools, "apt-get install make gcc flex bison bc libelf-dev zstd perl xz-utils"},
 	{syscall.ENOSPC, "make room; temporary files go to $TMPDIR, the cache of a build to its --cache-dir"},

@@ -5,7 +5,8 @@
 // In: a path. Out: nothing, or an error that names the file or directory, its owner or its
 // mode. Refused: every file, directory and symbolic link on the way that belongs to somebody
 // else than root and this user, and what others can write to. They can write to a directory with
-// the sticky bit, such as /tmp, but not replace what is not theirs in it.
+// the sticky bit, such as /tmp, but not replace what is not theirs in it. A group that has the
+// number of the owner is taken for the owner's own: many systems make one for each user.
 package ownership
 
 import (
@@ -69,6 +70,9 @@ func parts(path string) []string {
 	return slices.DeleteFunc(strings.Split(path, "/"), func(s string) bool { return s == "" || s == "." })
 }
 
+// CheckEntry looks at one file, directory or link alone, not at the way to it.
+func CheckEntry(path string) error { return checkOne(path, false) }
+
 // checkOne looks at one file, directory or link. With through, it is a directory in which the
 // path goes on.
 func checkOne(path string, through bool) error {
@@ -76,12 +80,16 @@ func checkOne(path string, through bool) error {
 	if err != nil {
 		return err
 	}
-	owner, mode := int(info.Sys().(*syscall.Stat_t).Uid), info.Mode()
-	switch {
-	case owner != 0 && owner != os.Geteuid():
-		return fmt.Errorf("%w: %s belongs to user %d", ErrUnsafe, path, owner)
-	case mode&fs.ModeSymlink != 0 || mode.Perm()&0o022 == 0 || through && mode&fs.ModeSticky != 0:
+	owner, mode := info.Sys().(*syscall.Stat_t), info.Mode()
+	if owner.Uid != 0 && int(owner.Uid) != os.Geteuid() {
+		return fmt.Errorf("%w: %s belongs to user %d, and this is user %d", ErrUnsafe, path, owner.Uid, os.Geteuid())
+	}
+	others := fs.FileMode(0o022)
+	if owner.Uid == owner.Gid {
+		others = 0o002
+	}
+	if mode&fs.ModeSymlink != 0 || mode.Perm()&others == 0 || through && mode&fs.ModeSticky != 0 {
 		return nil
 	}
-	return fmt.Errorf("%w: %s can be written by others than its owner (mode %04o)", ErrUnsafe, path, mode.Perm())
+	return fmt.Errorf("%w: %s has the mode %04o, owner %d and group %d", ErrUnsafe, path, mode.Perm(), owner.Uid, owner.Gid)
 }

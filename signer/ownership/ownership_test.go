@@ -20,20 +20,20 @@ func TestCheck(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for name, mode := range map[string]fs.FileMode{"safe": 0o755, "group": 0o775, "others": 0o757, "sticky": 0o777 | fs.ModeSticky} {
+	for name, mode := range map[string]fs.FileMode{"safe": 0o755, "own": 0o775, "others": 0o757, "sticky": 0o777 | fs.ModeSticky} {
 		must(os.Mkdir(at(name), 0o755))
 		must(os.WriteFile(at(name)+"/file", nil, 0o644))
 		must(os.WriteFile(at(name)+"/shared", nil, 0o644))
-		must(os.Chmod(at(name)+"/shared", 0o664))
+		must(os.Chmod(at(name)+"/shared", 0o646))
 		must(os.Chmod(at(name), mode))
 	}
-	must(os.Symlink("group/../safe/file", at("by-group")))
+	must(os.Symlink("others/../safe/file", at("by-others")))
 	must(os.Symlink(at("safe"), at("link")))
 	must(os.Symlink("loop", at("loop")))
 	for name, want := range map[string]string{
 		"safe/file": "", "safe": "", "link/file": "", "sticky/file": "",
-		"safe/shared": "safe/shared can be written by others than its owner (mode 0664)", "sticky/shared": "sticky/shared can",
-		"sticky": "sticky can be written", "group/file": "group can be written", "others/file": "others can be written", "by-group": "group can be written",
+		"safe/shared": "safe/shared has the mode 0646, owner ", "sticky/shared": "sticky/shared has",
+		"sticky": "sticky has the mode 0777", "others/file": "others has the mode 0757", "by-others": "others has the mode 0757",
 	} {
 		err := Check(at(name))
 		if (err == nil) != (want == "") || err != nil && (!errors.Is(err, ErrUnsafe) || !strings.Contains(err.Error(), want)) {
@@ -46,13 +46,20 @@ func TestCheck(t *testing.T) {
 	if err := Check(at("loop")); err == nil || errors.Is(err, ErrUnsafe) {
 		t.Errorf("loop: %v", err)
 	}
-	for name, safe := range map[string]bool{"safe/none": true, "sticky/none": true, "group/none": false} {
+	for name, safe := range map[string]bool{"safe/none": true, "sticky/none": true, "others/none": false} {
 		if err := CheckParents(at(name)); (err == nil) != safe {
 			t.Errorf("parents of %s: %v", name, err)
 		}
 	}
 	if os.Geteuid() != 0 {
 		return
+	}
+	if err := Check(at("own/file")); err != nil {
+		t.Errorf("of root and its group: %v", err)
+	}
+	must(os.Chown(at("own"), 0, 12))
+	if err := Check(at("own/file")); !errors.Is(err, ErrUnsafe) || !strings.Contains(err.Error(), "own has the mode 0775, owner 0 and group 12") {
+		t.Errorf("of another group: %v", err)
 	}
 	must(os.Chown(at("safe/file"), 12, 12))
 	must(os.Lchown(at("link"), 12, 12))
