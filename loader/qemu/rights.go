@@ -6,14 +6,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"os/user"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 
+	mobyuser "github.com/moby/sys/user"
 	"golang.org/x/sys/unix"
 )
 
@@ -23,10 +26,12 @@ import (
 // devices, needs the system calls that its sandbox refuses, and makes the kernel forget that
 // QEMU is to end with its parent.
 
-// User IDs that systemd's documentation lists as unused (UIDS-GIDS).
+// User and group IDs that systemd's documentation lists as unused (UIDS-GIDS), and that are
+// above what shadow gives out for user namespaces (SUB_UID_MAX in login.defs(5)) and SSSD maps
+// directories to (ldap_idmap_range_max in sssd-ad(5)).
 const (
-	firstUser = 65536
-	lastUser  = 524287
+	firstUser = 2_000_200_001
+	lastUser  = 1<<31 - 2
 )
 
 // rights are what QEMU has on the host.
@@ -40,11 +45,11 @@ func newRights(listens forwards) (*rights, error) {
 	if os.Geteuid() != 0 {
 		return &rights{}, nil
 	}
-	id, err := unusedUser()
+	id, err := unusedUser("/etc/subuid", "/etc/subgid")
 	if err != nil {
 		return nil, err
 	}
-	r := &rights{credential: &syscall.Credential{Uid: id, Gid: id}}
+	r := &rights{credential: &syscall.Credential{Uid: uint32(id), Gid: uint32(id)}}
 	if group, ok := kvmGroup(); ok {
 		r.credential.Groups = []uint32{group}
 	}
@@ -54,19 +59,35 @@ func newRights(listens forwards) (*rights, error) {
 	return r, nil
 }
 
-// unusedUser returns a user ID at random that no account has.
-func unusedUser() (uint32, error) {
+// unusedUser returns an ID at random that no account and no group has, and that nobody may use
+// in a user namespace by the files of subuid(5): all of these could send QEMU signals, or read
+// what it has.
+func unusedUser(files ...string) (int, error) {
+	var lent []mobyuser.SubID
+	for _, path := range files {
+		ids, err := mobyuser.ParseSubIDFile(path)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return 0, fmt.Errorf("looking for a user that QEMU can be: %w", err)
+		}
+		lent = append(lent, ids...)
+	}
 	for range 100 {
-		id := uint32(firstUser + rand.IntN(lastUser-firstUser+1))
-		_, err := user.LookupId(strconv.Itoa(int(id)))
+		id := firstUser + rand.IntN(lastUser-firstUser+1)
+		if slices.ContainsFunc(lent, func(s mobyuser.SubID) bool { return int64(id) >= s.SubID && int64(id)-s.SubID < s.Count }) {
+			continue
+		}
+		_, err := user.LookupId(strconv.Itoa(id))
 		if errors.As(err, new(user.UnknownUserIdError)) {
+			_, err = user.LookupGroupId(strconv.Itoa(id))
+		}
+		if errors.As(err, new(user.UnknownGroupIdError)) {
 			return id, nil
 		}
 		if err != nil {
 			return 0, fmt.Errorf("looking for a user that QEMU can be: %w", err)
 		}
 	}
-	return 0, fmt.Errorf("users %d to %d have accounts: QEMU has none to be", firstUser, lastUser)
+	return 0, fmt.Errorf("users %d to %d have accounts or are lent: QEMU has none to be", firstUser, lastUser)
 }
 
 // kvmGroup is the group that may use /dev/kvm, if one other than root's may.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -31,6 +32,29 @@ func sealed(t *testing.T, content string) *os.File {
 	return f
 }
 
+// IDs that are lent to users for namespaces are not QEMU's.
+func TestLentUsers(t *testing.T) {
+	dir := t.TempDir()
+	for name, test := range map[string]struct {
+		lent  string
+		found bool
+	}{
+		"none":  {"# none\nalice:100000:65536\n", true},
+		"half":  {fmt.Sprintf("alice:%d:%d\n", firstUser, (lastUser-firstUser)/2), true},
+		"all":   {fmt.Sprintf("alice:100000:65536\n1000:%d:%d\n", firstUser-10, lastUser-firstUser+11), false},
+		"wrong": {"alice:x:y\n", true},
+	} {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(test.lent), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		id, err := unusedUser(filepath.Join(dir, "missing"), path)
+		if (err == nil) != test.found || test.found && name == "half" && id < firstUser+(lastUser-firstUser)/2 {
+			t.Errorf("%s: %d, %v", name, id, err)
+		}
+	}
+}
+
 // What QEMU is to be is no account, has no capabilities but for low ports, and reads the images,
 // which nobody else can.
 func TestRights(t *testing.T) {
@@ -47,7 +71,7 @@ func TestRights(t *testing.T) {
 			t.Fatal(err)
 		}
 		id := r.credential.Uid
-		if id < firstUser || id > lastUser || r.credential.Gid != id || users[id] {
+		if int64(id) < firstUser || int64(id) > lastUser || r.credential.Gid != id || users[id] {
 			t.Errorf("%+v", r.credential)
 		}
 		users[id] = true
