@@ -122,10 +122,11 @@ func (t *Trust) guard(path string) error {
 	if !t.Guarded {
 		return nil
 	}
-	if err := ownership.Check(path); err != nil {
-		return fmt.Errorf("%s: %w", path, err)
+	err := ownership.Check(path)
+	if errors.Is(err, ownership.ErrUnsafe) {
+		err = fmt.Errorf("%s: %w", path, err)
 	}
-	return nil
+	return err
 }
 
 // ReadPEM reads a file and has it parsed; a private key gets a word of its own.

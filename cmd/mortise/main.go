@@ -12,6 +12,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -52,6 +53,10 @@ func newApp(stdout, stderr io.Writer) *app {
 	return a
 }
 
+// unconfigured are the verbs that go on where the configuration is refused: what runs can always
+// be looked at and ended.
+var unconfigured = []string{"ps", "inspect", "logs", "console", "stop", "kill", "rm"}
+
 func (a *app) newRootCmd() *cobra.Command {
 	verify := cli.NewVerifyCmd(a.App)
 	check := verify.RunE
@@ -67,9 +72,12 @@ func (a *app) newRootCmd() *cobra.Command {
 	f := cmd.PersistentFlags()
 	f.StringVar(&a.root, "root", instance.DefaultDir, "directory of what runs on this host")
 	f.StringVar(&a.config, "config", "", "configuration of this host (default "+defaultConfig+", if there is one)")
-	cmd.PersistentPreRunE = func(*cobra.Command, []string) (err error) {
+	cmd.PersistentPreRunE = func(cmd *cobra.Command, _ []string) (err error) {
 		if a.host, err = readConfig(a.config); err != nil {
-			return err
+			if !slices.Contains(unconfigured, cmd.Name()) {
+				return err
+			}
+			a.Log.Warn(cli.Escape(err.Error()) + "; going on without it")
 		}
 		if a.root, err = filepath.Abs(a.root); err != nil {
 			return err

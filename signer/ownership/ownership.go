@@ -6,7 +6,8 @@
 // mode. Refused: every file, directory and symbolic link on the way that belongs to somebody
 // else than root and this user, and what others can write to. They can write to a directory with
 // the sticky bit, such as /tmp, but not replace what is not theirs in it. A group that has the
-// number of the owner is taken for the owner's own: many systems make one for each user.
+// number of the owner is taken for the owner's own: many systems make one for each user. Of
+// what is no file and no directory the mode says nothing here: package regular refuses it.
 package ownership
 
 import (
@@ -78,6 +79,9 @@ func CheckEntry(path string) error { return checkOne(path, false) }
 func checkOne(path string, through bool) error {
 	info, err := os.Lstat(path)
 	if err != nil {
+		if e := new(fs.PathError); errors.As(err, &e) {
+			e.Op = "open" // which is what comes next
+		}
 		return err
 	}
 	owner, mode := info.Sys().(*syscall.Stat_t), info.Mode()
@@ -88,7 +92,7 @@ func checkOne(path string, through bool) error {
 	if owner.Uid == owner.Gid {
 		others = 0o002
 	}
-	if mode&fs.ModeSymlink != 0 || mode.Perm()&others == 0 || through && mode&fs.ModeSticky != 0 {
+	if !mode.IsRegular() && !mode.IsDir() || mode.Perm()&others == 0 || through && mode&fs.ModeSticky != 0 {
 		return nil
 	}
 	return fmt.Errorf("%w: %s has the mode %04o, owner %d and group %d", ErrUnsafe, path, mode.Perm(), owner.Uid, owner.Gid)
