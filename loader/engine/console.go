@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -22,6 +23,9 @@ const (
 	consoleOld  = "console.log.1"
 	consoleSize = 1 << 20 // bytes of one file
 )
+
+// tryAgain is how long what waits for room is left alone, while nothing else is printed.
+const tryAgain = 5 * time.Second
 
 // console is what an instance prints. Writing never fails, so that the instance goes on
 // when the disk is full: what there is no room for waits in memory, as much as a file has or
@@ -38,6 +42,7 @@ type console struct {
 	changed chan struct{} // closed with each change
 	closed  bool
 	lost    error // why there is no room
+	again   *time.Timer
 }
 
 // segment is a file, and which part of all that was printed it has: from start to end, behind
@@ -113,12 +118,27 @@ func (c *console) Write(p []byte) (int, error) {
 	defer c.mu.Unlock()
 	c.waiting = append(c.waiting, p...)
 	c.end += int64(len(p))
-	c.lost = c.flush()
+	c.keep()
 	if n := int64(len(c.waiting)); n > 2*c.size {
 		c.waiting = append([]byte(nil), c.waiting[n-c.size:]...)
 	}
 	c.wake()
 	return len(p), nil
+}
+
+// keep writes what waits. Where there is no room, it does so again after a while: an instance
+// may print nothing more for long.
+func (c *console) keep() {
+	if c.lost = c.flush(); c.lost == nil || c.again != nil {
+		return
+	}
+	c.again = time.AfterFunc(tryAgain, func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.again = nil; !c.closed {
+			c.keep()
+		}
+	})
 }
 
 // flush writes what waits to the files, as far as there is room.
@@ -260,6 +280,9 @@ func (c *console) Close() error {
 		return nil
 	}
 	c.closed = true
+	if c.again != nil {
+		c.again.Stop()
+	}
 	c.lost = c.flush()
 	c.wake()
 	if c.lost != nil {

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -174,6 +175,42 @@ func TestConsoleFullDisk(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What waited for room is kept when there is some, also if nothing more is printed.
+func TestConsoleQuietAfterFullDisk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := smallDisk(t, 16<<10)
+		c, err := newConsole(dir, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		full := fill(t, dir)
+		if _, err := io.WriteString(c, "last words\n"); err != nil {
+			t.Fatal(err)
+		}
+		log := func() string {
+			data, err := os.ReadFile(filepath.Join(dir, consoleFile))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return string(data)
+		}
+		time.Sleep(3 * tryAgain)
+		if got := log(); got != "" {
+			t.Fatalf("the disk is not full: %q", got)
+		}
+		if err := os.Remove(full); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * tryAgain)
+		if got := log(); got != "last words\n" {
+			t.Errorf("kept is %q", got)
+		}
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // What cannot be kept to the end is said.
