@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -99,6 +100,34 @@ func (h *host) sick(supervisor *instance.Process) {
 		return errors.Join(r.Transition(instance.Loaded, time.Now()), r.Transition(instance.Running, time.Now()))
 	})
 	h.must(err)
+}
+
+// Whatever killed all supervisors of a large host, 'ps' says what became of each instance.
+func TestPsOfManyDead(t *testing.T) {
+	const many = 1000
+	h := newHost(t)
+	store := &instance.Store{Dir: h.dir + "/mortise"}
+	dead := &instance.Process{PID: os.Getpid(), Start: 1, BootID: h.process("true").BootID}
+	lock, err := store.Lock(t.Context())
+	h.must(err)
+	for i := range many {
+		r := &instance.Record{Name: fmt.Sprintf("web%d", i), Backend: "qemu", Bundle: instance.Bundle{Reference: "oci:web", Digest: fmt.Sprintf("sha256:%064d", i), Name: "web"}}
+		h.must(lock.Create(r, time.Now()))
+		_, err := store.Update(t.Context(), r.Name, func(r *instance.Record) error {
+			r.Supervisor, r.Held.CPUs = dead, "3,7"
+			return errors.Join(r.Transition(instance.Loaded, time.Now()), r.Transition(instance.Running, time.Now()))
+		})
+		h.must(err)
+	}
+	lock.Unlock()
+	for _, when := range []string{"the first time", "again"} {
+		begin := time.Now()
+		out := h.good("ps")
+		t.Logf("ps of %d dead instances, %s: %v", many, when, time.Since(begin).Round(time.Millisecond))
+		if got := strings.Count(out, "failed"); got != many {
+			t.Errorf("%s: %d of %d are shown as failed:\n%.300s", when, got, many, out)
+		}
+	}
 }
 
 func (h *host) sickFile(name string) string { return filepath.Join(h.dir, "mortise", "sick", name) }
