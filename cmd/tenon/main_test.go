@@ -461,16 +461,16 @@ func TestBuildWithASharedCache(t *testing.T) {
 	if r := build(); r.code != 1 || !strings.Contains(r.stderr, base+" has the mode 0777") || !strings.Contains(r.stderr, "'chmod go-w' what the error names") || !strings.Contains(r.stderr, "--trust-cache-dir") {
 		t.Errorf("%+v", r)
 	}
-	if r := build("--trust-cache-dir"); strings.Contains(r.stderr, "others can write") {
+	if r := build("--trust-cache-dir"); strings.Contains(r.stderr, "the cache is not private") {
 		t.Errorf("%+v", r)
 	}
-	for value, want := range map[string]string{"true": "", "1": "", "false": "others can write", "yes": `$TENON_TRUST_CACHE_DIR is "yes": must be true or false`} {
+	for value, want := range map[string]string{"true": "", "1": "", "false": "the cache is not private", "yes": `$TENON_TRUST_CACHE_DIR is "yes": must be true or false`} {
 		t.Setenv(trustCacheVariable, value)
 		r := build()
-		if want == "" && strings.Contains(r.stderr, "others can write") || !strings.Contains(r.stderr, want) {
+		if want == "" && strings.Contains(r.stderr, "the cache is not private") || !strings.Contains(r.stderr, want) {
 			t.Errorf("%q: %+v", value, r)
 		}
-		if r := build("--trust-cache-dir=false"); !strings.Contains(r.stderr, "others can write") {
+		if r := build("--trust-cache-dir=false"); !strings.Contains(r.stderr, "the cache is not private") {
 			t.Errorf("the flag does not count: %+v", r)
 		}
 	}
