@@ -32,7 +32,7 @@ type Bundle struct {
 	layers    []descriptor
 	referrers []Referrer
 	looked    int          // referrers whose manifests were read
-	leftOut   bool         // some referrers are not here
+	leftOut   error        // why some referrers are not here, so that no copy is whole
 	others    []descriptor // what else the index names
 	store     store
 }

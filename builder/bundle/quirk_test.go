@@ -7,8 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -300,5 +303,39 @@ func TestManyForeignReferrers(t *testing.T) {
 	}
 	if err := pulled.Save(t.Context(), t.TempDir()+"/copy", nil); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "more than 1024 referrers") {
 		t.Error(err)
+	}
+}
+
+// A mirror that has a bundle and none of its signatures is passed over.
+func TestMirrorWithoutSignatures(t *testing.T) {
+	mirror := newRegistry(t, true, nil)
+	host := newRegistry(t, true, nil)
+	config := filepath.Join(t.TempDir(), "registries.toml")
+	if err := os.WriteFile(config, fmt.Appendf(nil, "version = 1\n[[registry]]\nhost = %q\nmirrors = [%q]\n", host, mirror), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	client, err := tenonregistry.New(tenonregistry.Settings{Config: config})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := tenonregistry.NewContext(t.Context(), client)
+	b := signed(t, t.TempDir()+"/b")
+	if _, err := b.Push(t.Context(), host+"/web:1", nil); err != nil {
+		t.Fatal(err)
+	}
+	referrers := b.referrers
+	b.referrers = nil
+	if _, err := b.Push(t.Context(), mirror+"/web:1", nil); err != nil {
+		t.Fatal(err)
+	}
+	got, err := Open(ctx, host+"/web:1")
+	if err != nil || len(got.referrers) != len(referrers) {
+		t.Errorf("%v, %d referrers of %d", err, len(got.referrers), len(referrers))
+	}
+	if _, err := b.Push(t.Context(), mirror+"/bare:1", nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(ctx, host+"/bare:1"); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "; mirror "+mirror+": it has the bundle, and no signatures") {
+		t.Errorf("in the mirror alone: %v", err)
 	}
 }

@@ -132,7 +132,8 @@ func isForeign(listed string) bool {
 // that is not read before it is copied.
 func (b *Bundle) readReferrer(d descriptor) error {
 	if d.Digest.Algorithm != "sha256" {
-		return fmt.Errorf("%w: referrer %s: the digest is not sha256", ErrInvalid, d.Digest)
+		b.leftOut = fmt.Errorf("%w: referrer %s: the digest is not sha256", ErrInvalid, d.Digest)
+		return nil
 	}
 	r := Referrer{Type: d.ArtifactType, Digest: d.Digest, desc: descriptor{MediaType: types.OCIManifestSchema1, Digest: d.Digest, Size: d.Size}}
 	if r.unread = isForeign(r.Type); !r.unread {
@@ -147,8 +148,8 @@ func (b *Bundle) readReferrer(d descriptor) error {
 	}
 	r.desc.ArtifactType = r.Type
 	err := b.addReferrer(r)
-	if errors.Is(err, errAttachments) { // which takes nothing from the signatures, but no copy is whole
-		b.leftOut, err = true, nil
+	if errors.Is(err, errAttachments) { // which takes nothing from the signatures
+		b.leftOut, err = err, nil
 	}
 	return err
 }
@@ -252,6 +253,9 @@ func (b *Bundle) Attach(ctx context.Context, attachments ...Attachment) error {
 			return err
 		}
 		defer unlock()
+		if b.leftOut != nil { // the list is written anew here
+			return b.leftOut
+		}
 	}
 	var files []blob
 	for _, a := range attachments {

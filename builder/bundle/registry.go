@@ -68,7 +68,7 @@ func Absolute(ref string) (string, error) {
 		return "", fmt.Errorf("bundle %q: %w", ref, err)
 	}
 	if transport == "docker://" {
-		return ref, nil
+		return transport + rest, nil // wherever a file of that name may be
 	}
 	path, err := filepath.Abs(rest)
 	return transport + path, err
@@ -97,6 +97,9 @@ func openRegistry(ctx context.Context, reference string) (*registryStore, error)
 	var s *registryStore
 	err = client.FromMirrors(ref, func(source name.Reference) (err error) {
 		s, err = openSource(ctx, client, ref, source)
+		if err == nil && len(s.listed) == 0 && source.Context().Registry != ref.Context().Registry {
+			err = errors.New("it has the bundle, and no signatures") // many mirrors know no referrers
+		}
 		return err
 	})
 	return s, err

@@ -265,8 +265,8 @@ func (b *Bundle) files() ([]blob, error) {
 		add("layer "+string(l.MediaType), l)
 	}
 	add("manifest", b.top)
-	if b.leftOut {
-		return nil, errAttachments
+	if b.leftOut != nil {
+		return nil, b.leftOut
 	}
 	for i, r := range b.referrers {
 		r, err := b.whole(r)

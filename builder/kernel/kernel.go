@@ -164,6 +164,9 @@ func resolve(ctx context.Context, cache *Cache, req Request) ([]byte, error) {
 	if err := check(data, request, req.Source); err != nil {
 		return nil, err
 	}
+	if err := os.Chmod(path, 0o644); err != nil { // whatever the umask is
+		return nil, err
+	}
 	return data, cache.commit(path, "config", name)
 }
 

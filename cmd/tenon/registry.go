@@ -23,8 +23,8 @@ func newPushCmd(a *app) *cobra.Command {
 registry, and print where it is by digest. The tag is set last.
 
 Credentials and certificates are docker's ('docker login', /etc/docker/certs.d).
-A registry on a loopback or private address is also spoken to without TLS, others
-with --plain-http. docs/bundle.md says what is known of which registry.`,
+A registry on this machine is also spoken to without TLS, others with --plain-http.
+docs/bundle.md says what is known of which registry.`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			where, err := a.push(cmd.Context(), args[0], args[1])

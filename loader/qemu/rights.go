@@ -40,9 +40,10 @@ type rights struct {
 	ambient    []uintptr           // capabilities
 }
 
-// newRights returns the fewest with which QEMU does its work.
+// newRights returns the fewest with which QEMU does its work. Root of a user namespace, or one
+// without the capability to become others, is no more than a user: QEMU has its rights.
 func newRights(listens forwards) (*rights, error) {
-	if os.Geteuid() != 0 {
+	if os.Geteuid() != 0 || !becomesOthers() {
 		return &rights{}, nil
 	}
 	id, err := unusedUser("/etc/subuid", "/etc/subgid")
@@ -57,6 +58,22 @@ func newRights(listens forwards) (*rights, error) {
 		r.ambient = []uintptr{unix.CAP_NET_BIND_SERVICE}
 	}
 	return r, nil
+}
+
+// becomesOthers says whether this process may become every user and group.
+func becomesOthers() bool {
+	for _, file := range []string{"uid_map", "gid_map"} {
+		ids, err := os.ReadFile("/proc/self/" + file)
+		if err != nil || !slices.Equal(strings.Fields(string(ids)), []string{"0", "0", "4294967295"}) {
+			return false
+		}
+	}
+	var have [2]unix.CapUserData
+	if err := unix.Capget(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &have[0]); err != nil {
+		return false
+	}
+	const needed = 1<<unix.CAP_SETUID | 1<<unix.CAP_SETGID
+	return have[0].Effective&needed == needed
 }
 
 // unusedUser returns an ID at random that no account and no group has, and that nobody may use

@@ -6,7 +6,8 @@
 // mode. Refused: every file, directory and symbolic link on the way that belongs to somebody
 // else than root and this user, and what others can write to. They can write to a directory with
 // the sticky bit, such as /tmp, but not replace what is not theirs in it. A group that has the
-// number of the owner is taken for the owner's own: many systems make one for each user. Of
+// number of the owner is taken for the owner's own: many systems make one for each user. In a user
+// namespace, directories on the way may belong to users that it does not have. Of
 // what is no file and no directory the mode says nothing here: package regular refuses it.
 package ownership
 
@@ -17,8 +18,12 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // ErrUnsafe says that others can change a file; test with errors.Is.
@@ -85,11 +90,12 @@ func checkOne(path string, through bool) error {
 		return err
 	}
 	owner, mode := info.Sys().(*syscall.Stat_t), info.Mode()
-	if owner.Uid != 0 && int(owner.Uid) != os.Geteuid() {
+	ours := owner.Uid == 0 || int(owner.Uid) == os.Geteuid()
+	if !ours && (!through || owner.Uid != unmapped()) {
 		return fmt.Errorf("%w: %s belongs to user %d, and this is user %d", ErrUnsafe, path, owner.Uid, os.Geteuid())
 	}
 	others := fs.FileMode(0o022)
-	if owner.Uid == owner.Gid {
+	if owner.Uid == owner.Gid && !hasACL(path) {
 		others = 0o002
 	}
 	if !mode.IsRegular() && !mode.IsDir() || mode.Perm()&others == 0 || through && mode&fs.ModeSticky != 0 {
@@ -97,3 +103,28 @@ func checkOne(path string, through bool) error {
 	}
 	return fmt.Errorf("%w: %s has the mode %04o, owner %d and group %d", ErrUnsafe, path, mode.Perm(), owner.Uid, owner.Gid)
 }
+
+// hasACL says whether a POSIX access control list gives others rights, which the mode shows as the
+// group's.
+func hasACL(path string) bool {
+	_, err := unix.Lgetxattr(path, "system.posix_acl_access", nil)
+	return err == nil
+}
+
+// unmapped is the owner that a user namespace shows for users that it does not have, such as the
+// host's root, to whom the directories at the top belong. In the first namespace it is nobody: 0.
+var unmapped = sync.OnceValue(func() uint32 {
+	ids, err := os.ReadFile("/proc/self/uid_map")
+	if err != nil || slices.Equal(strings.Fields(string(ids)), []string{"0", "0", "4294967295"}) {
+		return 0
+	}
+	text, err := os.ReadFile("/proc/sys/kernel/overflowuid")
+	if err != nil {
+		return 0
+	}
+	id, err := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 32)
+	if err != nil {
+		return 0
+	}
+	return uint32(id)
+})

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestCheck(t *testing.T) {
@@ -56,6 +58,19 @@ func TestCheck(t *testing.T) {
 	}
 	if err := Check(at("own/file")); err != nil {
 		t.Errorf("of root and its group: %v", err)
+	}
+	// user::rw-, user:12:rw-, group::r--, mask::rw-, other::r--: what the mode has for the group is the mask.
+	acl := []byte("\x02\x00\x00\x00" + "\x01\x00\x06\x00\xff\xff\xff\xff" + "\x02\x00\x06\x00\x0c\x00\x00\x00" +
+		"\x04\x00\x04\x00\xff\xff\xff\xff" + "\x10\x00\x06\x00\xff\xff\xff\xff" + "\x20\x00\x04\x00\xff\xff\xff\xff")
+	switch err := unix.Setxattr(at("own/file"), "system.posix_acl_access", acl, 0); err {
+	case nil:
+		if err := Check(at("own/file")); !errors.Is(err, ErrUnsafe) || !strings.Contains(err.Error(), "own/file has the mode 0664") {
+			t.Errorf("with an ACL: %v", err)
+		}
+	case unix.EOPNOTSUPP:
+		t.Log("no ACLs here")
+	default:
+		t.Error(err)
 	}
 	must(os.Chown(at("own"), 0, 12))
 	if err := Check(at("own/file")); !errors.Is(err, ErrUnsafe) || !strings.Contains(err.Error(), "own has the mode 0775, owner 0 and group 12") {

@@ -120,7 +120,7 @@ func checkHost(text string) (string, error) {
 	if err != nil || repo.RepositoryStr() != "name" && repo.RepositoryStr() != "library/name" {
 		return "", errors.New("is no registry: want HOST or HOST:PORT")
 	}
-	return repo.RegistryStr(), nil
+	return canonical(repo.RegistryStr()), nil
 }
 
 // dockerCertificates is where docker looks for the certificates of a registry.
@@ -132,7 +132,7 @@ const dockerCertificates = "/etc/docker/certs.d"
 func (c *Client) certificates(r name.Registry) (*tls.Config, error) {
 	dir, named := c.settings.CertDir, true
 	if dir == "" {
-		dir = c.hosts[r.RegistryStr()].certDir
+		dir = c.host(r).certDir
 	}
 	if dir == "" {
 		known := r.RegistryStr()
@@ -142,13 +142,13 @@ func (c *Client) certificates(r name.Registry) (*tls.Config, error) {
 		dir, named = filepath.Join(dockerCertificates, known), false
 	}
 	entries, err := os.ReadDir(dir)
-	if errors.Is(err, fs.ErrNotExist) && !named {
+	if !named && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission)) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("certificates of a registry: %w", err)
 	}
-	config, err := c.readCertificates(dir, entries)
+	config, err := c.readCertificates(dir, entries, named)
 	if err == nil && config == nil && named {
 		err = errors.New("has no file NAME.crt, and no NAME.cert with NAME.key")
 	}
@@ -158,7 +158,9 @@ func (c *Client) certificates(r name.Registry) (*tls.Config, error) {
 	return config, nil
 }
 
-func (c *Client) readCertificates(dir string, entries []fs.DirEntry) (*tls.Config, error) {
+// readCertificates passes over what docker may read and this user may not, unless the directory
+// was named.
+func (c *Client) readCertificates(dir string, entries []fs.DirEntry, named bool) (*tls.Config, error) {
 	var config *tls.Config
 	for _, e := range entries {
 		path := filepath.Join(dir, e.Name())
@@ -169,16 +171,19 @@ func (c *Client) readCertificates(dir string, entries []fs.DirEntry) (*tls.Confi
 				continue
 			}
 		}
+		data, err := c.read(path)
+		if err != nil && !named && errors.Is(err, fs.ErrPermission) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
 		if config == nil {
 			roots, err := x509.SystemCertPool()
 			if err != nil {
 				return nil, err
 			}
 			config = &tls.Config{RootCAs: roots}
-		}
-		data, err := c.read(path)
-		if err != nil {
-			return nil, err
 		}
 		if isAuthority {
 			if !config.RootCAs.AppendCertsFromPEM(data) {
@@ -187,6 +192,9 @@ func (c *Client) readCertificates(dir string, entries []fs.DirEntry) (*tls.Confi
 			continue
 		}
 		key, err := c.read(stem + ".key")
+		if err != nil && !named && errors.Is(err, fs.ErrPermission) {
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}

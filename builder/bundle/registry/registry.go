@@ -78,10 +78,13 @@ func FromContext(ctx context.Context) *Client {
 // Parse reads a reference: HOST/NAME with a tag or a digest.
 func (c *Client) Parse(reference string) (name.Reference, error) {
 	ref, err := name.ParseReference(reference)
-	if err != nil || !c.plain(ref.Context().Registry) {
-		return ref, err
+	if err != nil {
+		return nil, err
 	}
-	return name.ParseReference(reference, name.Insecure)
+	if r := ref.Context().Registry; !c.plain(r) && !loopback(r) {
+		return ref, nil
+	}
+	return name.ParseReference(reference, name.Insecure) // which the library tries with TLS first
 }
 
 // FromMirrors calls open with where a reference is looked for: in the mirrors of its registry,
@@ -93,7 +96,7 @@ func (c *Client) FromMirrors(ref name.Reference, open func(source name.Reference
 		separator = "@"
 	}
 	var mirrors strings.Builder
-	for _, mirror := range c.hosts[ref.Context().RegistryStr()].mirrors {
+	for _, mirror := range c.host(ref.Context().Registry).mirrors {
 		source, err := c.Parse(mirror + "/" + ref.Context().RepositoryStr() + separator + ref.Identifier())
 		if err == nil {
 			err = open(source)
@@ -131,18 +134,27 @@ func (c *Client) HTTP(ctx context.Context, repo name.Repository, scope string) (
 	return &http.Client{Transport: t}, err
 }
 
+// host is what the configuration says of a registry.
+func (c *Client) host(r name.Registry) host { return c.hosts[canonical(r.RegistryStr())] }
+
+// canonical is the one spelling of a registry's name: hosts have no case, and 443 is the port
+// anyway.
+func canonical(registry string) string {
+	return strings.TrimSuffix(strings.ToLower(registry), ":443")
+}
+
 func (c *Client) plain(r name.Registry) bool {
-	return c.settings.PlainHTTP || c.hosts[r.RegistryStr()].plainHTTP
+	return c.settings.PlainHTTP || c.host(r).plainHTTP
 }
 
 // patience is how long a registry may be silent.
 func (c *Client) patience(r name.Registry) time.Duration {
-	return cmp.Or(c.settings.Silence, c.hosts[r.RegistryStr()].timeout, time.Minute)
+	return cmp.Or(c.settings.Silence, c.host(r).timeout, time.Minute)
 }
 
 // loopback says whether a registry is on this machine, so that plain HTTP leaves it not.
 func loopback(r name.Registry) bool {
-	host := r.RegistryStr()
+	host := strings.ToLower(r.RegistryStr())
 	if h, _, err := net.SplitHostPort(host); err == nil {
 		host = h
 	}
@@ -183,7 +195,7 @@ func Known(repo name.Repository) string {
 	if repo.RegistryStr() == name.DefaultRegistry {
 		return dockerHub + "/" + repo.RepositoryStr()
 	}
-	return repo.Name()
+	return canonical(repo.RegistryStr()) + "/" + repo.RepositoryStr()
 }
 
 const dockerHub = "docker.io"

@@ -319,7 +319,7 @@ func TestGuarded(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := get(); !errors.Is(err, ownership.ErrUnsafe) || !strings.Contains(err.Error(), file+" can be written") {
+		if err := get(); !errors.Is(err, ownership.ErrUnsafe) || !strings.Contains(err.Error(), file+" has the mode") {
 			t.Errorf("%s: %v", file, err)
 		}
 		if err := os.Chmod(path, info.Mode()); err != nil {

@@ -10,8 +10,8 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
 	"regexp"
+	"sync"
 	"syscall"
 	"time"
 
@@ -41,88 +41,137 @@ func newTransport(certificates *tls.Config, silence time.Duration) http.RoundTri
 	if t, ok := base.(*http.Transport); ok {
 		t = t.Clone()
 		t.TLSClientConfig = certificates
-		t.TLSHandshakeTimeout = 2 * silence // of a peer that is not silent
-		t.ResponseHeaderTimeout = 2 * silence
+		t.TLSHandshakeTimeout = 0   // silence is one everywhere
 		t.DisableCompression = true // a part of a blob begins at a byte of it
-		t.DialContext = patient(t.DialContext, silence)
 		base = t
 	}
-	return modest{resuming{steady{base, silence}}}
+	return modest{resuming{patient{base, silence}}}
 }
 
-type dial = func(ctx context.Context, network, address string) (net.Conn, error)
-
-func patient(next dial, silence time.Duration) dial {
-	return func(ctx context.Context, network, address string) (net.Conn, error) {
-		c, err := next(ctx, network, address)
-		if err != nil {
-			return nil, err
-		}
-		return &patientConn{c, silence}, nil
-	}
-}
-
-// patientConn ends when nothing has moved in either direction for a while.
-type patientConn struct {
-	net.Conn
-	silence time.Duration
-}
-
-func (c *patientConn) Read(p []byte) (int, error) {
-	return c.move(c.Conn.Read, p)
-}
-
-func (c *patientConn) Write(p []byte) (int, error) {
-	return c.move(c.Conn.Write, p)
-}
-
-// move moves the deadline of both directions, as a peer that takes what we send
-// is not silent.
-func (c *patientConn) move(fn func([]byte) (int, error), p []byte) (int, error) {
-	if err := c.SetDeadline(time.Now().Add(c.silence)); err != nil {
-		return 0, err
-	}
-	n, err := fn(p)
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		err = fmt.Errorf("%w: nothing moved for %s", ErrSilent, c.silence) // and is not tried again
-	}
-	return n, err
-}
-
-// steady gives up on an answer that comes too slowly, as one that never ends does.
-type steady struct {
+// patient gives up on a peer that is silent while it owes something: to take what is sent, to
+// answer, to go on with its answer. What a registry has to do much for it may be silent for ten
+// times as long before: it stores a blob that was pushed, or fetches one from elsewhere.
+type patient struct {
 	next    http.RoundTripper
 	silence time.Duration
 }
 
-func (t steady) RoundTrip(r *http.Request) (*http.Response, error) {
-	resp, err := t.next.RoundTrip(r)
-	if err == nil {
-		resp.Body = &steadyBody{ReadCloser: resp.Body, window: t.silence}
+func (t patient) RoundTrip(r *http.Request) (*http.Response, error) {
+	ctx, cancel := context.WithCancelCause(r.Context())
+	w := &watch{silence: t.silence, answer: t.silence, cancel: cancel}
+	if isBlob(r) || r.Method != http.MethodGet && r.Method != http.MethodHead {
+		w.answer *= 10
 	}
-	return resp, err
+	w.timer = time.AfterFunc(w.answer, w.giveUp)
+	r = r.Clone(ctx)
+	if r.Body != nil && r.Body != http.NoBody {
+		r.Body = &watchedRequest{r.Body, w}
+		if again := r.GetBody; again != nil {
+			r.GetBody = func() (io.ReadCloser, error) {
+				body, err := again()
+				return &watchedRequest{body, w}, err
+			}
+		}
+	}
+	resp, err := t.next.RoundTrip(r)
+	w.answered()
+	if err != nil {
+		err = w.why(ctx, err)
+		cancel(nil)
+		return nil, err
+	}
+	resp.Body = &watchedAnswer{ReadCloser: resp.Body, watch: w, ctx: ctx}
+	return resp, nil
 }
 
-type steadyBody struct {
+// watch ends a request whose peer is silent.
+type watch struct {
+	silence, answer time.Duration
+	cancel          context.CancelCauseFunc
+
+	mu    sync.Mutex
+	timer *time.Timer
+	done  bool // the answer has begun
+}
+
+func (w *watch) giveUp() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	waited := w.answer
+	if w.done {
+		waited = w.silence
+	}
+	w.cancel(fmt.Errorf("%w: nothing moved for %s", ErrSilent, waited))
+}
+
+// sending begins to wait anew, as the peer has taken something.
+func (w *watch) sending() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.done {
+		w.timer.Reset(w.answer)
+	}
+}
+
+func (w *watch) answered() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.done = true
+	w.timer.Stop()
+}
+
+// why says of an error whether the peer was given up, which is not tried again.
+func (w *watch) why(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); err != nil && errors.Is(cause, ErrSilent) {
+		return cause
+	}
+	return err
+}
+
+// watchedRequest is what is sent.
+type watchedRequest struct {
 	io.ReadCloser
-	window time.Duration
-	waited time.Duration // for the bytes of this window
+	*watch
+}
+
+func (b *watchedRequest) Read(p []byte) (int, error) {
+	b.sending()
+	return b.ReadCloser.Read(p)
+}
+
+// watchedAnswer is what comes back. One that comes too slowly is given up, too, as one that never
+// ends does. Only the time that somebody waits for it counts.
+type watchedAnswer struct {
+	io.ReadCloser
+	*watch
+	ctx    context.Context
+	waited time.Duration // for got bytes
 	got    int
 }
 
-func (b *steadyBody) Read(p []byte) (int, error) {
+func (b *watchedAnswer) Read(p []byte) (int, error) {
 	asked := time.Now()
+	b.timer.Reset(b.silence)
 	n, err := b.ReadCloser.Read(p)
+	b.timer.Stop()
 	b.got += n
 	b.waited += time.Since(asked)
-	if b.waited < b.window || err != nil {
+	if err != nil && err != io.EOF {
+		err = b.why(b.ctx, err)
+	}
+	if b.waited < b.silence || err != nil {
 		return n, err
 	}
-	if want := int(slowest * b.window.Seconds()); b.got < want {
-		return n, fmt.Errorf("%w: %d bytes in %s, and it takes %d", ErrSilent, b.got, b.window, want)
+	if want := int(slowest * b.silence.Seconds()); b.got < want {
+		return n, fmt.Errorf("%w: %d bytes in %s, and it takes %d", ErrSilent, b.got, b.silence, want)
 	}
 	b.got, b.waited = 0, 0
 	return n, nil
+}
+
+func (b *watchedAnswer) Close() error {
+	defer b.cancel(nil)
+	return b.ReadCloser.Close()
 }
 
 // oneScheme refuses requests of a registry by the other scheme than that which it is reached

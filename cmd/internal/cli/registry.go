@@ -3,7 +3,6 @@
 package cli
 
 import (
-	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"net/http"
@@ -73,7 +72,6 @@ func FindRegistryConfig() string {
 func RegistryHint(err error) string {
 	var refused *transport.Error
 	var unknown x509.UnknownAuthorityError
-	var plain tls.RecordHeaderError
 	switch {
 	case errors.Is(err, bundle.ErrAmbiguous):
 		return "write ./PATH for the file, or docker://HOST/NAME:TAG for the registry"
@@ -87,7 +85,7 @@ func RegistryHint(err error) string {
 		return "the registry limits how often it is asked: wait, or 'docker login HOST' for a higher limit"
 	case errors.As(err, &unknown):
 		return "name the file of the registry's CA in $SSL_CERT_FILE, or put it into /etc/docker/certs.d/HOST/ca.crt or a --cert-dir"
-	case errors.As(err, &plain), errors.Is(err, registry.ErrPlainHTTP):
+	case errors.Is(err, http.ErrSchemeMismatch):
 		return "a registry that speaks plain HTTP is reached with --plain-http, or plain_http in the configuration of registries"
 	}
 	return ""
