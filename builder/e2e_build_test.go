@@ -91,7 +91,7 @@ func TestE2EDiskFull(t *testing.T) {
 	for stage, size := range map[string]string{"reading the image": "1M", "unpacking the source": "200M", "compiling": "24M"} {
 		t.Run(stage, func(t *testing.T) {
 			disk := t.TempDir()
-			if err := unix.Mount("tmpfs", disk, "tmpfs", 0, "size="+size); err != nil {
+			if err := unix.Mount("tmpfs", disk, "tmpfs", 0, "mode=700,size="+size); err != nil {
 				t.Fatalf("mounting a tmpfs (needs root): %v", err)
 			}
 			defer func() { _ = unix.Unmount(disk, unix.MNT_DETACH) }()
