@@ -23,7 +23,7 @@ import (
 // (sigstore, pkcs7 and what they need), and a command line.
 var modules = strings.Fields(`
 	github.com/docker/cli github.com/docker/docker-credential-helpers github.com/docker/go-units
-	github.com/google/go-containerregistry github.com/google/renameio/v2 github.com/klauspost/compress
+	github.com/google/go-containerregistry github.com/google/renameio/v2 github.com/klauspost/compress github.com/moby/sys/user
 	github.com/opencontainers/go-digest github.com/opencontainers/image-spec github.com/pelletier/go-toml/v2
 	github.com/secure-systems-lab/go-securesystemslib github.com/sigstore/protobuf-specs github.com/sigstore/sigstore
 	github.com/sirupsen/logrus github.com/spf13/cobra github.com/spf13/pflag github.com/youmark/pkcs8 go.mozilla.org/pkcs7
