@@ -5,18 +5,25 @@
 package builder
 
 import (
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/tenon-build/tenon/builder/bundle/manifest"
 	"github.com/tenon-build/tenon/builder/kernel"
 	"github.com/tenon-build/tenon/loader/cokernel/guest"
 	"github.com/tenon-build/tenon/recipes"
+	"github.com/tenon-build/tenon/testdata/e2e"
 )
 
 // TestE2EFragments resolves every recipe for every target, sealed and
 // detached, against the real tree: no symbol may be dropped or changed.
 func TestE2EFragments(t *testing.T) {
-	cache, err := kernel.OpenCache(t.Context(), kernel.CacheOptions{Dir: t.TempDir()})
+	dir := t.TempDir()
+	if err := os.Symlink(filepath.Join(e2e.Cache(), "source"), filepath.Join(dir, "source")); err != nil {
+		t.Fatal(err)
+	}
+	cache, err := kernel.OpenCache(t.Context(), kernel.CacheOptions{Dir: dir})
 	if err != nil {
 		t.Fatal(err)
 	}
