@@ -67,7 +67,7 @@ demo/%-image: testdata/debian-image.sh | deps
 demo: deps build $(IMAGE) ## redis as an app kernel, built, booted and asked: 10 min, then 20 s
 	@testdata/demo.sh bin/tenon $(IMAGE) demo/redis.tenon
 
-test: deps build lint unit e2e ## everything; CI runs this: 45 min, then 35 min
+test: deps build lint unit e2e ## everything; CI runs this: 50 min, and 30 min for three kernels, once
 
 lint: bin/golangci-lint ## go vet and golangci-lint: 1 min
 	CGO_ENABLED=1 go vet -tags e2e ./... $(TESTDATA)
