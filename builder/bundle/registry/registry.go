@@ -152,7 +152,7 @@ func (c *Client) patience(r name.Registry) time.Duration {
 	return cmp.Or(c.settings.Silence, c.host(r).timeout, time.Minute)
 }
 
-// loopback says whether a registry is on this machine, so that plain HTTP leaves it not.
+// loopback says whether a registry is on this machine, which plain HTTP then does not leave.
 func loopback(r name.Registry) bool {
 	host := strings.ToLower(r.RegistryStr())
 	if h, _, err := net.SplitHostPort(host); err == nil {

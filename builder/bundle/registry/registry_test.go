@@ -143,7 +143,11 @@ func TestPrivateAddress(t *testing.T) {
 		{"127.0.0.1:5000", Settings{CertDir: certs}, false},
 		{"10.1.2.3:5000", Settings{PlainHTTP: true}, true},
 		{"127.0.0.1:5000", Settings{}, true},
+		{"127.0.0.2:5000", Settings{}, true},
 		{"localhost:5000", Settings{}, true},
+		{"localhost", Settings{}, true},
+		{"LOCALHOST:5000", Settings{}, true},
+		{"k3d.localhost:5000", Settings{}, false},
 		{"[::1]:5000", Settings{}, true},
 	} {
 		served = 0

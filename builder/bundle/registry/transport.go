@@ -49,8 +49,8 @@ func newTransport(certificates *tls.Config, silence time.Duration) http.RoundTri
 }
 
 // patient gives up on a peer that is silent while it owes something: to take what is sent, to
-// answer, to go on with its answer. What a registry has to do much for it may be silent for ten
-// times as long before: it stores a blob that was pushed, or fetches one from elsewhere.
+// answer, to go on with its answer. A registry that stores what was pushed, or fetches a blob from
+// elsewhere, may take ten times as long to answer.
 type patient struct {
 	next    http.RoundTripper
 	silence time.Duration
